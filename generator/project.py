@@ -1,0 +1,93 @@
+"""What a project says about itself in `[tool.unibody]` of its pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .diagnostics import CompileError, Diagnostic
+
+HERE = Path(__file__).parent  # <site-packages>/unibody/generator, or the checkout's link to it
+KEYS = {
+    "sources": list,
+    "output": str,
+    "layout": dict,
+    "core": str,
+    "core-package": str,
+    "formatter": str,
+    "line-length": int,
+    "license": str,
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where definitions are found and where and how their outputs are written; folders are relative to `root`."""
+
+    root: Path
+    sources: tuple[str, ...] = ("modular",)
+    output: str = "generated"
+    layout: dict[str, str] = field(
+        default_factory=lambda: {"models": "modeling_{name}.py", "quantizers": "quantizer_{name}.py"}
+    )
+    core_package: str = "unibody.core"
+    core: Path = HERE.parent / "core"
+    formatter: str = "ruff==0.14.10"
+    line_length: int = 119
+    license: str = "Apache-2.0"
+
+    @property
+    def packages(self) -> dict[str, Path]:
+        """The packages whose modules are read and inlined, by dotted name."""
+        return {self.core_package: self.core, "unibody.modular": HERE.parent / "modular"}
+
+    def display(self, file: Path) -> str:
+        """The path of a file as messages and headers show it: relative to the project, or to where its package lies."""
+        real = file.resolve()
+        for base in (self.root.resolve(), HERE.parent.parent.resolve()):
+            if real.is_relative_to(base):
+                return real.relative_to(base).as_posix()
+        return real.name
+
+
+def find_project(start: Path) -> Project:
+    """The project that holds `start`: the nearest folder upwards whose pyproject.toml has a `[tool.unibody]` table."""
+    folder = start.resolve()
+    for candidate in (folder, *folder.parents):
+        file = candidate / "pyproject.toml"
+        if file.is_file():
+            table = _read(file).get("tool", {}).get("unibody")
+            if table is not None:
+                return _project(candidate, table)
+    remedy = "add a [tool.unibody] table to your project's pyproject.toml (an empty one will do)"
+    raise CompileError(
+        Diagnostic("UB020", "no pyproject.toml here or above has a [tool.unibody] table", remedy, "pyproject.toml")
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CompileError(Diagnostic("UB020", str(error), "mend the file", "pyproject.toml")) from None
+
+
+def _project(root: Path, table: dict[str, Any]) -> Project:
+    problems = []
+    for key, value in table.items():
+        if key not in KEYS:
+            message, remedy = f"unknown key `{key}` in [tool.unibody]", f"the keys are {', '.join(sorted(KEYS))}"
+            problems.append(Diagnostic("UB020", message, remedy, "pyproject.toml"))
+        elif not isinstance(value, KEYS[key]) or isinstance(value, bool):
+            message = f"`{key}` in [tool.unibody] is {value!r}"
+            problems.append(Diagnostic("UB020", message, f"write a {KEYS[key].__name__}", "pyproject.toml"))
+    if problems:
+        raise CompileError(*problems)
+    options = {key.replace("-", "_"): value for key, value in table.items()}
+    if "sources" in options:
+        options["sources"] = tuple(options["sources"])
+    if "core" in options:
+        options["core"] = root / options["core"]
+    return Project(root, **options)

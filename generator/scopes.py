@@ -1,0 +1,105 @@
+"""Which names in a piece of code mean a module-level name, by Python's scoping rules (Reference, section 4.2)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def global_names(tree: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[ast.Name]:
+    """Every `Name` below `tree` that is looked up at module level; `local` holds names that an enclosing scope binds."""
+    yield from _visit(tree, local, frozenset())
+
+
+def bound_names(body: list[ast.stmt]) -> set[str]:
+    """The names that a block binds in its own scope: assignments, imports, definitions, handlers, patterns."""
+    names: set[str] = set()
+    foreign: set[str] = set()
+    pending: list[ast.AST] = list(body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            names.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            pending += node.decorator_list
+            continue
+        elif isinstance(node, ast.Lambda):
+            continue
+        elif isinstance(node, COMPREHENSIONS):
+            names |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+            continue
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
+            isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
+        ):
+            names.add(node.name)
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            names.add(node.rest)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            foreign |= set(node.names)
+        pending += ast.iter_child_nodes(node)
+    return names - foreign
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[ast.arg]:
+    """All parameters of a function in the order they are written."""
+    args = function.args
+    starred = [args.vararg] if args.vararg else []
+    double = [args.kwarg] if args.kwarg else []
+    return [*args.posonlyargs, *args.args, *starred, *args.kwonlyargs, *double]
+
+
+def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) -> Iterator[ast.Name]:
+    """`class_local`: names of the directly enclosing class body, invisible to functions and comprehensions in it."""
+    if isinstance(node, ast.Name):
+        if node.id not in local and node.id not in class_local:
+            yield node
+    elif isinstance(node, FUNCTIONS):
+        yield from _function(node, local, class_local)
+    elif isinstance(node, ast.ClassDef):
+        for child in [*node.decorator_list, *node.bases, *node.keywords]:
+            yield from _visit(child, local, class_local)
+        inner = local | _type_parameters(node)
+        names = frozenset(bound_names(node.body))
+        for child in node.body:
+            yield from _visit(child, inner, names)
+    elif isinstance(node, COMPREHENSIONS):
+        first, *rest = node.generators
+        yield from _visit(first.iter, local, class_local)
+        targets = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+        inner = local | targets
+        parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        for part in [*first.ifs, *(p for g in rest for p in (g.iter, *g.ifs)), *parts]:
+            yield from _visit(part, inner, frozenset())
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _visit(child, local, class_local)
+
+
+def _function(
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, local: frozenset[str], class_local: frozenset[str]
+) -> Iterator[ast.Name]:
+    args = node.args
+    outside: list[ast.AST] = [*args.defaults, *(d for d in args.kw_defaults if d)]
+    outside += [p.annotation for p in parameters(node) if p.annotation]
+    if isinstance(node, ast.Lambda):
+        body: list[ast.AST] = [node.body]
+        inner = {p.arg for p in parameters(node)}
+    else:
+        outside += node.decorator_list
+        outside += [node.returns] if node.returns else []
+        body = [*node.body]
+        inner = {p.arg for p in parameters(node)} | bound_names(node.body) | _type_parameters(node)
+    for child in outside:
+        yield from _visit(child, local | _type_parameters(node), class_local)
+    for child in body:
+        yield from _visit(child, local | inner, frozenset())
+
+
+def _type_parameters(node: ast.AST) -> frozenset[str]:
+    return frozenset(parameter.name for parameter in getattr(node, "type_params", ()))

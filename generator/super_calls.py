@@ -1,0 +1,320 @@
+"""`super().method(…)` of a flattened class: the parent's body put where the call stands.
+
+The call's arguments are bound to the parent's parameters: substituted where that is safe, assigned before the body otherwise.
+A local of the parent's that would overwrite one that the child still needs gets another name. Where text cannot keep the
+meaning (an early return, a call inside an expression, two calls) `splice` returns None, and the caller keeps the parent's
+method as a private one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .diagnostics import CompileError, at
+from .parse import first_line
+from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters
+from .text import Edit, Text, join
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class SuperCall:
+    """A call `super().<method>(…)`; `statement` is the top-level statement of the method that holds it."""
+
+    call: ast.Call
+    method: str
+    statement: ast.stmt
+    index: int  # of that statement in the method's body
+
+
+def super_calls(method: Text) -> list[SuperCall]:
+    """All super calls of a method; forms that flattening cannot give a meaning to are refused."""
+    node = method.tree.body[0]
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    found: list[SuperCall] = []
+    calls: set[ast.AST] = set()
+    for index, statement in enumerate(node.body):
+        for child in ast.walk(statement):
+            if isinstance(child, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)) and any(map(_is_super, ast.walk(child))):
+                message = "`super()` inside a nested function, class or comprehension"
+                raise CompileError(
+                    at(method, child, "UB013", message, "call it in the method itself and pass the result on")
+                )
+            target = child.func if isinstance(child, ast.Call) else None
+            if isinstance(child, ast.Call) and isinstance(target, ast.Attribute) and _is_super(target.value):
+                found.append(SuperCall(child, target.attr, statement, index))
+                calls.add(target.value)
+    for child in ast.walk(node):
+        if _is_super(child) and child not in calls:
+            message = "`super()` is used without calling one of its methods"
+            raise CompileError(at(method, child, "UB013", message, "write `super().method(…)`"))
+        if _is_super(child) and isinstance(child, ast.Call) and child.args:
+            message = "`super` with arguments is refused"
+            raise CompileError(at(method, child, "UB013", message, "write `super().method(…)`"))
+    return sorted(found, key=lambda c: (c.call.lineno, c.call.col_offset))
+
+
+def splice(child: Text, use: SuperCall, parent: Text) -> Text | None:
+    """The child's method with the parent's body in place of `use`, or None where that could change the meaning."""
+    outer, inner = child.tree.body[0], parent.tree.body[0]
+    assert isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+    assert isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
+    form = _form(use)
+    if form is None or type(outer) is not type(inner) or not _spliceable(inner, form):
+        return None
+    if {n.id for n in global_names(inner)} & _bound(outer):
+        return None
+    arguments = bind(inner, use.call)
+    if arguments is None:
+        return None
+    prepared = _substitute(child, outer, use, parent, inner, arguments)
+    body = _body(prepared, form, use)
+    start, end = child.span(use.statement)
+    column = use.statement.col_offset
+    lines = join(
+        [*_assignments(child, outer, use, inner, arguments), *body]
+        or [Text("pass", child.of(use.statement).origins[:1])]
+    )
+    lines = lines.shift(column)
+    result = child.edit(
+        [Edit(start, end, lines.slice(len(lines.text) - len(lines.text.lstrip(" ")), len(lines.text)))]
+    )
+    return _documented(result, outer, parent, inner)
+
+
+def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
+    """Each parameter's value in a call of a bound method (`self` left out), or None where it is not known."""
+    args = function.args
+    names = [p.arg for p in (*args.posonlyargs, *args.args)][1:]
+    given: dict[str, ast.expr] = {}
+    starred = [a for a in call.args if isinstance(a, ast.Starred)]
+    double = [k for k in call.keywords if k.arg is None]
+    if starred or args.vararg:
+        same = len(starred) == 1 and isinstance(starred[0].value, ast.Name) and args.vararg
+        if not (same and starred[0].value.id == args.vararg.arg and len(call.args) == len(names) + 1):  # type: ignore[union-attr, attr-defined]
+            return None
+    if double or args.kwarg:
+        same = len(double) == 1 and isinstance(double[0].value, ast.Name) and args.kwarg
+        if not (same and double[0].value.id == args.kwarg.arg):  # type: ignore[union-attr, attr-defined]
+            return None
+    plain = [a for a in call.args if not isinstance(a, ast.Starred)]
+    if len(plain) > len(names):
+        return None
+    given.update(zip(names, plain, strict=False))
+    every = {*names, *(p.arg for p in args.kwonlyargs)}
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            if keyword.arg not in every or keyword.arg in given:
+                return None
+            given[keyword.arg] = keyword.value
+    defaults = dict(zip(reversed(names), reversed(args.defaults), strict=False))
+    defaults |= {p.arg: d for p, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d is not None}
+    for name in [*names, *(p.arg for p in args.kwonlyargs)]:
+        if name not in given:
+            if name not in defaults or not isinstance(defaults[name], ast.Constant):
+                return None
+            given[name] = defaults[name]
+    return given
+
+
+def _is_super(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+
+
+def _form(use: SuperCall) -> str | None:
+    """How the call stands: as a statement, returned, or assigned to one plain name."""
+    match use.statement:
+        case ast.Expr(value=value) if value is use.call:
+            return "statement"
+        case ast.Return(value=value) if value is use.call:
+            return "return"
+        case ast.Assign(targets=[ast.Name(), *rest], value=value) if value is use.call and not rest:
+            return "assign"
+    return None
+
+
+def _spliceable(parent: Function, form: str) -> bool:
+    if parent.decorator_list:
+        return False
+    nodes = list(_own_nodes(parent))
+    if any(isinstance(n, (ast.Yield, ast.YieldFrom, ast.Global, ast.Nonlocal)) for n in nodes):
+        return False
+    returns = [n for n in nodes if isinstance(n, ast.Return)]
+    if form == "return":
+        return True
+    final = parent.body[-1]
+    if any(r is not final for r in returns):
+        return False
+    return form == "statement" or (isinstance(final, ast.Return) and final.value is not None)
+
+
+def _own_nodes(function: Function) -> Iterator[ast.AST]:
+    """The nodes of a function's body without those of nested functions and classes."""
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            pending += ast.iter_child_nodes(node)
+
+
+def _plan(outer: Function, use: SuperCall, inner: Function, arguments: dict[str, ast.expr]) -> dict[str, str | None]:
+    """New names for the parent's locals; None marks a parameter that its argument replaces in the text."""
+    parent_bound = bound_names(inner.body)
+    parent_attributes = {
+        n.attr for n in ast.walk(inner) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+    }
+    before = {p.arg for p in parameters(outer)} | bound_names(outer.body[: use.index])
+    live = {name for name in before if _read_later(name, outer.body[use.index + 1 :])}
+    live |= {n.id for n in global_names(outer)}
+    taken = _bound(outer) | {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)} | parent_bound
+    plan: dict[str, str | None] = {}
+    own, theirs = parameters(outer)[0].arg, parameters(inner)[0].arg
+    if own != theirs:
+        plan[theirs] = own
+    for name, value in arguments.items():
+        if isinstance(value, ast.Name) and value.id == name and not (name in parent_bound and name in live):
+            continue
+        if name not in parent_bound and _simple(value, parent_bound, parent_attributes):
+            plan[name] = None
+        elif name in live or _read_by_others(name, arguments):
+            plan[name] = _fresh(name, taken)
+    for name in sorted(parent_bound - arguments.keys()):
+        if name in live:
+            plan[name] = _fresh(name, taken)
+    return plan
+
+
+def _bound(function: Function) -> set[str]:
+    return {p.arg for p in parameters(function)} | bound_names(function.body)
+
+
+def _read_later(name: str, statements: list[ast.stmt]) -> bool:
+    """Whether the statements read the value that `name` has before them."""
+    for statement in statements:
+        reads = any(
+            isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in ast.walk(statement)
+        )
+        if reads:
+            return True
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in statement.targets
+        ):
+            return False
+    return False
+
+
+def _simple(value: ast.expr, rebound: set[str], stored: set[str]) -> bool:
+    """Whether reading the expression later, and more than once, gives the same value."""
+    if isinstance(value, ast.Constant):
+        return True
+    if isinstance(value, ast.Attribute):
+        return value.attr not in stored and _simple(value.value, rebound, stored)
+    return isinstance(value, ast.Name) and value.id not in rebound
+
+
+def _read_by_others(name: str, arguments: dict[str, ast.expr]) -> bool:
+    """Whether assigning `name` first would change what another argument means."""
+    return any(
+        isinstance(n, ast.Name) and n.id == name
+        for other, v in arguments.items()
+        if other != name
+        for n in ast.walk(v)
+    )
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    candidate = f"{name}_inner"
+    while candidate in taken:
+        candidate += "_"
+    taken.add(candidate)
+    return candidate
+
+
+def _substitute(
+    child: Text, outer: Function, use: SuperCall, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+) -> Text:
+    plan = _plan(outer, use, inner, arguments)
+    edits = []
+    for node in (n for statement in inner.body for n in ast.walk(statement)):
+        if isinstance(node, ast.Name) and node.id in plan:
+            new = plan[node.id]
+            start, end = parent.span(node)
+            edits.append(
+                Edit(start, end, _expression(child, inner, parent, arguments[node.id]) if new is None else new)
+            )
+    return parent.edit(edits)
+
+
+def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> str:
+    """An argument as text; it stands in the call, or in the parent's signature when it is a default."""
+    defaults = [*inner.args.defaults, *(d for d in inner.args.kw_defaults if d)]
+    return (parent if any(value is d for d in defaults) else child).of(value).text
+
+
+def _assignments(
+    child: Text, outer: Function, use: SuperCall, inner: Function, arguments: dict[str, ast.expr]
+) -> Iterator[Text]:
+    plan = _plan(outer, use, inner, arguments)
+    used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
+    for name, value in arguments.items():
+        identical = isinstance(value, ast.Name) and value.id == name and name not in plan
+        pure = all(isinstance(n, (ast.Name, ast.Constant, ast.Attribute, ast.expr_context)) for n in ast.walk(value))
+        if identical or plan.get(name, name) is None or (name not in used and pure):
+            continue
+        origin = child.of(use.call).origins[:1]
+        source = value.value if isinstance(value, ast.Constant) else None
+        text = repr(source) if isinstance(value, ast.Constant) else child.of(value).text
+        for number, row in enumerate(f"{plan.get(name) or name} = {text}".split("\n")):
+            yield Text(
+                row, child.of(value).origins[number : number + 1] if not isinstance(value, ast.Constant) else origin
+            )
+
+
+def _body(parent: Text, form: str, use: SuperCall) -> list[Text]:
+    """The statements of the parent's method, dedented, without its docstring, its last `return` put in the call's form."""
+    node = parent.tree.body[0]
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    if not body:
+        return []
+    start = body_start(parent, node) if body is node.body else (node.body[0].end_lineno or 0) + 1
+    lines = parent.lines(start, parent.text.count("\n") + 1)
+    final = body[-1]
+    if form == "return" or not isinstance(final, ast.Return):
+        if len(body) == 1 and isinstance(final, ast.Pass):
+            return []
+        return [lines.shift(-node.body[0].col_offset)]
+    head = parent.lines(start, final.lineno - 1) if final.lineno > start else None
+    pieces = [head.shift(-node.body[0].col_offset)] if head else []
+    if form == "assign":
+        assert isinstance(use.statement, ast.Assign)
+        target = ast.unparse(use.statement.targets[0])
+        last = parent.of(final).edit([Edit(0, len("return"), f"{target} =")])
+        pieces.append(last)
+    elif any(isinstance(n, (ast.Call, ast.Await)) for n in ast.walk(final)) and final.value is not None:
+        pieces.append(parent.of(final.value))
+    return pieces
+
+
+def body_start(text: Text, node: Function) -> int:
+    """The first line of a function's body, counted from 1, the comments above its first statement included."""
+    first = first_line(node.body[0])
+    rows = text.text.split("\n")
+    while rows[first - 2].lstrip().startswith("#"):
+        first -= 1
+    return first
+
+
+def _documented(result: Text, outer: Function, parent: Text, inner: Function) -> Text:
+    """With the parent's docstring where the child's method has none."""
+    if ast.get_docstring(outer, clean=False) is not None or ast.get_docstring(inner, clean=False) is None:
+        return result
+    docstring = parent.of(inner.body[0])
+    node = result.tree.body[0]
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    start = result.starts[body_start(result, node) - 1]
+    return result.edit([Edit(start, start, join([docstring, Text("", docstring.origins[-1:])]).shift(4))])

@@ -1,0 +1,163 @@
+"""Source text that remembers where each of its lines came from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+
+class Origin(NamedTuple):
+    """The file (relative, with forward slashes) and line (from 1) that a line of text was written on."""
+
+    path: str
+    line: int
+
+
+class Edit(NamedTuple):
+    """Replace the characters `start` to `end` (offsets into `Text.text`) by `new`."""
+
+    start: int
+    end: int
+    new: Text | str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Some lines of source, without a final newline; `origins` holds one entry a line."""
+
+    text: str
+    origins: tuple[Origin, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.origins) == self.text.count("\n") + 1, "one origin a line"
+
+    @classmethod
+    def from_file(cls, text: str, path: str) -> Text:
+        return cls(text, tuple(Origin(path, line) for line in range(1, text.count("\n") + 2)))
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Offset of the first character of each line."""
+        return [0, *(match.end() for match in re.finditer("\n", self.text))]
+
+    def offset(self, line: int, column: int) -> int:
+        """Offset of a position as `ast` gives it: line from 1, column in UTF-8 bytes."""
+        start = self.starts[line - 1]
+        end = self.text.find("\n", start)
+        row = self.text[start:] if end < 0 else self.text[start:end]
+        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """Offsets of a node's first character and of the one after its last; a decorated definition starts at its decorators."""
+        first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
+        start = self.offset(first.lineno, first.col_offset)
+        if first is not node:
+            start = self.text.rindex("@", 0, start)
+        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+    def slice(self, start: int, end: int) -> Text:
+        """The characters `start` to `end`."""
+        first = self.text.count("\n", 0, start)
+        piece = self.text[start:end]
+        return Text(piece, self.origins[first : first + piece.count("\n") + 1])
+
+    def of(self, node: ast.AST) -> Text:
+        """The text of a node of this text's own tree."""
+        return self.slice(*self.span(node))
+
+    def lines(self, first: int, last: int) -> Text:
+        """The lines `first` to `last`, both included, counted from 1."""
+        rows = self.text.split("\n")[first - 1 : last]
+        return Text("\n".join(rows), self.origins[first - 1 : last])
+
+    def edit(self, edits: Iterable[Edit]) -> Text:
+        """This text with the edits made; they must not overlap."""
+        pieces: list[Text] = []
+        position = 0
+        for start, end, new in sorted(edits, key=lambda e: (e.start, e.end)):
+            assert start >= position, "edits overlap"
+            pieces.append(self.slice(position, start))
+            pieces.append(
+                Text(new, (self._origin_at(start),) * (new.count("\n") + 1)) if isinstance(new, str) else new
+            )
+            position = end
+        pieces.append(self.slice(position, len(self.text)))
+        return concatenate(pieces)
+
+    def _origin_at(self, offset: int) -> Origin:
+        return self.origins[self.text.count("\n", 0, offset)]
+
+    def shift(self, columns: int) -> Text:
+        """This text indented by `columns` (dedented when negative); the insides of multi-line strings stay as they are."""
+        protected = string_lines(self)
+        rows = []
+        for number, row in enumerate(self.text.split("\n"), start=1):
+            if number in protected or not row.strip():
+                rows.append(row if number in protected else "")
+            elif columns >= 0:
+                rows.append(" " * columns + row)
+            else:
+                blank = len(row) - len(row.lstrip(" "))
+                rows.append(row[min(blank, -columns) :])
+        return Text("\n".join(rows), self.origins)
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+
+def string_lines(text: Text) -> set[int]:
+    """The lines that begin inside a string literal, counted from 1."""
+    source = text.text
+    if '"""' not in source and "'''" not in source:
+        return set()
+    margin = re.match(r"(?:[ \t]*(?:#.*)?\n)*([ \t]*)", source)
+    wrapped = source if not margin or not margin[1] else "if 1:\n" + source
+    shifted = 0 if wrapped is source else 1
+    return {
+        line - shifted
+        for node in ast.walk(ast.parse(wrapped))
+        if isinstance(node, (ast.JoinedStr, ast.Constant)) and (node.end_lineno or 0) > node.lineno
+        if isinstance(node, ast.JoinedStr) or isinstance(node.value, (str, bytes))
+        for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)
+    }
+
+
+def concatenate(pieces: Sequence[Text]) -> Text:
+    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty."""
+    origins: list[Origin] = []
+    open_line = False
+    blank = True
+    for piece in pieces:
+        if not piece.text:
+            continue
+        rows = piece.text.split("\n")
+        for index, (row, origin) in enumerate(zip(rows, piece.origins, strict=True)):
+            if index == 0 and open_line:
+                if blank and row:
+                    origins[-1] = origin
+            else:
+                origins.append(origin)
+                blank = True
+            blank = blank and not row.strip()
+        open_line = True
+    text = "".join(piece.text for piece in pieces)
+    return Text(text, tuple(origins) if origins else pieces[0].origins[:1])
+
+
+def join(pieces: Sequence[Text], separator: str = "\n") -> Text:
+    """The pieces with `separator` (only newlines) between them; the lines it makes belong to the piece before."""
+    assert separator, "pieces need a separator"
+    rows: list[str] = []
+    origins: list[Origin] = []
+    for number, piece in enumerate(pieces):
+        if number:
+            rows.extend([""] * (len(separator) - 1))
+            origins.extend([origins[-1]] * (len(separator) - 1))
+        rows.extend(piece.text.split("\n"))
+        origins.extend(piece.origins)
+    return Text("\n".join(rows), tuple(origins))

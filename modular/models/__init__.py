@@ -1,0 +1,1 @@
+"""Definitions of architectures; each becomes `generated/models/modeling_<name>.py`."""

@@ -1,0 +1,122 @@
+"""A generated file, copied alone into an empty folder, works where nothing of this project can be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from oracle.inputs import FIRST_ORDINARY_TOKEN, VOCABULARY
+from oracle.zoo import cases, generated_files
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+# Found as `sitecustomize` by every Python process that has its folder on the path.
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        other = name.startswith(("modeling_", "quantizer_")) and name != {own!r}
+        if name.partition(".")[0] in {blocked} or other:
+            raise ImportError(f"{{name}} is blocked in this process")
+
+sys.meta_path.insert(0, Blocker())
+"""
+PROJECT = ("unibody", "generator", "generated", "modular", "templates", "transformers")
+
+USE = """
+import importlib, json, sys
+
+for blocked in ("unibody", "transformers", "generated", "modeling_other"):
+    try:
+        importlib.import_module(blocked)
+    except ImportError as error:
+        assert "is blocked" in str(error), error
+    else:
+        raise AssertionError(f"{blocked} can be imported: the test would prove nothing")
+
+module = importlib.import_module(sys.argv[1])
+import torch
+
+torch.manual_seed(0)
+config = getattr(module, sys.argv[2]).from_dict(json.loads(sys.argv[4]))
+model = getattr(module, sys.argv[3])(config).eval()
+tokens = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, min_new_tokens=4)
+model.save_pretrained("saved")
+again = type(model).from_pretrained("saved")
+assert torch.equal(again.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, min_new_tokens=4), tokens)
+print(tokens.shape[1])
+"""
+
+
+def run_alone(folder: Path, own: str, blocked: tuple[str, ...], *arguments: str) -> str:
+    """Standard output of `python *arguments` in `folder`, where `blocked` packages cannot be imported.
+
+    Nor can another generated file than `own`.
+    """
+    blocker = folder / "blocker"
+    blocker.mkdir(exist_ok=True)
+    (blocker / "sitecustomize.py").write_text(BLOCKER.format(blocked=blocked, own=own), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(blocker), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """One token per printable ASCII character, and letter pairs for the ids that are left; text survives a round trip."""
+    characters = sorted(set(pre_tokenizers.ByteLevel.alphabet()) & {chr(code) for code in range(33, 127)}) + ["Ġ"]
+    pairs = [first + second for first in "abcdefgh" for second in "aeiou"]
+    special = ["<pad>", "<s>", "</s>"]
+    pieces = [*special, *characters, *pairs][:VOCABULARY]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    merges = [(piece[0], piece[1]) for piece in pieces[len(special) :] if len(piece) == 2]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in special])
+    assert tokenizer.get_vocab_size() == VOCABULARY
+    return tokenizer
+
+
+@pytest.mark.parametrize("file", generated_files(), ids=lambda file: file.name)
+def test_file_alone(tmp_path, file):
+    """It is imported, builds a model from a configuration, generates, saves and loads."""
+    case = next(case for case in cases("AutoModelForCausalLM") if case.module.__file__ == str(file))
+    shutil.copy(file, tmp_path)
+    (tmp_path / "use.py").write_text(USE, encoding="utf-8")
+    arguments = [file.stem, case.config_class.__name__, case.class_name, json.dumps(case.config)]
+    assert run_alone(tmp_path, file.stem, PROJECT, "use.py", *arguments).strip() == "7"
+
+
+@pytest.mark.parametrize("file", generated_files(), ids=lambda file: file.name)
+def test_file_as_a_program(checkpoint, tmp_path, file):
+    """`python FILE CHECKPOINT --prompt TEXT` prints the oracle's greedy continuation; huggingface_hub is not needed."""
+    case = next(case for case in cases("AutoModelForCausalLM") if case.module.__file__ == str(file))
+    shutil.copy(file, tmp_path)
+    folder = shutil.copytree(checkpoint(case).folder, tmp_path / "checkpoint")
+    tokenizer = tiny_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    prompt = "Where is it?"
+    ids = torch.tensor([tokenizer.encode(prompt).ids])
+    assert ids.min() >= FIRST_ORDINARY_TOKEN
+    with torch.no_grad():
+        tokens = checkpoint(case).reference().generate(ids, do_sample=False, max_new_tokens=16)[0, ids.shape[1] :]
+    expected = tokenizer.decode(tokens.tolist())
+    assert len(expected) > 8
+    arguments = [file.name, "checkpoint", "--prompt", prompt, "--max-new-tokens", "16"]
+    printed = run_alone(tmp_path, file.stem, (*PROJECT, "huggingface_hub"), *arguments)
+    assert printed.removeprefix(prompt).rstrip("\n") == expected.rstrip("\n")

@@ -1,0 +1,107 @@
+"""What is in the distributions, and that an installed wheel works away from the repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+def call(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
+    """What the command prints; `path` is where it finds packages first."""
+    env = {"PATH": str(Path(sys.executable).parent), **({"PYTHONPATH": str(path)} if path else {})}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source distribution of the checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", folder, cwd=root)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.fixture(scope="module")
+def installed(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel installed in it, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile")
+    call(*pip, "--target", folder, distributions[0], cwd=folder)
+    return folder
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_wheel_has_one_package(distributions: tuple[Path, Path]) -> None:
+    names = {name.partition("/")[0] for name in contents(distributions[0])}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"unibody"}
+    assert len(names) == 2
+
+
+def test_wheel_has_every_file(root: Path, distributions: tuple[Path, Path]) -> None:
+    """The links make the folder `unibody` of the checkout look exactly like the installed package."""
+    listed = {name for name in contents(distributions[0]) if name.startswith("unibody/")}
+    folders = [
+        root / "unibody",
+        *(root / "unibody" / name for name in ("generator", "templates", "generated", "modular")),
+    ]
+    present = {
+        file.relative_to(root).as_posix()
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert listed == present
+    assert any(name.endswith(".j2") for name in listed)
+    assert "unibody/py.typed" in listed
+
+
+def test_wheel_of_the_sdist_is_the_same(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    wheel, sdist = distributions
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=source)
+    (again,) = (tmp_path / "dist").glob("*.whl")
+    assert contents(again) == contents(wheel)
+
+
+def test_base_install_needs_no_torch(distributions: tuple[Path, Path]) -> None:
+    (metadata,) = (text for name, text in contents(distributions[0]).items() if name.endswith("/METADATA"))
+    lines = metadata.decode().splitlines()
+    needed = {line.split()[1] for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line}
+    assert {name.partition(">=")[0].partition("==")[0] for name in needed} == {"jinja2", "rich", "ruff", "typer"}
+    assert "License-Expression: Apache-2.0" in lines
+
+
+def test_every_module_of_the_wheel_imports(installed: Path, tmp_path: Path) -> None:
+    code = """
+import importlib, pathlib, sys
+root = pathlib.Path(sys.argv[1])
+for file in sorted((root / "unibody").rglob("*.py")):
+    parts = file.relative_to(root).with_suffix("").parts
+    if parts[1] == "modular" and file.name != "__init__.py" or file.name == "__main__.py":
+        continue  # definitions are read, not imported
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    assert module.__file__ == str(file), module.__file__
+    print(module.__name__)
+"""
+    names = call(sys.executable, "-W", "error", "-c", code, installed, cwd=tmp_path, path=installed).split()
+    assert {"unibody", "unibody.cli", "unibody.generated.registry", "unibody.generator"} <= set(names)
+
+
+def test_installed_compiler_knows_its_own_output(root: Path, installed: Path, tmp_path: Path) -> None:
+    """`unibody check` finds the checkout up to date, with the code and the templates of the wheel."""
+    code = "import unibody, unibody.cli; print(unibody.__file__); unibody.cli.main()"
+    printed = call(sys.executable, "-c", code, "check", "--project", root, cwd=tmp_path, path=installed)
+    assert printed.splitlines()[0] == str(installed / "unibody" / "__init__.py")

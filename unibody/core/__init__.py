@@ -1,0 +1,8 @@
+"""Building blocks that definitions import and the compiler inlines, tree-shaken, into the files it writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# In a definition, `name = removed` in a class takes away what the parent class calls `name`.
+removed: Any = object()
