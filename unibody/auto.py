@@ -28,7 +28,7 @@ class AutoClass:
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:
         """The generated class for a model type; `source` is what names the type, for the error if there is none."""
-        if model_type not in MODELS:
+        if not isinstance(model_type, str) or model_type not in MODELS:
             known = ", ".join(sorted(MODELS, key=lambda name: (-similarity(name, str(model_type or "")), name)))
             found = "has no model_type" if model_type is None else f"says model_type {model_type!r}"
             raise ValueError(

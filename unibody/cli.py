@@ -70,7 +70,7 @@ def check(names: Names = None, project: Project = Path()) -> None:
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:
-        app()
+        app(prog_name="unibody")
     except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
         traceback.print_exc()
         print(

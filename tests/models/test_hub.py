@@ -18,22 +18,27 @@ REPOSITORY = "unibody-tests/tiny"
 LOADS = """
 import importlib, json, sys
 
-module, class_name, requests = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-made = getattr(importlib.import_module(module), class_name)
+sys.path.insert(0, sys.argv[1])
+module, requests = importlib.import_module(sys.argv[2]), json.loads(sys.argv[3])
 answers = []
-for name, revision in requests:
+for class_name, repository, revision in requests:
     try:
-        model = made.from_pretrained(name, revision=revision)
-        answers.append({name: tensor.double().sum().item() for name, tensor in model.state_dict().items()})
+        found = getattr(module, class_name).from_pretrained(repository, revision=revision)
+        if class_name.endswith("Config"):
+            answers.append(found.to_dict())
+        else:
+            answers.append({name: tensor.double().sum().item() for name, tensor in found.state_dict().items()})
     except Exception as error:
         answers.append([type(error).__name__, str(error)])
 print(json.dumps(answers))
 """
 
 
-def load_from_hub(address: str, cache: Path, *requests: tuple[str, str | None], offline: bool = False) -> list:
-    """What each load gives: the sum of every tensor by name, or the error's type and text."""
-    case = first_case()
+def load_from_hub(address: str, cache: Path, *requests: tuple[str, str, str | None], offline: bool = False) -> list:
+    """What loading each (class, repository, revision) gives.
+
+    The sum of every tensor by name, the keys of a configuration, or the type and the text of an error.
+    """
     environment = {
         **os.environ,
         "HF_ENDPOINT": address,
@@ -44,9 +49,9 @@ def load_from_hub(address: str, cache: Path, *requests: tuple[str, str | None], 
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "NO_PROXY": "127.0.0.1",
     }
-    arguments = [case.module.__name__, case.class_name, json.dumps(requests)]
+    file = Path(first_case().module.__file__)
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, *arguments],
+        [sys.executable, "-c", LOADS, str(file.parent), file.stem, json.dumps(requests)],
         env=environment,
         cwd=cache,
         capture_output=True,
@@ -62,42 +67,68 @@ def sums(model) -> dict[str, float]:
     return {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
 
 
+def fetched(asked: list[str]) -> list[str]:
+    """Files that were downloaded, in the order of the requests."""
+    paths = [request.partition("/resolve/")[2] for request in asked if request.startswith("GET ")]
+    return [path.partition("/")[2] for path in paths if path]
+
+
 @pytest.fixture(scope="module")
 def revisions(checkpoint, tmp_path_factory) -> dict[str, Path]:
-    """`main` is one file, `v1` holds other values in shards."""
+    """`main` is one file, beside the same weights in other forms; `v1` holds other values in shards."""
     case = first_case()
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("main", "v1")}
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("main", "v1", "pickled", "empty")}
     checkpoint(case, "unit").reference().save_pretrained(folders["main"])
     checkpoint(case, "small").reference().save_pretrained(folders["v1"], max_shard_size="40KB")
-    (folders["main"] / "pytorch_model.bin").write_bytes(b"never asked for")
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "model.onnx", "model.gguf"):
+        (folders["main"] / name).write_bytes(b"never asked for")
+    (folders["pickled"] / "config.json").write_bytes((folders["main"] / "config.json").read_bytes())
+    (folders["pickled"] / "pytorch_model.bin").write_bytes(b"never read")
+    (folders["empty"] / "README.md").write_text("nothing yet", encoding="utf-8")
     return folders
 
 
 def test_revisions_and_the_cache(checkpoint, revisions, tmp_path):
-    """Every revision gives its own values, only what is needed is fetched, and a cached one needs no network."""
+    """Every revision gives its own values, nothing is fetched needlessly or twice, and the cache needs no network."""
     case = first_case()
+    name, config = case.class_name, case.config_class.__name__
     expected = {"main": sums(checkpoint(case, "unit").original), "v1": sums(checkpoint(case, "small").original)}
     with hub(REPOSITORY, revisions) as (address, asked):
-        got = load_from_hub(
-            address, tmp_path, (REPOSITORY, None), (REPOSITORY, "v1"), (REPOSITORY, commit_of("v1"))
-        )
-        assert got == [expected["main"], expected["v1"], expected["v1"]]
-        fetched = [request.rpartition("/")[2] for request in asked if request.startswith("GET") and "resolve" in request]
-        assert sorted(set(fetched)) == sorted(
-            {"config.json", "model.safetensors", "model.safetensors.index.json"}
-            | {path.name for path in revisions["v1"].glob("*.safetensors")}
-        )
-        assert len(fetched) == len(set(fetched)) + 1, "config.json of two revisions, everything else once"
-    got = load_from_hub(address, tmp_path, (REPOSITORY, None), (REPOSITORY, "v1"), offline=True)
-    assert got == [expected["main"], expected["v1"]]
+        requests = [(name, REPOSITORY, None), (name, REPOSITORY, "v1"), (name, REPOSITORY, commit_of("v1"))]
+        assert load_from_hub(address, tmp_path, *requests) == [expected["main"], expected["v1"], expected["v1"]]
+        files = fetched(asked)
+        weights = sorted(file for file in files if not file.endswith(".json"))
+        assert weights == sorted(["model.safetensors", *(path.name for path in revisions["v1"].glob("*.safetensors"))])
+        assert files.count("config.json") == 2
+        assert files.count("model.safetensors.index.json") == 1
+    got = load_from_hub(address, tmp_path, *requests[:2], (config, REPOSITORY, None), offline=True)
+    assert got[:2] == [expected["main"], expected["v1"]]
+    assert got[2] == case.config_class.from_pretrained(revisions["main"]).to_dict()
+
+
+def test_a_configuration_is_fetched_without_the_weights(revisions, tmp_path):
+    case = first_case()
+    with hub(REPOSITORY, revisions) as (address, asked):
+        (got,) = load_from_hub(address, tmp_path, (case.config_class.__name__, REPOSITORY, "v1"))
+        assert got == case.config_class.from_pretrained(revisions["v1"]).to_dict()
+        assert [file for file in fetched(asked) if not file.endswith(".json")] == []
 
 
 def test_what_the_hub_does_not_have(revisions, tmp_path):
-    """Errors name the repository, the revision or the file that is missing."""
-    with hub(REPOSITORY, {**revisions, "empty": tmp_path}) as (address, _):
-        unknown, no_revision, no_config = load_from_hub(
-            address, tmp_path, ("unibody-tests/nothing", None), (REPOSITORY, "v2"), (REPOSITORY, "empty")
+    """Errors name the repository, the revision, or the file that is missing, and give the reason against pickles."""
+    name = first_case().class_name
+    with hub(REPOSITORY, revisions) as (address, asked):
+        unknown, no_revision, no_config, pickled = load_from_hub(
+            address,
+            tmp_path,
+            (name, "unibody-tests/nothing", None),
+            (name, REPOSITORY, "v2"),
+            (name, REPOSITORY, "empty"),
+            (name, REPOSITORY, "pickled"),
         )
-    assert "unibody-tests/nothing" in unknown[1]
-    assert "v2" in no_revision[1]
-    assert "config.json" in no_config[1]
+        assert "unibody-tests/nothing" in unknown[1]
+        assert "v2" in no_revision[1]
+        assert "config.json" in no_config[1]
+        assert pickled[0] in ("FileNotFoundError", "ValueError")
+        assert "safetensors" in pickled[1]
+        assert [file for file in fetched(asked) if file.endswith(".bin")] == []

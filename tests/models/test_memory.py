@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,8 +30,9 @@ import importlib, json, os, re, sys, time
 import torch
 import safetensors.torch
 
-module = importlib.import_module(sys.argv[1])
-folder, asked = sys.argv[3], sys.argv[4]
+parent, stem, class_name, folder, asked = sys.argv[1:]
+sys.path.insert(0, parent)
+module = importlib.import_module(stem)
 
 
 def memory():
@@ -40,7 +42,7 @@ def memory():
 
 before = memory()
 started = time.perf_counter()
-model = getattr(module, sys.argv[2]).from_pretrained(folder, dtype=None if asked == "stored" else asked)
+model = getattr(module, class_name).from_pretrained(folder, dtype=None if asked == "stored" else asked)
 seconds = time.perf_counter() - started
 loaded = memory()
 
@@ -85,8 +87,9 @@ def large(tmp_path_factory):
 def measured(folder, dtype: str) -> dict:
     """Memory before, after loading and after a forward pass of a process that loads `folder`."""
     case = first_case()
+    file = Path(case.module.__file__)
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, case.module.__name__, case.class_name, str(folder), dtype],
+        [sys.executable, "-c", LOAD, str(file.parent), file.stem, case.class_name, str(folder), dtype],
         capture_output=True,
         text=True,
         timeout=120,

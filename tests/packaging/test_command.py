@@ -1,0 +1,90 @@
+"""The `unibody` command: arguments, exit codes, and what a defect of unibody itself looks like."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from unibody import cli
+from unibody.generator import commands
+
+SCRIPT = [str(Path(sys.executable).parent / "unibody")]
+MODULE = [sys.executable, "-m", "unibody"]
+
+
+@pytest.mark.parametrize("command", [SCRIPT, MODULE], ids=["script", "module"])
+def test_version(command: list[str], tmp_path: Path) -> None:
+    done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"unibody {version('unibody')}\n", "")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The command's exit code."""
+    monkeypatch.setattr(sys, "argv", ["unibody", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("command", ["generate", "check"])
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_names_project_and_exit_code_pass_through(
+    command: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def record(names: list[str], project: Path) -> int:
+        calls.append((names, project))
+        return code
+
+    monkeypatch.setattr(commands, command, record)
+    assert run(monkeypatch, command, "llama", "models/mistral", "--project", str(tmp_path)) == code
+    assert run(monkeypatch, command) == code
+    assert calls == [(["llama", "models/mistral"], tmp_path), ([], Path())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chek"], "No such command 'chek'. Did you mean 'check'?"),
+        (["check", "--all"], "No such option: --all"),
+        (["check", "--project", "gone"], "'gone' does not exist."),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+
+
+def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--help") == 0
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.partition("Commands:\n")[2].splitlines()]
+    assert dict(rows) == {
+        "generate": "Compile definitions; write the generated files that change.",
+        "check": "Say which generated files are stale, missing or orphaned.",
+    }
+
+
+def test_defect_of_unibody_is_not_taken_for_wrong_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(names: list[str], project: Path) -> int:
+        raise ZeroDivisionError("as a test")
+
+    monkeypatch.setattr(commands, "check", fail)
+    assert run(monkeypatch, "check") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback (most recent call last):\n")
+    assert error.endswith(
+        "ZeroDivisionError: as a test\n\n"
+        "unibody: internal error. This is a defect of unibody, not of your input: please report it with the lines above.\n"
+    )
