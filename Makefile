@@ -50,6 +50,8 @@ clean: ## Remove the environments and what tools have written
 
 # An environment of another Python, or of one that is gone, is made anew; otherwise what is there is brought up to date.
 define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"$(PYTHON) is Python $(VERSION), and 3.11 or newer is needed: name one, as in make PYTHON=python3.13 $(MAKECMDGOALS)")'
 	@$(1)/bin/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '$(2)'

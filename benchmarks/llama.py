@@ -6,18 +6,19 @@ give the same tokens. Times are CPU times: on one thread a process that waits fo
 
 from __future__ import annotations
 
+import gc
 import importlib
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import bandwidth, cpu_seconds, format_table, median_ratio, run_process, take_turns
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 49152,
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -95,7 +96,7 @@ def time_decoding(models: dict[str, Any], rounds: int) -> dict[str, list[float]]
         tokens[name] = models[name].generate(prompt, attention_mask=torch.ones_like(prompt), **options).tolist()
         return (watch.times[-1] - watch.times[-1 - NEW]) / NEW
 
-    times = take_turns({name: lambda name=name: decode(name) for name in models}, rounds)
+    times = take_turns({name: partial(decode, name) for name in models}, rounds)
     check_equal(tokens)
     return times
 
@@ -115,17 +116,23 @@ def time_prefill(models: dict[str, Any], length: int, rounds: int) -> dict[str, 
         tokens[name] = outputs.logits.argmax(-1).tolist()
         return elapsed
 
-    times = take_turns({name: lambda name=name: prefill(name) for name in models}, rounds)
+    times = take_turns({name: partial(prefill, name) for name in models}, rounds)
     check_equal(tokens)
     return times
 
 
 def time_loading(rivals: dict[str, Any], folder: str, rounds: int) -> dict[str, list[float]]:
     """Returns CPU seconds of from_pretrained; the file is in the system's cache, and both sides map it into memory."""
-    runs: dict[str, Callable[[], float]] = {
-        name: lambda rival=rival: cpu_seconds(lambda: rival.from_pretrained(folder)) for name, rival in rivals.items()
-    }
-    return take_turns(runs, rounds)
+
+    def load(rival: Any) -> float:
+        gc.collect()  # of the model before, which may be the other side's
+        start = time.process_time()
+        model = rival.from_pretrained(folder)
+        elapsed = time.process_time() - start
+        assert model.config.num_hidden_layers == SHAPE["num_hidden_layers"]
+        return elapsed
+
+    return take_turns({name: partial(load, rival) for name, rival in rivals.items()}, rounds)
 
 
 def time_processes(folder: str, module: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
@@ -136,7 +143,7 @@ def time_processes(folder: str, module: str, rounds: int) -> tuple[dict[str, lis
         THEIRS: [sys.executable, "-m", "benchmarks.first_tokens", "transformers", folder],
         "import torch": [sys.executable, "-c", "import torch"],
     }
-    runs = {name: lambda command=command: run_process(command, root) for name, command in commands.items()}
+    runs = {name: partial(run_process, command, root) for name, command in commands.items()}
     results = take_turns(runs, rounds)
     check_equal({name: results[name][0][2] for name in (OURS, THEIRS)})
     cpu = {name: [seconds for seconds, _, _ in turns] for name, turns in results.items()}

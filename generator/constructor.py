@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 
-from .super_calls import SuperCall
+from .super_calls import SuperUse
 from .text import Text
 
 FINISHER = "post_init"  # `self.post_init()` ends a constructor; of several only the last counts
 
 
-def tidy_constructor(spliced: Text, child: Text, use: SuperCall) -> Text:
+def tidy_constructor(spliced: Text, child: Text, use: SuperUse) -> Text:
     """`spliced` without the parent's attributes that the child overwrites or deletes before anything reads them."""
     node, before = spliced.tree.body[0], child.tree.body[0]
     if not isinstance(node, ast.FunctionDef) or node.name != "__init__":

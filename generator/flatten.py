@@ -2,50 +2,95 @@
 
 from __future__ import annotations
 
+import ast
+from functools import partial
+
+from .checks import check_parent_references
 from .diagnostics import CompileError, Diagnostic
 from .graph import Binding, Internal, placed
+from .import_statements import same_imports
 from .merge import REMOVED, Parent, merge
 from .parse import Definition
 from .shape import Shape, read_class
 from .substitution import substitute
-from .unit import Unit
+from .unit import Branch, Unit
 
 
 def flatten(unit: Unit) -> None:
     """Fill the family's members, in reading order, and what the names mean that they import."""
-    local = _local_names(unit)
     own: dict[str, Definition] = {}
+    derived = [
+        {unit.roles[branch][name]: definition for name, definition in members.items()}
+        for branch, members in unit.inherited.items()
+    ]
+    known = {name: d for members in reversed(derived) for name, d in members.items()}
     for name, definition in unit.module.definitions.items():
-        own[name] = substitute(definition, local, None)
+        local = _local_names(unit, unit.family.subfamily(name))
+        own[name] = known[name] = substitute(definition, local, None)
         if definition.kind == "class":
             shape = read_class(own[name])
             parents = [
-                Parent(local.get(base, base), internal.name, _shape(unit, internal))
+                Parent(local.get(base, base), internal.name, _shape(unit, internal, unit.family.subfamily(name)))
                 for base, internal in unit.bases[name].items()
             ]
             if parents:
-                own[name] = merge(shape, parents).definition()
-    derived = [
-        {unit.roles[parent][name]: definition for name, definition in members.items()}
-        for parent, members in unit.inherited.items()
-    ]
+                check_parent_references(definition, list(unit.bases[name]))
+                own[name] = known[name] = merge(shape, parents, partial(_ancestors, unit, known)).definition()
     unit.family.definitions = _reading_order(own, derived)
-    unit.family.bindings = _bindings(unit, local)
+    unit.family.conflicts = _conflicts(unit, own)
+    unit.family.bindings = _bindings(unit, _local_names(unit, ""))
 
 
-def _shape(unit: Unit, base: Internal) -> Shape:
+def _shape(unit: Unit, base: Internal, subfamily: str) -> Shape:
     """A parent's class in the child's names; in its own where several of the child's classes inherit from it."""
-    renamed = unit.inherited[base.path].get(base.name)
+    renamed = unit.inherited[Branch(base.path, subfamily)].get(base.name)
     return read_class(renamed or unit.families[base.path].definitions[base.name])
 
 
-def _local_names(unit: Unit) -> dict[str, str]:
-    """What the names that a definition imports from other modules of ours are called in its output."""
-    return {
-        name: unit.roles.get(binding.path, {}).get(binding.name, binding.name)
-        for name, binding in unit.graph.bindings[unit.source.path].items()
-        if isinstance(binding, Internal)
-    }
+def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:
+    """What the names that a definition imports from other modules of ours are called in (a sub-family of) its output."""
+    names = {}
+    for name, binding in unit.graph.bindings[unit.source.path].items():
+        if isinstance(binding, Internal):
+            branches = [b for b in unit.roles if b.parent == binding.path]
+            near = (
+                [b for b in branches if b.subfamily == subfamily]
+                or [b for b in branches if not b.subfamily]
+                or branches
+            )
+            names[name] = unit.roles[near[0]].get(binding.name, binding.name) if near else binding.name
+    return names
+
+
+def _ancestors(unit: Unit, known: dict[str, Definition], name: str) -> set[str]:
+    """What a class inherits from, as far as our own files tell."""
+    found: set[str] = set()
+    pending = [(known, unit.graph.bindings[unit.source.path], name)]
+    while pending:
+        definitions, bindings, current = pending.pop()
+        binding = bindings.get(current)
+        if current not in definitions and isinstance(binding, Internal):
+            definitions, bindings = unit.graph.modules[binding.path].definitions, unit.graph.bindings[binding.path]
+            current = binding.name
+        definition = definitions.get(current)
+        node = definition.node if definition else None
+        for base in node.bases if isinstance(node, ast.ClassDef) else ():
+            text = ast.unparse(base)
+            if text not in found:
+                found.add(text)
+                pending.append((definitions, bindings, text))
+    return found
+
+
+def _conflicts(unit: Unit, own: dict[str, Definition]) -> dict[str, list[str]]:
+    """Names that different members of several parents land on, and that no class of the child's decides."""
+    texts: dict[str, dict[str, str]] = {}
+    for branch, members in unit.inherited.items():
+        for name, definition in members.items():
+            texts.setdefault(unit.roles[branch][name], {}).setdefault(
+                definition.text.text, f"`{name}` of `{branch.parent}`"
+            )
+    return {name: list(found.values()) for name, found in texts.items() if len(found) > 1 and name not in own}
 
 
 def _reading_order(own: dict[str, Definition], inherited: list[dict[str, Definition]]) -> dict[str, Definition]:
@@ -63,12 +108,13 @@ def _reading_order(own: dict[str, Definition], inherited: list[dict[str, Definit
 def _bindings(unit: Unit, local: dict[str, str]) -> dict[str, Binding]:
     """What imported names mean in the child's namespace, the parents' imports included."""
     found: dict[str, Binding] = {}
+    parents = dict.fromkeys(branch.parent for branch in unit.inherited)
     for name, binding in unit.graph.bindings[unit.source.path].items():
         if not isinstance(binding, Internal):
             found[name] = binding
-        elif binding.path not in unit.inherited:
+        elif binding.path not in parents:
             found[local[name]] = binding
-    for parent in unit.inherited:
+    for parent in parents:
         for name, binding in unit.families[parent].bindings.items():
             mine = found.get(name)
             if mine is not None and not _same(mine, binding):
@@ -89,4 +135,4 @@ def _collision(unit: Unit, name: str, parent: str) -> Diagnostic:
 def _same(one: Binding, other: Binding) -> bool:
     if isinstance(one, Internal) or isinstance(other, Internal):
         return one == other
-    return {(i.module, i.attribute) for i in one} == {(i.module, i.attribute) for i in other}
+    return same_imports(one, other)

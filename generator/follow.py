@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from .diagnostics import CompileError, Diagnostic, at
 from .graph import Binding, Graph, Internal
-from .parse import Definition, Import
+from .import_statements import Import, same_imports
+from .parse import Definition
 from .scopes import global_names
 from .substitution import substitute
 from .unit import ENTRY, Family, Part, Unit
@@ -48,12 +49,18 @@ def follow(unit: Unit) -> None:
         scope = _Scope(graph, families, space)
         for use in _references(part.definition):
             target = scope.resolve(use.id)
-            if isinstance(target, Internal):
+            if use.id in scope.conflicts:
+                problems.append(scope.conflict(part, use))
+            elif isinstance(target, Internal):
                 pending.append((target.path, target.name))
             elif target is not None:
                 _require(unit, scope, target, problems)
             elif use.id not in BUILTINS:
                 problems.append(scope.undefined(part, use))
+    for name in unit.parts.keys() & unit.imports.keys():
+        part, entry = unit.parts[name], unit.imports[name][0]
+        message = f"`{name}` is defined in `{part.space}` and imported by `{entry.statement}`"
+        problems.append(at(part.definition.text, part.definition.node, "UB011", message, "rename one of them"))
     if problems:
         raise CompileError(*problems)
 
@@ -75,6 +82,15 @@ class _Scope:
             aliased = (b for b in self.bindings.values() if isinstance(b, Internal) and b.name == name)
             binding = next(aliased, None)
         return binding
+
+    @property
+    def conflicts(self) -> dict[str, list[str]]:
+        return self.family.conflicts if self.family else {}
+
+    def conflict(self, part: Part, use: ast.Name) -> Diagnostic:
+        message = f"`{use.id}` would be both {' and '.join(self.conflicts[use.id])}"
+        remedy = f"write `class {use.id}(…)` with the one that is meant as its base"
+        return at(part.definition.text, use, "UB011", message, remedy)
 
     def undefined(self, part: Part, use: ast.Name) -> Diagnostic:
         text = part.definition.text
@@ -112,22 +128,22 @@ def _references(definition: Definition) -> Iterator[ast.Name]:
 
 
 def _require(unit: Unit, scope: _Scope, imports: tuple[Import, ...], problems: list[Diagnostic]) -> None:
+    """Add an imported name to the output's imports, and what the test or block around its import names."""
     name = imports[0].name
     known = unit.imports.get(name)
     if known is None or (known[0].guard and not imports[0].guard):
         unit.imports[name] = imports
-    elif {(i.module, i.attribute) for i in known} != {(i.module, i.attribute) for i in imports}:
-        if any(i.attribute is not None for i in (*known, *imports)):
+    elif not same_imports(known, imports):
+        if all(i.attribute is None and i.block is None for i in (*known, *imports)):
+            unit.imports[name] = tuple(dict.fromkeys((*known, *imports)))
+        else:
             message = f"`{name}` means `{known[0].statement}` and `{imports[0].statement}` in one output"
             problems.append(Diagnostic("UB011", message, "import one of them under another name", scope.space))
-        else:
-            unit.imports[name] = tuple(dict.fromkeys((*known, *imports)))
-    guard = imports[0].guard
-    if guard is not None:
-        for node in global_names(ast.parse(guard, mode="eval")):
-            target = scope.resolve(node.id)
-            if isinstance(target, tuple):
-                _require(unit, scope, target, problems)
+    around = imports[0].block or imports[0].guard
+    for use in global_names(ast.parse(around)) if around and known is None else ():
+        target = scope.resolve(use.id)
+        if isinstance(target, tuple):
+            _require(unit, scope, target, problems)
 
 
 def _collision(part: Part, other: Part) -> Diagnostic:

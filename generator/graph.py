@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .diagnostics import CompileError, Diagnostic
 from .discover import PREFIX
-from .parse import Import, Module, parse_module, read_source
+from .import_statements import Import
+from .parse import Module, parse_module, read_source
 from .project import Project
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from .parse import Import
+from .import_statements import Import
 from .unit import Unit
 
 
@@ -13,7 +13,8 @@ def select_imports(unit: Unit) -> None:
     """Write the import block: standard library, third parties, then those that only type checkers run."""
     entries = {entry for imports in unit.imports.values() for entry in imports}
     guards = sorted({entry.guard for entry in entries if entry.guard})
-    groups = [_block(e for e in entries if not e.guard)]
+    groups = [_block(e for e in entries if not e.guard and e.block is None)]
+    groups += sorted({e.block for e in entries if e.block is not None})
     for guard in guards:
         rows = _block(e for e in entries if e.guard == guard).split("\n")
         groups.append("\n".join([f"if {guard}:", *(f"    {row}" if row else "" for row in rows)]))

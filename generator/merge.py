@@ -7,14 +7,18 @@ third-party classes and classes of the same file stay as bases.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from .checks import check_class_level, check_decorators, check_order, is_dataclass
 from .constructor import tidy_constructor
 from .diagnostics import CompileError, Diagnostic, at
 from .shape import Member, Shape, class_name_edit
-from .super_calls import SuperCall, splice, super_calls
+from .signature import check_signatures, inherit_signature
+from .super_calls import SuperUse, splice, super_uses
+from .tables import fold
 from .text import Edit, Text
 
 REMOVED = "removed"  # the marker of `unibody.core`: `name = removed`
@@ -28,60 +32,34 @@ class Parent(NamedTuple):
     shape: Shape
 
 
-def merge(child: Shape, parents: Sequence[Parent]) -> Shape:
-    """The child with its parents merged in, the first base first."""
-    shape = child
+def merge(child: Shape, parents: Sequence[Parent], ancestors: Callable[[str], set[str]]) -> Shape:
+    """The child with its parents merged in, in the C3 order: the first base first, bases that they share last.
+
+    `ancestors` says what a class that stays a base inherits from, as far as that is known.
+    """
+    removed = _removals(child, parents)
+    shape = replace(child, members=tuple(m for m in child.members if not _is_removal(m)))
+    own = shape.members
+    kept: list[str] = []  # bases that stay, of the parents merged so far
     for parent in parents:
-        shape = _merge_one(shape, parent.base, parent.name, parent.shape)
-    return shape
+        between = [base for base in kept if base not in {b.text for b in parent.shape.bases}]
+        shape = _Merge(shape, parent, removed, own, between).run()
+        kept += [base.text for base in parent.shape.bases]
+    check_order(shape)
+    check_signatures(shape)
+    return replace(shape, bases=_linear(shape.bases, ancestors))
 
 
-def _merge_one(child: Shape, base: str, name: str, parent: Shape) -> Shape:
-    members: list[Member] = []
-    private: list[Member] = []
-    own = {key: member for member in child.members for key in member.names}
-    for member in parent.members:
-        mine = next((own[key] for key in member.names if key in own), None)
-        if mine is None:
-            members.append(member)
-        elif not _is_removal(mine):
-            members.append(_override(mine, member))
-            if mine.names != member.names and any(key not in own for key in member.names):
-                message = f"`{', '.join(member.names)}` are assigned together in the parent and only some of them here"
-                raise CompileError(at(mine.text, mine.node, "UB013", message, "assign all of them"))
-    inherited = {key for member in parent.members for key in member.names}
-    fresh = [m for m in child.members if not any(key in inherited for key in m.names)]
-    for member in fresh:
+def _removals(child: Shape, parents: Sequence[Parent]) -> set[str]:
+    """The names that the child takes away; each must be there."""
+    known = {name for parent in parents for member in parent.shape.members for name in member.names}
+    found = set()
+    for member in child.members:
         if _is_removal(member):
-            raise CompileError(_nothing_to_remove(member, name, parent))
-    members = _insert(members, fresh)
-    done = []
-    for member in members:
-        if member.kind == "method" and any(member.text is m.text for m in child.members):
-            member, kept = _resolve_super(member, parent, {n for m in (*members, *private) for n in m.names}, name)
-            private += kept
-        done.append(member)
-    return replace(
-        child,
-        lead=child.lead or parent.lead,
-        decorators=(
-            *child.decorators,
-            *(d for d in parent.decorators if d.text not in {c.text for c in child.decorators}),
-        ),
-        bases=_bases(child, base, parent),
-        keywords=(*child.keywords, *(k for k in parent.keywords if k.text not in {c.text for c in child.keywords})),
-        docstring=child.docstring or parent.docstring,
-        members=(*done, *private),
-    )
-
-
-def _override(mine: Member, theirs: Member) -> Member:
-    """A field without annotation takes the parent's: a dataclass field stays one."""
-    node, other = mine.node, theirs.node
-    if not (isinstance(node, ast.Assign) and isinstance(other, ast.AnnAssign)) or len(mine.names) > 1:
-        return mine
-    start = mine.text.span(node.targets[0])[1]
-    return replace(mine, text=mine.text.edit([Edit(start, start, f": {theirs.text.of(other.annotation).text}")]))
+            if member.name not in known:
+                raise CompileError(_nothing_to_remove(member, parents))
+            found.add(member.name)
+    return found
 
 
 def _is_removal(member: Member) -> bool:
@@ -89,10 +67,160 @@ def _is_removal(member: Member) -> bool:
     return isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == REMOVED
 
 
-def _nothing_to_remove(member: Member, name: str, parent: Shape) -> Diagnostic:
-    names = ", ".join(key for m in parent.members for key in m.names)
-    message = f"`{name}` has no `{member.name}` that could be removed"
+def _nothing_to_remove(member: Member, parents: Sequence[Parent]) -> Diagnostic:
+    names = ", ".join(key for parent in parents for m in parent.shape.members for key in m.names)
+    owners = " and ".join(f"`{parent.name}`" for parent in parents)
+    message = f"{owners} has no `{member.name}` that could be removed"
     return at(member.text, member.node, "UB014", message, f"it has {names}" if names else "it has no members")
+
+
+def _linear(bases: Sequence[Text], ancestors: Callable[[str], set[str]]) -> tuple[Text, ...]:
+    """The bases without those that another one inherits from."""
+    implied = {name for base in bases for name in ancestors(base.text)}
+    return tuple(base for base in bases if base.text not in implied)
+
+
+class _Merge:
+    """One parent merged into a class; `own` are the members that the class itself writes."""
+
+    def __init__(
+        self, child: Shape, parent: Parent, removed: set[str], own: tuple[Member, ...], between: list[str]
+    ) -> None:
+        self.child, self.parent, self.name = child, parent.shape, parent.name
+        self.base = parent.base
+        self.removed, self.own, self.between = removed, own, between
+        self.kept: dict[str, Member] = {}  # the parent's methods that had to be kept as private ones
+
+    def run(self) -> Shape:
+        child, parent = self.child, self.parent
+        mine = {key: member for member in child.members for key in member.names}
+        members: list[Member] = []
+        inherited: list[Member] = []
+        for member in parent.members:
+            override = next((mine[key] for key in member.names if key in mine), None)
+            if override is not None:
+                members.append(self._override(override, member))
+            elif not self.removed & set(member.names):
+                members.append(member)
+                inherited.append(member)
+        check_decorators(child, parent, self.name)
+        check_class_level(replace(child, members=self.own), parent, self.name, inherited)
+        names = {key for member in parent.members for key in member.names}
+        fresh = [self._fold(m) for m in child.members if not names & set(m.names)]
+        taken = {key for m in (*members, *fresh) for key in m.names}
+        done = [m if any(m is i for i in inherited) else self._resolve(m, taken) for m in _insert(members, fresh)]
+        return replace(
+            child,
+            lead=child.lead or parent.lead,
+            decorators=(*child.decorators, *self._decorators()),
+            bases=self._bases(),
+            keywords=(
+                *child.keywords,
+                *(k for k in parent.keywords if k.text not in {c.text for c in child.keywords}),
+            ),
+            docstring=child.docstring or parent.docstring,
+            members=(*done, *self.kept.values()),
+        )
+
+    def _decorators(self) -> list[Text]:
+        """The parent's decorators; a class is made a dataclass once."""
+        mine = {d.text for d in self.child.decorators}
+        has_dataclass = any(is_dataclass(text) for text in mine)
+        return [
+            d for d in self.parent.decorators if d.text not in mine and not (has_dataclass and is_dataclass(d.text))
+        ]
+
+    def _bases(self) -> tuple[Text, ...]:
+        """The child's bases with the merged one replaced by its own, each once."""
+        found: dict[str, Text] = {}
+        for mine in self.child.bases:
+            for text in self.parent.bases if mine.text == self.base else (mine,):
+                found.setdefault(text.text, text)
+        return tuple(found.values())
+
+    def _fold(self, member: Member) -> Member:
+        return fold(member, self.base, self.name, self.parent) if member.kind == "field" else member
+
+    def _override(self, mine: Member, theirs: Member) -> Member:
+        """The child's member; a field without annotation takes the parent's, so that a dataclass field stays one."""
+        if mine.names != theirs.names and set(theirs.names) - set(mine.names):
+            message = f"`{', '.join(theirs.names)}` are assigned together in the parent and only some of them here"
+            raise CompileError(at(mine.text, mine.node, "UB013", message, "assign all of them"))
+        mine = self._fold(mine)
+        node, other = mine.node, theirs.node
+        if isinstance(node, ast.Assign) and isinstance(other, ast.AnnAssign) and len(mine.names) == 1:
+            start = mine.text.span(node.targets[0])[1]
+            annotation = theirs.text.of(other.annotation).text
+            return replace(mine, text=mine.text.edit([Edit(start, start, f": {annotation}")]))
+        return replace(mine, text=inherit_signature(mine.text, theirs.text)) if mine.kind == "method" else mine
+
+    def _resolve(self, member: Member, taken: set[str]) -> Member:
+        """The method with its uses of `super()` that mean this parent replaced."""
+        if member.kind != "method":
+            return member
+        uses = [use for use in super_uses(member.text) if self.parent.find(use.method)]
+        if not uses:
+            return member
+        if self.between:
+            message = (
+                f"`super().{uses[0].method}` would have to pass `{self.between[0]}` before it reaches `{self.name}`"
+            )
+            raise CompileError(
+                at(
+                    member.text,
+                    uses[0].attribute,
+                    "UB013",
+                    message,
+                    f"list `{self.name}` first, or write the method out",
+                )
+            )
+        accessor = member.name.partition(".")[2]
+        theirs = self.parent.find(member.name)
+        if (
+            len(uses) == 1
+            and uses[0].method == member.name
+            and theirs is not None
+            and theirs.kind == "method"
+            and not accessor
+        ):
+            text = splice(member.text, uses[0], theirs.text)
+            if text is not None:
+                return replace(member, text=tidy_constructor(text, member.text, uses[0]))
+        return self._keep_private(member, uses, taken)
+
+    def _keep_private(self, member: Member, uses: list[SuperUse], taken: set[str]) -> Member:
+        """`self._<parent>_<method>` for each use; the parent's method is kept under that name."""
+        own = member.node
+        assert isinstance(own, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if not own.args.args and not own.args.posonlyargs:
+            message = "`super()` in a method without a first parameter"
+            raise CompileError(at(member.text, own, "UB013", message, "name the instance or class as first parameter"))
+        receiver = (*own.args.posonlyargs, *own.args.args)[0].arg
+        edits = []
+        for use in uses:
+            if use.method not in self.kept:
+                self.kept[use.method] = self._private(use, member, taken)
+            start, end = member.text.span(use.attribute)
+            edits.append(Edit(start, end, f"{receiver}.{self.kept[use.method].name}"))
+        return replace(member, text=member.text.edit(edits))
+
+    def _private(self, use: SuperUse, member: Member, taken: set[str]) -> Member:
+        theirs = self.parent.find(use.method)
+        assert theirs is not None
+        name = "_" + _snake(self.name) + "_" + use.method.strip("_")
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        node = theirs.node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            edit = class_name_edit(theirs.text, node, name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and len(theirs.names) == 1 and use.call is None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            edit = Edit(*theirs.text.span(target), name)
+        else:
+            message = f"`super().{use.method}`: `{use.method}` of `{self.name}` is neither a method nor a plain field"
+            raise CompileError(at(member.text, use.attribute, "UB015", message, "name it through `self`"))
+        return Member(theirs.kind, (name,), theirs.text.edit([edit]))
 
 
 def _insert(members: list[Member], fresh: list[Member]) -> list[Member]:
@@ -105,65 +233,6 @@ def _insert(members: list[Member], fresh: list[Member]) -> list[Member]:
     return [*members[:last], *fields, *members[last:start], *first, *members[start:], *methods]
 
 
-def _bases(child: Shape, base: str, parent: Shape) -> tuple[Text, ...]:
-    """The child's bases with the merged one replaced by its own, each once."""
-    found: dict[str, Text] = {}
-    for mine in child.bases:
-        for text in parent.bases if mine.text == base else (mine,):
-            found.setdefault(text.text, text)
-    return tuple(found.values())
-
-
-def _resolve_super(member: Member, parent: Shape, taken: set[str], owner: str) -> tuple[Member, list[Member]]:
-    """The method with its super calls to merged methods replaced, and the parent's methods that had to be kept for it."""
-    calls = [c for c in super_calls(member.text) if parent.find(c.method)]
-    if not calls:
-        return member, []
-    accessor = member.name.rpartition(".")[0]
-    if accessor:
-        message = f"`super()` in the setter of `{accessor}`"
-        raise CompileError(at(member.text, member.node, "UB013", message, "write the setter out"))
-    if len(calls) == 1 and calls[0].method == member.name:
-        theirs = parent.find(member.name)
-        assert theirs is not None
-        text = splice(member.text, calls[0], theirs.text) if theirs.kind == "method" else None
-        if text is not None:
-            return replace(member, text=tidy_constructor(text, member.text, calls[0])), []
-    return _keep_private(member, calls, parent, taken, owner)
-
-
-def _keep_private(
-    member: Member, calls: list[SuperCall], parent: Shape, taken: set[str], owner: str
-) -> tuple[Member, list[Member]]:
-    """Calls of `self._<parent>_<method>(…)`, and those methods."""
-    kept: dict[str, Member] = {}
-    edits = []
-    for call in calls:
-        theirs = parent.find(call.method)
-        assert theirs is not None
-        name = "_" + _snake(owner) + "_" + call.method.strip("_")
-        while name in taken:
-            name += "_"
-        node = theirs.node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            message = f"`{call.method}` of `{owner}` is not a method"
-            raise CompileError(at(member.text, call.call, "UB015", message, "name it through `self`"))
-        renamed = theirs.text.edit([class_name_edit(theirs.text, node, name)])
-        kept[call.method] = Member("method", (name,), renamed)
-        own = member.node
-        assert isinstance(own, (ast.FunctionDef, ast.AsyncFunctionDef))
-        receiver = own.args.args[0].arg if own.args.args else "self"
-        start, end = member.text.span(call.call.func)
-        edits.append(Edit(start, end, f"{receiver}.{name}"))
-    return replace(member, text=member.text.edit(edits)), list(kept.values())
-
-
 def _snake(name: str) -> str:
-    return "".join(_pieces(name))
-
-
-def _pieces(name: str) -> Iterator[str]:
-    for index, character in enumerate(name):
-        if character.isupper() and index and not name[index - 1].isupper():
-            yield "_"
-        yield character.lower()
+    """`LlamaRMSNorm` -> `llama_rms_norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -5,11 +5,7 @@ Python needs bases, decorators, defaults and class-level values before their use
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-
-from .parse import Definition
-from .scopes import FUNCTIONS, global_names
+from .scopes import executed_names
 from .unit import ENTRY, Part, Unit
 
 
@@ -38,7 +34,7 @@ def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
     part = unit.parts[name]
     if part.definition.name in placed:
         return
-    for needed in definition_time_names(part.definition):
+    for needed in dict.fromkeys(use.id for use in executed_names(part.definition.node)):
         if needed in unit.parts and unit.parts[needed] is not part:
             _place(needed, unit, placed)
     placed[part.definition.name] = part
@@ -59,28 +55,3 @@ def _files(unit: Unit, parts: list[Part]) -> list[str]:
                     files.setdefault(used.space)
                 pending.append(used)
     return list(files)
-
-
-def definition_time_names(definition: Definition) -> Iterator[str]:
-    """The module-level names that are read when the definition is executed, not when it is called."""
-    for node in _executed(definition.node):
-        yield from (name.id for name in global_names(node))
-
-
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.ClassDef):
-        yield from [*node.decorator_list, *node.bases, *node.keywords]
-        for statement in node.body:
-            yield from _executed(statement)
-    elif isinstance(node, FUNCTIONS):
-        yield from [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]
-        if not isinstance(node, ast.Lambda):
-            yield from node.decorator_list
-    elif isinstance(node, ast.AnnAssign):
-        if node.value is not None:
-            yield from _executed(node.value)
-    elif isinstance(node, ast.expr) and not any(isinstance(inner, ast.Lambda) for inner in ast.walk(node)):
-        yield node
-    else:
-        for part in ast.iter_child_nodes(node):
-            yield from _executed(part)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from .diagnostics import CompileError, Diagnostic, at
+from .import_statements import Import, read_imports
 from .text import Text
 
 Kind = Literal["class", "function", "constant"]
@@ -33,27 +34,6 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Import:
-    """One name that an import statement binds."""
-
-    name: str
-    module: str  # dotted; with leading dots where it is relative
-    attribute: str | None  # None: `import module`
-    guard: str | None = None  # the test of the `if` around it, as written
-    place: Diagnostic | None = field(default=None, compare=False)  # where it stands, for messages
-
-    @property
-    def statement(self) -> str:
-        """The statement that binds this name alone."""
-        if self.attribute is None:
-            plain = self.name == self.module.partition(".")[0]
-            return f"import {self.module}" + ("" if plain else f" as {self.name}")
-        return f"from {self.module} import {self.attribute}" + (
-            "" if self.attribute == self.name else f" as {self.name}"
-        )
-
-
-@dataclass(frozen=True)
 class Module:
     """A parsed source file. `path` is relative, with forward slashes."""
 
@@ -63,7 +43,8 @@ class Module:
     docstring: Text | None
     definitions: dict[str, Definition]
     imports: dict[str, tuple[Import, ...]]
-    exports: tuple[str, ...] | None
+    exports: tuple[str, ...] | None  # `__all__`
+    families: tuple[str, ...] = ()  # `__families__`: the class prefixes of sub-families
 
     @property
     def stem(self) -> str:
@@ -108,16 +89,19 @@ def parse_module(source: str, path: str) -> Module:
     imports: dict[str, tuple[Import, ...]] = {}
     docstring: Text | None = None
     exports: tuple[str, ...] | None = None
+    families: tuple[str, ...] = ()
     for number, (node, piece) in enumerate(statements(text, tree.body)):
         if number == 0 and is_string(node):
             docstring = text.of(node)
             continue
-        found = _imports(text, node, None, problems)
+        found = read_imports(text, node, problems)
         if found is not None:
             for entry in found:
                 imports[entry.name] = (*imports.get(entry.name, ()), entry)
-        elif _is_export_list(node):
-            exports = _exports(text, node, problems)
+        elif assigned_names(node) == ("__all__",):
+            exports = _strings(text, node, "__all__", '["MyModel"]', problems)
+        elif assigned_names(node) == ("__families__",):
+            families = _strings(text, node, "__families__", '("MyText", "MyVision")', problems)
         elif definition := _definition(node, piece):
             for name in definition.names:
                 if name in definitions:
@@ -132,7 +116,7 @@ def parse_module(source: str, path: str) -> Module:
             )  # fmt: skip
     if problems:
         raise CompileError(*problems)
-    return Module(path, text, _header(text, tree), docstring, definitions, imports, exports)
+    return Module(path, text, _header(text, tree), docstring, definitions, imports, exports, families)
 
 
 def statements(text: Text, body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, Text]]:
@@ -192,43 +176,14 @@ def assigned_names(node: ast.stmt) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _imports(text: Text, node: ast.stmt, guard: str | None, problems: list[Diagnostic]) -> list[Import] | None:
-    """The names that an import, or an `if` with nothing but imports in it, binds; None for any other statement."""
-    if isinstance(node, ast.If) and guard is None and not node.orelse:
-        inner = [_imports(text, child, text.of(node.test).text, problems) for child in node.body]
-        return None if any(entries is None for entries in inner) else [e for entries in inner for e in entries or ()]
-    if isinstance(node, ast.Import):
-        place = at(text, node, "UB007", "", "")
-        return [Import(a.asname or a.name.partition(".")[0], a.name, None, guard, place) for a in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return None
-    module = "." * node.level + (node.module or "")
-    if module == "__future__":
-        return []
-    found = []
-    for alias in node.names:
-        if alias.name == "*":
-            remedy = "name what the definition uses: the compiler never imports a module to see what is in it"
-            problems.append(at(text, node, "UB007", "`import *` is refused", remedy))
-        else:
-            found.append(
-                Import(alias.asname or alias.name, module, alias.name, guard, at(text, alias, "UB007", "", ""))
-            )
-    return found
-
-
-def _is_export_list(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and assigned_names(node) == ("__all__",)
-
-
-def _exports(text: Text, node: ast.stmt, problems: list[Diagnostic]) -> tuple[str, ...]:
+def _strings(text: Text, node: ast.stmt, name: str, example: str, problems: list[Diagnostic]) -> tuple[str, ...]:
     try:
-        value = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        value = ast.literal_eval(getattr(node, "value", node))
     except ValueError:
         value = None
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
-        remedy = 'write it as a list of strings: `__all__ = ["MyModel"]`'
-        problems.append(at(text, node, "UB003", "`__all__` is not a plain list of strings", remedy))
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        remedy = f"write it as a list of strings: `{name} = {example}`"
+        problems.append(at(text, node, "UB003", f"`{name}` is not a plain list of strings", remedy))
         return ()
     return tuple(value)
 

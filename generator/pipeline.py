@@ -55,7 +55,9 @@ def compile_project(project: Project, names: list[str] | None = None) -> Result:
     return Result(format_files(project, outputs), diagnostics, whole and not names, sources)
 
 
-def _run(graph: Graph, by_path: dict[str, Source], wanted: set[str] | None) -> tuple[list[Unit], list[Diagnostic], bool]:
+def _run(
+    graph: Graph, by_path: dict[str, Source], wanted: set[str] | None
+) -> tuple[list[Unit], list[Diagnostic], bool]:
     """The units that compiled, the errors that concern the wanted definitions (None: all), and whether all compiled.
 
     The child of a failed parent is left out without an error of its own.

@@ -13,9 +13,9 @@ import os
 
 from .diagnostics import CompileError, at
 from .graph import Graph, Internal
-from .parse import Definition, Module
+from .parse import Definition, Module, assigned_names
 from .substitution import substitute
-from .unit import Family, Unit
+from .unit import Branch, Family, Unit
 
 
 def rename(unit: Unit) -> None:
@@ -24,14 +24,21 @@ def rename(unit: Unit) -> None:
     family = Family(
         path, _prefix(module), _model_type(module), own=frozenset(module.definitions), exports=module.exports
     )
+    family.subfamilies = module.families
+    family.types = {prefix: _model_type(module, prefix) for prefix in module.families}
     for name, definition in module.definitions.items():
         if definition.kind == "class":
             unit.bases[name] = _definition_bases(graph, path, definition)
-    for parent in dict.fromkeys(base.path for found in unit.bases.values() for base in found.values()):
-        other = unit.families[parent]
-        roles = unit.roles[parent] = _roles(family, other, unit.bases)
-        types = (other.model_type, family.model_type)
-        unit.inherited[parent] = {
+    branches = {
+        Branch(base.path, family.subfamily(name)): None
+        for name, found in unit.bases.items()
+        for base in found.values()
+    }
+    for branch in branches:
+        other = unit.families[branch.parent]
+        roles = unit.roles[branch] = _roles(family, other, branch.subfamily, unit.bases)
+        types = (other.model_type, family.types.get(branch.subfamily, family.model_type))
+        unit.inherited[branch] = {
             name: substitute(definition, roles, types)
             for name, definition in other.definitions.items()
             if name not in family.ambiguous
@@ -55,23 +62,27 @@ def _definition_bases(graph: Graph, path: str, definition: Definition) -> dict[s
     return found
 
 
-def _roles(family: Family, parent: Family, bases: dict[str, dict[str, Internal]]) -> dict[str, str]:
-    """For each member of the parent's family the name of the child's member in its role."""
+def _roles(family: Family, parent: Family, subfamily: str, bases: dict[str, dict[str, Internal]]) -> dict[str, str]:
+    """For each member of the parent's family the name of the child's member in its role, as the sub-family sees it."""
     fillers: dict[str, list[str]] = {}
     for name, found in bases.items():
         for internal in found.values():
             if internal.path == parent.path:
                 fillers.setdefault(internal.name, []).append(name)
+    prefix = subfamily or family.prefix
     roles = {}
     for name in parent.definitions:
-        filling = fillers.get(name, [])
+        every = fillers.get(name, [])
+        near = [n for n in every if family.subfamily(n) == subfamily]
+        common = [n for n in every if not family.subfamily(n)] if subfamily else every
+        filling = near or common
         if len(filling) > 1:
             family.ambiguous[name] = filling
             roles[name] = name
         elif filling:
             roles[name] = filling[0]
         else:
-            roles[name] = derived_name(name, (parent.prefix, parent.model_type), (family.prefix, family.model_type))
+            roles[name] = derived_name(name, (parent.prefix, parent.model_type), (prefix, family.model_type))
     return roles
 
 
@@ -88,22 +99,26 @@ def derived_name(name: str, old: tuple[str, str], new: tuple[str, str]) -> str:
 
 
 def _prefix(module: Module) -> str:
-    """The prefix of a family's classes: that of its configuration, or what all its class names begin with."""
+    """The prefix of a family's classes: what its configurations' names share, or else what all its class names share."""
     classes = [d.name for d in module.definitions.values() if d.kind == "class"]
-    for name in classes:
-        if name.endswith("Config") and name != "Config":
-            return name.removesuffix("Config")
-    common = os.path.commonprefix(classes)
-    boundary = min((len(name) for name in classes), default=0)
-    return common if len(common) < boundary else ""
+    configurations = [n.removesuffix("Config") for n in classes if n.endswith("Config") and n != "Config"]
+    if len(configurations) == 1:
+        return configurations[0]
+    names = configurations or classes
+    common = os.path.commonprefix(names)
+    # A prefix ends where the next word of every name begins.
+    while common and any(name[len(common) : len(common) + 1].islower() for name in names):
+        common = common[:-1]
+    return common if configurations or common not in classes else ""
 
 
-def _model_type(module: Module) -> str:
-    """The literal `model_type` of the definition's configuration, or the name of its file."""
+def _model_type(module: Module, prefix: str = "") -> str:
+    """The literal `model_type` of a class of the file (that has the prefix), or else the name of the file."""
     for definition in module.definitions.values():
-        for node in getattr(definition.node, "body", ()) if definition.kind == "class" else ():
-            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        body = definition.node.body if isinstance(definition.node, ast.ClassDef) else []
+        for node in body if definition.name.startswith(prefix) else ():
             value = getattr(node, "value", None)
-            if isinstance(target, ast.Name) and target.id == "model_type" and isinstance(value, ast.Constant):
-                return str(value.value)
+            names = assigned_names(node)
+            if names == ("model_type",) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                return value.value
     return module.stem.removeprefix("modular_")

@@ -14,6 +14,31 @@ def global_names(tree: ast.AST, local: frozenset[str] = frozenset()) -> Iterator
     yield from _visit(tree, local, frozenset())
 
 
+def executed_names(node: ast.AST) -> Iterator[ast.Name]:
+    """The names that are read when a definition is executed, not when it is called: bases, decorators, defaults, values."""
+    for part in _executed(node):
+        yield from (name for name in global_names(part) if isinstance(name.ctx, ast.Load))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.ClassDef):
+        yield from [*node.decorator_list, *node.bases, *node.keywords]
+        for statement in node.body:
+            yield from _executed(statement)
+    elif isinstance(node, FUNCTIONS):
+        yield from [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]
+        if not isinstance(node, ast.Lambda):
+            yield from node.decorator_list
+    elif isinstance(node, ast.AnnAssign):
+        if node.value is not None:
+            yield from _executed(node.value)
+    elif isinstance(node, ast.expr) and not any(isinstance(inner, ast.Lambda) for inner in ast.walk(node)):
+        yield node
+    else:
+        for part in ast.iter_child_nodes(node):
+            yield from _executed(part)
+
+
 def bound_names(body: list[ast.stmt]) -> set[str]:
     """The names that a block binds in its own scope: assignments, imports, definitions, handlers, patterns."""
     names: set[str] = set()

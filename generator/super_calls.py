@@ -21,45 +21,45 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class SuperCall:
-    """A call `super().<method>(…)`; `statement` is the top-level statement of the method that holds it."""
+class SuperUse:
+    """`super().<method>`, called or not; `statement` is the top-level statement of the method that holds it."""
 
-    call: ast.Call
+    attribute: ast.Attribute
+    call: ast.Call | None  # the call of it, where it is called
     method: str
     statement: ast.stmt
     index: int  # of that statement in the method's body
 
 
-def super_calls(method: Text) -> list[SuperCall]:
-    """All super calls of a method; forms that flattening cannot give a meaning to are refused."""
+def super_uses(method: Text) -> list[SuperUse]:
+    """All uses of `super()` in a method; forms that flattening cannot give a meaning to are refused."""
     node = method.tree.body[0]
-    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    found: list[SuperCall] = []
-    calls: set[ast.AST] = set()
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return []
+    found: list[SuperUse] = []
+    known: set[ast.AST] = set()
     for index, statement in enumerate(node.body):
+        called = {id(child.func): child for child in ast.walk(statement) if isinstance(child, ast.Call)}
         for child in ast.walk(statement):
             if isinstance(child, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)) and any(map(_is_super, ast.walk(child))):
                 message = "`super()` inside a nested function, class or comprehension"
-                raise CompileError(
-                    at(method, child, "UB013", message, "call it in the method itself and pass the result on")
-                )
-            target = child.func if isinstance(child, ast.Call) else None
-            if isinstance(child, ast.Call) and isinstance(target, ast.Attribute) and _is_super(target.value):
-                found.append(SuperCall(child, target.attr, statement, index))
-                calls.add(target.value)
+                remedy = "call it in the method itself and pass the result on"
+                raise CompileError(at(method, child, "UB013", message, remedy))
+            if isinstance(child, ast.Attribute) and _is_super(child.value):
+                found.append(SuperUse(child, called.get(id(child)), child.attr, statement, index))
+                known.add(child.value)
     for child in ast.walk(node):
-        if _is_super(child) and child not in calls:
-            message = "`super()` is used without calling one of its methods"
+        if _is_super(child) and isinstance(child, ast.Call) and (child.args or child not in known):
+            message = "`super` with arguments" if child.args else "`super()` by itself"
             raise CompileError(at(method, child, "UB013", message, "write `super().method(…)`"))
-        if _is_super(child) and isinstance(child, ast.Call) and child.args:
-            message = "`super` with arguments is refused"
-            raise CompileError(at(method, child, "UB013", message, "write `super().method(…)`"))
-    return sorted(found, key=lambda c: (c.call.lineno, c.call.col_offset))
+    return sorted(found, key=lambda use: (use.attribute.end_lineno or 0, use.attribute.end_col_offset or 0))
 
 
-def splice(child: Text, use: SuperCall, parent: Text) -> Text | None:
+def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     """The child's method with the parent's body in place of `use`, or None where that could change the meaning."""
     outer, inner = child.tree.body[0], parent.tree.body[0]
+    if use.call is None:
+        return None
     assert isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
     assert isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
     form = _form(use)
@@ -124,7 +124,7 @@ def _is_super(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
 
 
-def _form(use: SuperCall) -> str | None:
+def _form(use: SuperUse) -> str | None:
     """How the call stands: as a statement, returned, or assigned to one plain name."""
     match use.statement:
         case ast.Expr(value=value) if value is use.call:
@@ -161,7 +161,7 @@ def _own_nodes(function: Function) -> Iterator[ast.AST]:
             pending += ast.iter_child_nodes(node)
 
 
-def _plan(outer: Function, use: SuperCall, inner: Function, arguments: dict[str, ast.expr]) -> dict[str, str | None]:
+def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, ast.expr]) -> dict[str, str | None]:
     """New names for the parent's locals; None marks a parameter that its argument replaces in the text."""
     parent_bound = bound_names(inner.body)
     parent_attributes = {
@@ -235,7 +235,7 @@ def _fresh(name: str, taken: set[str]) -> str:
 
 
 def _substitute(
-    child: Text, outer: Function, use: SuperCall, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
 ) -> Text:
     plan = _plan(outer, use, inner, arguments)
     edits = []
@@ -256,7 +256,7 @@ def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> 
 
 
 def _assignments(
-    child: Text, outer: Function, use: SuperCall, inner: Function, arguments: dict[str, ast.expr]
+    child: Text, outer: Function, use: SuperUse, inner: Function, arguments: dict[str, ast.expr]
 ) -> Iterator[Text]:
     plan = _plan(outer, use, inner, arguments)
     used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
@@ -265,7 +265,7 @@ def _assignments(
         pure = all(isinstance(n, (ast.Name, ast.Constant, ast.Attribute, ast.expr_context)) for n in ast.walk(value))
         if identical or plan.get(name, name) is None or (name not in used and pure):
             continue
-        origin = child.of(use.call).origins[:1]
+        origin = child.of(use.attribute).origins[:1]
         source = value.value if isinstance(value, ast.Constant) else None
         text = repr(source) if isinstance(value, ast.Constant) else child.of(value).text
         for number, row in enumerate(f"{plan.get(name) or name} = {text}".split("\n")):
@@ -274,7 +274,7 @@ def _assignments(
             )
 
 
-def _body(parent: Text, form: str, use: SuperCall) -> list[Text]:
+def _body(parent: Text, form: str, use: SuperUse) -> list[Text]:
     """The statements of the parent's method, dedented, without its docstring, its last `return` put in the call's form."""
     node = parent.tree.body[0]
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))

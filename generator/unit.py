@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .discover import Source
 from .graph import Binding, Graph, Internal
-from .parse import Definition, Import, Module
+from .import_statements import Import
+from .parse import Definition, Module
 
 
 @dataclass
@@ -20,9 +22,18 @@ class Family:
     own: frozenset[str] = frozenset()  # names that the file itself defines
     exports: tuple[str, ...] | None = None
     bindings: dict[str, Binding] = field(default_factory=dict)
+    subfamilies: tuple[str, ...] = ()  # the class prefixes that `__families__` declares
+    types: dict[str, str] = field(default_factory=dict)  # sub-family -> its own model type
     ambiguous: dict[str, list[str]] = field(
         default_factory=dict
-    )  # a parent's member and the classes that could fill its role
+    )  # a parent's member -> classes that could fill its role
+    conflicts: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # a name -> the parents whose different members land on it
+
+    def subfamily(self, name: str) -> str:
+        """The sub-family that a class belongs to, by the longest declared prefix; "" for none."""
+        return max((prefix for prefix in self.subfamilies if name.startswith(prefix)), key=len, default="")
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,13 @@ class Part:
     uses: tuple[str, ...]
 
 
+class Branch(NamedTuple):
+    """A parent, and the sub-family of ours ("" where there is none) that it is a parent of."""
+
+    parent: str
+    subfamily: str
+
+
 @dataclass
 class Unit:
     """One definition on its way through the passes; each fills in what the later ones read."""
@@ -43,10 +61,10 @@ class Unit:
     families: dict[str, Family]  # of the definitions compiled before, by path
     # rename
     bases: dict[str, dict[str, Internal]] = field(default_factory=dict)  # class -> base as written -> what it means
-    inherited: dict[str, dict[str, Definition]] = field(
+    roles: dict[Branch, dict[str, str]] = field(default_factory=dict)  # a parent's name -> our name
+    inherited: dict[Branch, dict[str, Definition]] = field(
         default_factory=dict
-    )  # parent -> its name -> definition in our names
-    roles: dict[str, dict[str, str]] = field(default_factory=dict)  # parent -> its name -> our name
+    )  # a parent's name -> its member in our names
     # follow
     parts: dict[str, Part] = field(default_factory=dict)  # by name
     imports: dict[str, tuple[Import, ...]] = field(default_factory=dict)

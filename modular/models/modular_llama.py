@@ -22,7 +22,7 @@ from unibody.core.cache import KVCache
 from unibody.core.command_line import generate_text
 from unibody.core.config import PreTrainedConfig
 from unibody.core.generation import GenerationMixin
-from unibody.core.heads import last_token, next_token_loss, sequence_loss, span_loss, token_loss
+from unibody.core.heads import last_token, sequence_loss, span_loss, token_loss
 from unibody.core.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -103,33 +103,33 @@ class LlamaRMSNorm(nn.Module):
 
 
 class LlamaRotaryEmbedding(nn.Module):
-    """Cosine and sine [B, 1, S, D] of position · θ_i, for dimensions i and i + D/2, the sine of i with a minus; float32."""
+    """Cosine and sine [B, 1, S, D] of position · θ_i for the dimensions i and i + D/2, minus the sine for i."""
 
     inv_freq: Tensor
-    frequencies: ClassVar[dict[str, Any]] = {
+    variants: ClassVar[dict[str, Any]] = {
         "default": default_frequencies,
         "linear": linear_frequencies,
         "dynamic": dynamic_frequencies,
-        "yarn": yarn_frequencies,
         "llama3": llama3_frequencies,
+        "yarn": yarn_frequencies,
     }
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
-        inv_freq, self.attention_scaling = self.compute_frequencies(length=0)
+        inv_freq, self.attention_scaling = self.frequencies(length=0)
         self.register_buffer("inv_freq", inv_freq, persistent=False)  # [D/2]
 
-    def compute_frequencies(self, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, length: int) -> tuple[Tensor, float]:
         rope = {"original_max_position_embeddings": self.config.max_position_embeddings, **self.config.rope_parameters}
-        if rope["rope_type"] not in self.frequencies:
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.frequencies)}")
-        return self.frequencies[rope["rope_type"]](rope, self.config.head_dim, length)
+        if rope["rope_type"] not in self.variants:
+            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.variants)}")
+        return self.variants[rope["rope_type"]](rope, self.config.head_dim, length)
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         inv_freq = self.inv_freq
         if self.config.rope_parameters["rope_type"] == "dynamic":
-            inv_freq = self.compute_frequencies(length=int(position_ids.max()) + 1)[0].to(inv_freq.device)
+            inv_freq = self.frequencies(length=int(position_ids.max()) + 1)[0].to(inv_freq.device)
         angles = position_ids[:, None, :, None] * inv_freq  # [B, 1, S, D/2]
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), -1).to(hidden.dtype), torch.cat((-sin, sin), -1).to(hidden.dtype)
@@ -285,15 +285,15 @@ class LlamaForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, S, V], or of the last `logits_to_keep` tokens if not 0; `labels` [B, S] are the tokens, or -100."""
+        """Logits [B, S, V], if asked of the last tokens only; `labels` [B, S] are the tokens themselves, or -100."""
         outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache)
         logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])  # [B, S, V]
-        loss = None if labels is None else next_token_loss(logits, labels)
+        loss = None if labels is None else token_loss(logits[:, :-1], labels[:, 1:])
         return CausalLMOutputWithPast(loss, logits, outputs.past_key_values)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
-    """The decoder that labels whole sequences, by the state of their last token."""
+    """The decoder that labels whole sequences, by their last token."""
 
     auto_class = "AutoModelForSequenceClassification"
 
@@ -307,13 +307,12 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         labels: Tensor | None = None,
         **inputs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits [B, L]; `labels` are those of sequence_loss, other inputs those of the model without a head."""
+        """Logits [B, L]; `labels` as in sequence_loss, `inputs` as in the model without a head."""
         hidden = self.model(input_ids, attention_mask, **inputs).last_hidden_state
-        logits = self.score(last_token(hidden, input_ids, self.config.pad_token_id))  # [B, L]
+        logits = self.score(last_token(hidden, input_ids, self.config.pad_token_id))  # [B, H] -> [B, L]
         loss = None if labels is None else sequence_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(loss, logits)
 
@@ -334,13 +333,12 @@ class LlamaForTokenClassification(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         labels: Tensor | None = None,
         **inputs: Any,
     ) -> TokenClassifierOutput:
-        """Logits [B, S, L]; `labels` [B, S] are numbers of labels, or -100."""
+        """Logits [B, S, L]; `labels` [B, S], where -100 is none."""
         hidden = self.model(input_ids, attention_mask, **inputs).last_hidden_state
-        logits = self.score(self.dropout(hidden))  # [B, S, L]
+        logits = self.score(self.dropout(hidden))  # [B, S, H] -> [B, S, L]
         return TokenClassifierOutput(None if labels is None else token_loss(logits, labels), logits)
 
 
@@ -360,14 +358,13 @@ class LlamaForQuestionAnswering(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         **inputs: Any,
     ) -> QuestionAnsweringModelOutput:
-        """Logits [B, S] of the answer's first and last token, whose positions [B] may be given."""
+        """Logits [B, S] of the answer's first and last token, whose positions are [B]."""
         hidden = self.base_model(input_ids, attention_mask, **inputs).last_hidden_state
-        start_logits, end_logits = self.qa_outputs(hidden).unbind(-1)  # [B, S] each
+        start_logits, end_logits = self.qa_outputs(hidden).unbind(-1)  # [B, S, 2] -> twice [B, S]
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

@@ -63,7 +63,7 @@ def test_a_model_without_that_head(checkpoint, monkeypatch):
     classes = {"AutoModel": "LlamaModel", "AutoModelForCausalLM": "LlamaForCausalLM"}
     monkeypatch.setitem(MODELS, "llama", {**MODELS["llama"], "classes": classes})
     folder = checkpoint(first_case()).folder
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="which has no") as caught:
         unibody.AutoModelForTokenClassification.from_pretrained(folder)
     assert str(caught.value) == (
         f"{folder}/config.json says model_type 'llama', which has no AutoModelForTokenClassification: "

@@ -122,7 +122,10 @@ def test_another_model_type(folder, kind):
 @pytest.mark.parametrize("kind", ["auto class", "auto configuration"])
 @pytest.mark.parametrize(
     "model_type, found",
-    [("mistrl", "says model_type 'mistrl'; generated files read mistral, llama"), (None, "has no model_type; generated")],
+    [
+        ("mistrl", "says model_type 'mistrl'; generated files read mistral, llama"),
+        (None, "has no model_type; generated"),
+    ],
     ids=["misspelt", "none"],
 )
 def test_unknown_model_type(folder, kind, model_type, found):
@@ -261,7 +264,10 @@ def test_a_rotary_embedding_that_does_not_exist(folder):
 
 @pytest.mark.parametrize(
     "rope, lacking",
-    [({"rope_type": "linear"}, "factor"), ({"rope_type": "llama3", "factor": 8.0, "high_freq_factor": 4.0}, "low_freq_factor")],
+    [
+        ({"rope_type": "linear"}, "factor"),
+        ({"rope_type": "llama3", "factor": 8.0, "high_freq_factor": 4.0}, "low_freq_factor"),
+    ],
     ids=["linear", "llama3"],
 )
 def test_a_rotary_embedding_without_what_it_needs(folder, rope, lacking):

@@ -6,6 +6,7 @@ far, so the two differ, in the oracle too.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -82,7 +83,9 @@ def test_steps_with_left_padding(checkpoint, case, kind, chunks, attention):
     assert_close(ours[real], theirs[real], written.tolerance)
 
 
-@pytest.mark.parametrize("case", [case for case in cases("AutoModelForCausalLM") if "rope_parameters" in case.config], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in cases("AutoModelForCausalLM") if "rope_parameters" in case.config], ids=str
+)
 def test_dynamic_scaling_is_the_only_one_that_depends_on_the_steps(checkpoint, case):
     """Steps and one pass agree, except for dynamic scaling past the trained length, where the oracle's differ as well."""
     written = checkpoint(case)
@@ -172,7 +175,7 @@ def test_a_growing_cache_copies_old_tokens_rarely():
     for _ in range(1000):
         keys, _ = cache.update(key, key, 0)
         buffers.append(keys.untyped_storage().data_ptr())
-    assert sum(one != other for one, other in zip(buffers, buffers[1:], strict=False)) <= 15
+    assert sum(one != other for one, other in itertools.pairwise(buffers)) <= 15
 
 
 def test_static_cache_has_one_shape_and_one_place():

@@ -127,7 +127,9 @@ def test_a_tied_weight_stored_another_way(checkpoint, tmp_path, case, form):
 def test_a_different_head_is_not_tied(checkpoint, tmp_path, case):
     """config.json says tied, but the file holds two different weights: both are used, here, in the oracle, and saved."""
     written = checkpoint(case)
-    folder = rewritten(written, tmp_path / "read", lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"] + 1})
+    folder = rewritten(
+        written, tmp_path / "read", lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"] + 1}
+    )
     model, info = case.model_class.from_pretrained(folder, output_loading_info=True)
     assert difference(model, info) == {}
     theirs = oracle_class(case).from_pretrained(folder).eval()
@@ -138,7 +140,9 @@ def test_a_different_head_is_not_tied(checkpoint, tmp_path, case):
     model.save_pretrained(tmp_path / "saved")
     for again in (case.model_class, oracle_class(case)):
         with torch.no_grad():
-            assert_close(again.from_pretrained(tmp_path / "saved").eval()(ids).logits, theirs(ids).logits, written.tolerance)
+            assert_close(
+                again.from_pretrained(tmp_path / "saved").eval()(ids).logits, theirs(ids).logits, written.tolerance
+            )
 
 
 @pytest.mark.parametrize("case", CAUSAL, ids=str)
@@ -165,7 +169,7 @@ def test_what_the_checkpoint_lacks_is_named_and_drawn(checkpoint, tmp_path, case
 def test_what_the_model_has_no_place_for_is_named(checkpoint, tmp_path, case):
     surplus = {"model.layers.7.mlp.up_proj.weight": torch.ones(2), "made.up": torch.ones(1)}
     folder = rewritten(checkpoint(case), tmp_path, lambda tensors: {**tensors, **surplus})
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="made.up") as caught:
         _, info = case.model_class.from_pretrained(folder, output_loading_info=True)
     (warning,) = caught
     assert all(name in str(warning.message) for name in surplus)

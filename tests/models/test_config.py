@@ -214,5 +214,7 @@ def test_attention_implementation_is_not_stored(tmp_path, model_type):
 
 @every_model_type
 def test_one_attention_window_per_layer(model_type):
-    windows = config_class(model_type).from_dict({**ZOO[model_type]["config"], "num_hidden_layers": 5}).attention_windows
+    windows = (
+        config_class(model_type).from_dict({**ZOO[model_type]["config"], "num_hidden_layers": 5}).attention_windows
+    )
     assert windows == [ZOO[model_type]["config"].get("sliding_window")] * 5

@@ -80,9 +80,10 @@ def test_configuration_names_the_end_and_the_padding(checkpoint, case):
     stated = model.generate(ids, max_new_tokens=NEW)
     given = model.generate(ids, max_new_tokens=NEW, eos_token_id=free[0, 5].item(), pad_token_id=1)
     assert torch.equal(stated, given)
-    assert stated[0, 9:].tolist() == [*free[0, : free[0].tolist().index(free[0, 5]) + 1].tolist(), *[1] * NEW][
-        : stated.shape[1] - 9
-    ]
+    assert (
+        stated[0, 9:].tolist()
+        == [*free[0, : free[0].tolist().index(free[0, 5]) + 1].tolist(), *[1] * NEW][: stated.shape[1] - 9]
+    )
 
 
 @every_case

@@ -31,7 +31,9 @@ class Recorder:
         return torch.float64
 
     def preprocess_model(self, *, model, device_map, **_) -> None:
-        self.calls.append(("preprocess_model", ({parameter.device.type for parameter in model.parameters()}, device_map)))
+        self.calls.append(
+            ("preprocess_model", ({parameter.device.type for parameter in model.parameters()}, device_map))
+        )
 
     def update_expected_keys(self, model, expected_keys, loaded_keys):
         self.calls.append(("update_expected_keys", (set(expected_keys), set(loaded_keys))))
@@ -144,7 +146,9 @@ class Int8:
 
     def check_quantized_param(self, model, value, name, state_dict) -> bool:
         module, _, attribute = name.rpartition(".")
-        return attribute == "weight" and value.is_floating_point() and isinstance(model.get_submodule(module), Int8Linear)
+        return (
+            attribute == "weight" and value.is_floating_point() and isinstance(model.get_submodule(module), Int8Linear)
+        )
 
     def create_quantized_param(self, model, value, name, device, state_dict) -> None:
         module = model.get_submodule(name.removesuffix(".weight"))

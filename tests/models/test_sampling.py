@@ -86,8 +86,10 @@ def test_without_a_seed_the_global_random_state_decides(checkpoint):
 
 
 def test_rows_are_drawn_independently(checkpoint):
-    drawn = checkpoint(first_case()).load().generate(
-        token_ids(1, 5).expand(50, -1), do_sample=True, max_new_tokens=8, min_new_tokens=8, seed=0
+    drawn = (
+        checkpoint(first_case())
+        .load()
+        .generate(token_ids(1, 5).expand(50, -1), do_sample=True, max_new_tokens=8, min_new_tokens=8, seed=0)
     )
     assert len({tuple(row) for row in drawn.tolist()}) > 40
 
@@ -100,7 +102,9 @@ def test_greedy_search_ignores_what_shapes_sampling(checkpoint, settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_p": -0.5}, {"top_p": 1.5}, {"top_k": -1}], ids=described
+    "settings",
+    [{"temperature": 0.0}, {"temperature": -1.0}, {"top_p": -0.5}, {"top_p": 1.5}, {"top_k": -1}],
+    ids=described,
 )
 def test_settings_outside_their_range_are_refused(checkpoint, settings):
     """The error names the setting and the value."""

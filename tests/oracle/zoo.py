@@ -70,7 +70,9 @@ def cases(auto_class: str | None = None) -> tuple[Case, ...]:
     every = []
     for model_type, entry in ZOO.items():
         every += [Case(model_type, model_type, name) for name in entry["classes"]]
-        every += [Case(variant, model_type, name) for variant in entry["variants"] for name in entry["variant_classes"]]
+        every += [
+            Case(variant, model_type, name) for variant in entry["variants"] for name in entry["variant_classes"]
+        ]
     return tuple(case for case in every if auto_class in (None, case.auto_class))
 
 

@@ -12,55 +12,47 @@ from torch import Tensor
 def sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
 ) -> Tensor:
-    """Attention output [B, N, S, D] by torch's fused kernels; arguments as in eager_attention."""
+    """The same as eager_attention, by torch's fused kernels."""
     causal = mask is None and query.shape[2] > 1
-    return F.scaled_dot_product_attention(
-        query, key, value, mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=True
-    )
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
 def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v, the reference: query [B, N, S, D], key and value [B, K, T, D], N a multiple of K.
+    """softmax(scale · q kᵀ) v [B, N, S, D] of query [B, N, S, D], key and value [B, K, T, D]; softmax in float32.
 
-    The mask [B or 1, 1, S, T] is True where a query sees a key; None is the causal mask of S queries that start where
-    the keys start, or one query that sees all keys. The softmax is computed in float32.
+    The mask [B or 1, 1, S, T] is True where a query sees a key. Without one, a single query sees all keys, and of
+    several the first sees the first key, the next one key more, and so on.
     """
     groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)  # [B, N, T, D]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)  # [B, N, T, D]
     scores = query @ key.transpose(2, 3) * scale  # [B, N, S, T]
     if mask is None and query.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: a row that sees nothing is no NaN
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return F.dropout(weights, dropout) @ value  # [B, N, S, D]
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: what sees nothing must not be NaN
+    return F.dropout(scores.softmax(-1, torch.float32).to(value.dtype), dropout) @ value
+
+
+ATTENTION: dict[str, Any] = {"sdpa": sdpa_attention, "eager": eager_attention}
 
 
 def causal_mask(hidden: Tensor, cache: Any, window: int | None, attention_mask: Tensor | None) -> Tensor | None:
-    """Which keys the new tokens `hidden` [B, S, H] see [B or 1, 1, S, T]: not later, in the window, not padding.
+    """Who sees whom [B or 1, 1, S, T] for new tokens [B, S, H]: keys not later, within the window, not padding.
 
-    None if plain causal attention says the same. `attention_mask` [B, past + S] is 0 where a token is padding.
+    None where attention says the same without a mask. `attention_mask` [B, past + S] is 0 where a token is padding.
     """
-    length, device = hidden.shape[1], hidden.device
-    past = 0 if cache is None else cache.length
-    first, total = (0, length) if cache is None else cache.mask_range(length, window)
-    if attention_mask is not None and not torch.compiler.is_compiling() and attention_mask.all():
-        attention_mask = None
-    if attention_mask is None and (window is None or length <= window):
-        if past == 0 < length - 1 or length == 1 and first + total == past + 1:
-            return None
-    keys = torch.arange(first, first + total, device=device)  # [T]
-    queries = torch.arange(past, past + length, device=device)[:, None]  # [S, 1]
-    mask = keys <= queries  # [S, T]
-    if window is not None:
-        mask &= keys > queries - window
-    mask = mask[None, None]  # [1, 1, S, T]
-    if attention_mask is not None:
-        padding = F.pad(attention_mask[:, first:].bool(), (0, max(0, first + total - attention_mask.shape[1])))
-        mask = mask & padding[:, None, None, :total]  # [B, 1, S, T]
-    return mask
-
-
-ATTENTION = {"sdpa": sdpa_attention, "eager": eager_attention}
+    new = hidden.shape[1]
+    past, (first, total) = (0, (0, new)) if cache is None else (cache.length, cache.mask_range(new, window))
+    padded = attention_mask is not None and (torch.compiler.is_compiling() or not bool(attention_mask.all()))
+    if not padded and (past == 0 or new == 1) and first + total == past + new and total <= (window or total):
+        return None
+    keys = torch.arange(first, first + total, device=hidden.device)  # [T]
+    queries = torch.arange(past, past + new, device=hidden.device)[:, None]  # [S, 1]
+    mask = ((keys <= queries) & (keys > queries - (window or past + new)))[None, None]  # [1, 1, S, T]
+    if attention_mask is None or not padded:
+        return mask
+    if attention_mask.shape[1] != past + new:
+        raise ValueError(f"attention_mask is for {attention_mask.shape[1]} tokens, expected {past} cached + {new} new")
+    return mask & F.pad(attention_mask.bool(), (0, first + total - past - new))[:, None, None, first:]  # [B, 1, S, T]

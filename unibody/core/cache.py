@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -17,14 +16,11 @@ class KVCache:
 
     def __init__(self, windows: Sequence[int | None]) -> None:
         self.windows = windows
-        self.seen = [0] * len(windows)  # tokens so far, by layer
-        self.kept = [slice(0, 0)] * len(windows)  # the part of the layer's buffers that still matters
-        self.keys: list[Any] = [None] * len(windows)  # buffers [B, K, capacity, D]
+        self.length = 0  # tokens so far
+        self.seen = [0] * len(windows)  # the same, by layer
+        self.used = [0] * len(windows)  # places of the layer's buffers that are taken
+        self.keys: list[Any] = [None] * len(windows)  # buffers [B, K, places, D]
         self.values: list[Any] = [None] * len(windows)
-
-    @property
-    def length(self) -> int:
-        return max(self.seen)
 
     def mask_range(self, new: int, window: int | None) -> tuple[int, int]:
         """Position of the first key that `update` will return for `new` tokens, and the number of keys."""
@@ -32,27 +28,28 @@ class KVCache:
         return self.length - kept, kept + new
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, K, kept + S, D] with those of S new tokens [B, K, S, D] at the end."""
-        kept, new, window = self.kept[layer], key.shape[2], self.windows[layer]
-        start, stop = kept.start, kept.stop + new
+        """Keys and values [B, K, kept + S, D]: those kept, then those of the S new tokens [B, K, S, D]."""
+        new, seen, window = key.shape[2], self.seen[layer], self.windows[layer]
+        kept = seen if window is None else min(seen, window - 1)
+        start, stop = self.used[layer] - kept, self.used[layer] + new
         keys, values = self.keys[layer], self.values[layer]
         if keys is None:
             keys, values = key, value
         else:
-            # What a backward pass may need is never overwritten.
+            # What a backward pass may need is not overwritten.
             if stop > keys.shape[2] or key.requires_grad or keys.requires_grad:
-                start, stop = 0, stop - start
-                keys, values = extend(keys[:, :, kept], stop), extend(values[:, :, kept], stop)
+                keys, values = (move(buffer[:, :, start : stop - new], 2 * (kept + new)) for buffer in (keys, values))
+                start, stop = 0, kept + new
             keys[:, :, stop - new : stop] = key
             values[:, :, stop - new : stop] = value
         self.keys[layer], self.values[layer] = keys, values
-        self.kept[layer] = slice(start if window is None else max(start, stop - window + 1), stop)
-        self.seen[layer] += new
+        self.length = self.seen[layer] = seen + new
+        self.used[layer] = stop
         return keys[:, :, start:stop], values[:, :, start:stop]
 
 
 class StaticCache(KVCache):
-    """Keys and values in buffers of a fixed length, so that every step has the same shapes; masks hide the empty end."""
+    """Keys and values in buffers of one length, so that every step has the same shapes; masks hide the empty places."""
 
     def __init__(self, windows: Sequence[int | None], max_length: int) -> None:
         super().__init__(windows)
@@ -62,19 +59,22 @@ class StaticCache(KVCache):
         return 0, self.max_length
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """The whole buffers [B, K, max_length, D] with those of S new tokens [B, K, S, D] at their positions."""
+        """The buffers [B, K, max_length, D], with keys and values of the S new tokens [B, K, S, D] in their places."""
         if self.keys[layer] is None:
-            shape = (*key.shape[:2], self.max_length, key.shape[3])
-            self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
-        positions = torch.arange(self.seen[layer], self.seen[layer] + key.shape[2], device=key.device)
-        self.seen[layer] += key.shape[2]
-        if self.seen[layer] > self.max_length:
-            raise ValueError(f"{self.seen[layer]} tokens do not fit into a StaticCache of {self.max_length}")
-        return self.keys[layer].index_copy_(2, positions, key), self.values[layer].index_copy_(2, positions, value)
+            self.keys[layer], self.values[layer] = (
+                move(new[:, :, :0], self.max_length).zero_() for new in (key, value)
+            )
+        start, self.length = self.seen[layer], self.seen[layer] + key.shape[2]
+        if self.length > self.max_length:
+            raise ValueError(f"{self.length} tokens do not fit into a cache that was made for {self.max_length}")
+        self.keys[layer][:, :, start : self.length] = key
+        self.values[layer][:, :, start : self.length] = value
+        self.seen[layer] = self.length
+        return self.keys[layer], self.values[layer]
 
 
-def extend(kept: Tensor, need: int) -> Tensor:
-    """A buffer [B, K, 2 * need, D] that starts with `kept`."""
-    buffer = kept.new_empty(*kept.shape[:2], 2 * need, kept.shape[3])
+def move(kept: Tensor, places: int) -> Tensor:
+    """A new buffer [B, K, places, D] that starts with `kept`."""
+    buffer = kept.new_empty(*kept.shape[:2], places, kept.shape[3])
     buffer[:, :, : kept.shape[2]] = kept
     return buffer

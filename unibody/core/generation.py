@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unibody.core.cache import KVCache, StaticCache
@@ -13,26 +14,23 @@ from unibody.core.sampling import choose_tokens
 
 
 class GenerationMixin:
-    """Text generation for models whose forward returns logits and a cache."""
+    """Text generation for models whose forward returns logits and a cache; the options are those of stream_tokens."""
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, streamer: Any = None, **options: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, streamer: Any = None, **options: Any
     ) -> Tensor:
-        """The prompts and what follows them [B, prompt + new]; the options are those of stream_tokens.
-
-        A `streamer` gets each step's tokens, put(tokens [B]), and end() at the end.
-        """
-        tokens = [input_ids]
-        for step in self.stream(input_ids, attention_mask, **options):
-            tokens.append(step[:, None])
+        """The prompts and what follows them [B, S + new]; a streamer gets put(tokens [B]) at each step and end()."""
+        steps = [input_ids]
+        for tokens in self.stream(input_ids, attention_mask, **options):
+            steps.append(tokens[:, None])
             if streamer is not None:
-                streamer.put(step)
+                streamer.put(tokens)
         if streamer is not None:
             streamer.end()
-        return torch.cat(tokens, dim=1)
+        return torch.cat(steps, dim=1)
 
     def stream(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
-        """The next tokens [B] of each step, as they are made; the options are those of stream_tokens."""
+        """The next tokens [B], step by step."""
         return stream_tokens(self, input_ids, attention_mask, **options)
 
 
@@ -54,38 +52,25 @@ def stream_tokens(
     past_key_values: Any = None,
     cache_implementation: str | None = None,
 ) -> Iterator[Tensor]:
-    """Tokens [B] that follow the prompts [B, S], which are padded on the left where attention_mask is 0, step by step.
+    """The tokens [B] that follow prompts [B, S], step by step, until each row has met an end-of-sequence token.
 
-    Ends when every row has met an end-of-sequence token (rows that have get padding) or after `max_new_tokens`.
-    Tokens that `past_key_values` already holds are not computed again. The same `seed` gives the same draws.
+    Rows that have get padding. Prompts are padded on the left, where `attention_mask` is 0. What `past_key_values`
+    already holds of them is not computed again. `cache_implementation` may be "static": buffers of one length.
     """
-    config, device = model.config, input_ids.device
+    config, device, length = model.config, input_ids.device, input_ids.shape[1] + max_new_tokens
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
-    ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()  # [E]
-    pad = next((i for i in (pad_token_id, config.pad_token_id, *ends.tolist()) if i is not None), 0)
-    caches = {"dynamic": KVCache, "static": lambda windows: StaticCache(windows, input_ids.shape[1] + max_new_tokens)}
-    cache = (
-        caches[cache_implementation or "dynamic"](config.attention_windows)
-        if past_key_values is None
-        else past_key_values
-    )
+    ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()
+    pad = next(token for token in (pad_token_id, config.pad_token_id, *ends.tolist(), 0) if token is not None)
+    cache, windows = past_key_values, config.attention_windows
+    if cache is None:
+        cache = StaticCache(windows, length) if cache_implementation == "static" else KVCache(windows)
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    if attention_mask is not None and attention_mask.all():
-        attention_mask = None
+    mask = None if attention_mask is None or attention_mask.all() else attention_mask
     finished = torch.zeros(len(input_ids), dtype=torch.bool, device=device)
-    tokens, positions = input_ids[:, cache.length :], None
+    tokens = input_ids[:, cache.length :]
     for step in range(max_new_tokens):
-        if attention_mask is not None:
-            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, cache.length :]
-        outputs = model(
-            tokens,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = outputs.logits[:, -1].float()  # [B, V]
+        positions = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)[:, cache.length :]
+        logits = model(tokens, mask, positions, cache, use_cache=True, logits_to_keep=1).logits[:, -1]  # [B, V]
         if step < min_new_tokens:
             logits[:, ends] = -torch.inf
         chosen = choose_tokens(logits, do_sample, temperature, top_k, top_p, generator).masked_fill(finished, pad)
@@ -93,6 +78,4 @@ def stream_tokens(
         finished |= torch.isin(chosen, ends)
         if finished.all():
             return
-        tokens = chosen[:, None]
-        if attention_mask is not None:
-            attention_mask = torch.cat((attention_mask, attention_mask.new_ones(len(tokens), 1)), dim=1)
+        tokens, mask = chosen[:, None], None if mask is None else F.pad(mask, (0, 1), value=1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 
 def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: the one named, or the Hub's snapshot of the repository `owner/name`, downloaded."""
+    """The folder of a checkpoint: the one named, or a snapshot of the Hub's repository `owner/name`, downloaded."""
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
@@ -17,5 +19,14 @@ def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise FileNotFoundError(f"{folder} is not a folder, and to read the Hub, huggingface_hub is needed") from error
+        raise FileNotFoundError(f"{folder} is not a folder; if it is a repository, install huggingface_hub") from error
     return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+
+
+def read_json(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: a checkpoint is a folder with config.json and *.safetensors")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}): fetch it again") from error

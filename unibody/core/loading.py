@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unibody.core.hub import locate_checkpoint
+from unibody.core.hub import locate_checkpoint, read_json
 
-# Buffers that old checkpoints store and that every model computes.
-COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "position_ids", "attn.bias", "masked_bias")
+COMPUTED_BUFFERS = ("inv_freq", "position_ids", "attn.bias", "masked_bias")  # stored in old checkpoints
 
 
 def load_checkpoint(
@@ -34,119 +31,99 @@ def load_checkpoint(
     Without `dtype`, weights get the type that config.json names. On the CPU, and where that is the type in the file,
     they are not copied: they are the file, mapped. A `quantizer` is asked at each step, for the hooks that it has.
     """
+
+    def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
+        return getattr(quantizer, hook, lambda *_, **__: default)(*arguments, **options)
+
     folder = locate_checkpoint(folder_or_id, revision)
     config = model_class.config_class.from_pretrained(folder)
     config.attn_implementation = attn_implementation or config.attn_implementation
-    if quantizer is None and getattr(config, "quantization_config", None):
-        method = config.quantization_config.get("quant_method")
-        raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
-    dtype, device_map = as_dtype(dtype or config.dtype), {"": device or "cpu"}
-    call_hook(quantizer, "validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
-    dtype = call_hook(quantizer, "update_dtype", dtype, dtype)
+    if quantizer is None and (quantization := getattr(config, "quantization_config", None)):
+        raise ValueError(f"{folder} is quantized ({quantization.get('quant_method')}): pass a quantizer that reads it")
+    name, device_map = str(dtype or config.dtype or "").removeprefix("torch."), {"": device or "cpu"}
+    if name and not isinstance(getattr(torch, name, None), torch.dtype):
+        raise ValueError(f"dtype {name!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
+    kind: torch.dtype | None = getattr(torch, name, None)
+    ask("validate_environment", None, dtype=kind, device_map=device_map, weights_only=True)
+    kind = ask("update_dtype", kind, kind)
     with torch.device("meta"):
         model = model_class(config)
-    call_hook(quantizer, "preprocess_model", None, model=model, device_map=device_map)
+    ask("preprocess_model", None, model=model, device_map=device_map)
 
-    loaded = dict(read_tensors(folder))
-    expected = model.state_dict()
-    names = set(call_hook(quantizer, "update_expected_keys", list(expected), model, list(expected), list(loaded)))
-    state, unexpected, mismatched = {}, [], []
-    prefix = f"{model.base_model_prefix}."
+    loaded, empty, prefix = read_tensors(folder), model.state_dict(), f"{model.base_model_prefix}."
+    expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
+    state, created, unexpected, mismatched = {}, set(), [], []
     for key, value in loaded.items():
-        name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in names), key)
-        if call_hook(quantizer, "check_quantized_param", False, model, value, name, loaded):
+        name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in expected), key)
+        if ask("check_quantized_param", False, model, value, name, loaded):
             quantizer.create_quantized_param(model, value, name, device_map[""], loaded)
-            names.discard(name)
-        elif name not in names:
-            unexpected += [key] if not key.endswith(COMPUTED_BUFFERS) else []
-        elif value.shape != expected[name].shape:
-            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(expected[name].shape)}")
-        else:
+            created.add(name)
+        elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        elif name in expected:
+            mismatched.append(f"{key} is {list(value.shape)}, expected {list(empty[name].shape)}")
+        elif not key.endswith(COMPUTED_BUFFERS):
+            unexpected.append(key)
     if mismatched:
-        raise ValueError(f"{folder}: shapes differ from those that config.json implies: " + "; ".join(mismatched))
-    missing = sorted(names - state.keys() - share_tied_weights(model, state))
-    missing = call_hook(quantizer, "update_missing_keys", missing, model, missing, prefix)
-    unexpected = call_hook(quantizer, "update_unexpected_keys", unexpected, model, unexpected)
+        raise ValueError(f"{folder} has weights of other shapes than its config.json says: {'; '.join(mismatched)}")
+    missing = sorted(expected - created - state.keys() - share_tied_weights(model, state))
+    missing = ask("update_missing_keys", missing, model, missing, prefix)
+    unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
+    for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
+        if names:
+            warnings.warn(f"{folder} {fate}: {', '.join(names)}", stacklevel=3)
+
     if missing:
-        warnings.warn(f"{folder}: not in the checkpoint, initialised at random: {', '.join(missing)}", stacklevel=3)
-    if unexpected:
-        warnings.warn(f"{folder}: in the checkpoint, but not in the model: {', '.join(unexpected)}", stacklevel=3)
-    for name in missing:
-        state[name] = torch.empty_like(expected[name], dtype=dtype, device=device_map[""])
+        blank = {name: torch.empty_like(empty[name], dtype=dtype, device=device_map[""]) for name in missing}
+        model.load_state_dict(blank, strict=False, assign=True)
+        model.apply(model._init_weights)
     model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
-    initialize_weights(model, set(missing))
-    call_hook(quantizer, "update_missing_keys_after_loading", None, model, missing, prefix)
+    tie_weights(model)
+    ask("update_missing_keys_after_loading", None, model, missing, prefix)
     model.to(device).eval()
-    call_hook(quantizer, "postprocess_model", None, model=model)
+    ask("postprocess_model", None, model=model)
     info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set[str]()}
     return (model, info) if output_loading_info else model
 
 
-def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint, in file order; each tensor is a view of its file, read when it is used."""
-    from safetensors import SafetensorError, safe_open
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, each a view of its file that is read when it is used."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    tensors: dict[str, Tensor] = {}
     for file in find_weights(folder):
         try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    yield name, tensors.get_tensor(name)
+            tensors |= load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} is not a whole safetensors file ({error}): fetch it again") from error
+    return tensors
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: model.safetensors or the shards that its index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if not index.is_file():
-        if pickles := sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)):
-            raise ValueError(
-                f"{folder} holds only pickled weights ({', '.join(pickles)}), which run code when they are read: "
-                "convert them to safetensors, or use a revision of the repository that has them"
-            )
-        raise FileNotFoundError(f"{folder} holds neither model.safetensors nor model.safetensors.index.json")
-    files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    for file in files:
-        if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not in its folder: refused")
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{index} names {file}, which is not there: fetch it")
-    return [folder / file for file in files]
+    """The safetensors files of a checkpoint: model.safetensors, or the shards that its index names."""
+    index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        files = set(read_json(index)["weight_map"].values())
+    if outside := [file for file in files if Path(file).name != file]:
+        raise ValueError(f"{index} names files outside its folder ({', '.join(outside)}): refused")
+    if absent := [file for file in sorted(files) if not (folder / file).is_file()]:
+        if pickles := [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]:
+            reason = f"{', '.join(pickles)} could run any code when read, so is refused: convert it to safetensors"
+            raise ValueError(f"{folder} has no {absent[0]}, and {reason}")
+        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the checkpoint again")
+    return [folder / file for file in sorted(files)]
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
-    """The names that need no tensor of their own, because they share that of another; taken out of `state`."""
+    """The names of weights that are tied to others; none, and the model is not tied, if their tensors differ."""
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else {}
-    for name, source in tied.items():
-        if name in state and source in state and not torch.equal(state[name], state[source]):
-            model.config.tie_word_embeddings = False  # T5 1.1 and its kin: config.json says tied, the weights do not
-            return set()
-        if name in state:
-            state.setdefault(source, state.pop(name))
+    if any(n in state and not torch.equal(state.setdefault(source, state[n]), state[n]) for n, source in tied.items()):
+        model.config.tie_word_embeddings, tied = False, {}  # as in T5 1.1, whose config.json does not say so
     return set(tied)
 
 
-@torch.no_grad()
-def initialize_weights(model: Any, names: set[str]) -> None:
-    """Gives the named parameters the random values that training starts from."""
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(path, recurse=False):
-            if name in names and not parameter.is_meta:
-                model.initialize(module, parameter)
-
-
-def as_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    dtype = name and getattr(torch, str(name).removeprefix("torch."), None)
-    if name and not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
-    return dtype
-
-
-def call_hook(quantizer: Any, name: str, default: Any, *arguments: Any, **options: Any) -> Any:
-    """What the quantizer's method of that name returns, or `default` if it has none."""
-    method = getattr(quantizer, name, None)
-    return default if method is None else method(*arguments, **options)
+def tie_weights(model: Any) -> None:
+    for name, source in model._tied_weights_keys.items() if model.config.tie_word_embeddings else ():
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, model.get_parameter(source))

@@ -1,4 +1,7 @@
-"""What models return: named tuples, so that they unpack, index and pass through torch.compile like any tuple."""
+"""What models return: named tuples, so that they unpack, index and pass through torch.compile like any tuple.
+
+The loss is there if the labels were given. Sizes: B batch, S tokens, H hidden, V vocabulary, L labels.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,27 @@ from torch import Tensor
 
 
 class BaseModelOutputWithPast(NamedTuple):
-    """Hidden states [B, S, H] after the last norm, and the cache that now holds these tokens."""
-
-    last_hidden_state: Tensor
-    past_key_values: Any = None
+    last_hidden_state: Tensor  # [B, S, H], after the last norm
+    past_key_values: Any = None  # the cache, which now holds these tokens too
 
 
 class CausalLMOutputWithPast(NamedTuple):
-    """Scores of the next token [B, S, V], the loss if labels were given, and the cache that now holds these tokens."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, S, V], of the token that follows
     past_key_values: Any = None
 
 
 class SequenceClassifierOutput(NamedTuple):
-    """Scores of each label [B, L] for whole sequences, and the loss if labels were given."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, L]
 
 
 class TokenClassifierOutput(NamedTuple):
-    """Scores of each label [B, S, L] for every token, and the loss if labels were given."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, S, L]
 
 
 class QuestionAnsweringModelOutput(NamedTuple):
-    """Scores [B, S] of each token as the first and as the last of the answer, and the loss if positions were given."""
-
     loss: Tensor | None
-    start_logits: Tensor
-    end_logits: Tensor
+    start_logits: Tensor  # [B, S], of the answer's first token
+    end_logits: Tensor  # [B, S], of its last

@@ -8,20 +8,37 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unibody.core.loading import initialize_weights, load_checkpoint
+from unibody.core.loading import load_checkpoint, tie_weights
 from unibody.core.saving import save_checkpoint
 
 
 class PreTrainedModel(nn.Module):
-    """A module with its configuration, read from and written to checkpoint folders in the Hub's format."""
+    """A module with its configuration, read from and written to folders in the Hub's format."""
 
     config_class: ClassVar[Any]
-    base_model_prefix: ClassVar[str] = "model"  # where a model with a head keeps the model without one
-    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # the name of a weight -> the name of the weight that it shares
+    base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
+    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def post_init(self) -> None:
+        """Starting values for what this class adds to its base model; ties."""
+        for module in self.children() if self.device.type != "meta" else ():
+            if module is not self.base_model:
+                module.apply(self._init_weights)
+        tie_weights(self)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Matrices from N(0, initializer_range²), scales 1, biases and the embedding of padding 0."""
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 1:
+                parameter.data.fill_(name != "bias")
+            else:
+                parameter.data.normal_(std=self.config.initializer_range)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx] = 0
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
@@ -30,26 +47,6 @@ class PreTrainedModel(nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
         save_checkpoint(self, folder, max_shard_size)
-
-    def initialize(self, module: nn.Module, parameter: nn.Parameter) -> None:
-        """Matrices from N(0, initializer_range²), scales one, biases and the row of the padding token zero."""
-        if parameter.dim() > 1:
-            parameter.normal_(std=self.config.initializer_range)
-        else:
-            parameter.fill_(parameter is not getattr(module, "bias", None))
-        if getattr(module, "padding_idx", None) is not None:
-            parameter[module.padding_idx] = 0
-
-    def post_init(self) -> None:
-        """Random weights for what this class adds to its base model, then ties."""
-        inside = f"{self.base_model_prefix}."
-        initialize_weights(self, {name for name, _ in self.named_parameters() if not name.startswith(inside)})
-        self.tie_weights()
-
-    def tie_weights(self) -> None:
-        for name, source in self._tied_weights_keys.items() if self.config.tie_word_embeddings else ():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     @property
     def base_model(self) -> Any:

@@ -9,9 +9,8 @@ from torch import Tensor
 def choose_tokens(
     logits: Tensor, do_sample: bool, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Next tokens [B] from logits [B, V]: the most likely ones, or drawn from the `top_k` most likely (0: all) and from
-    the most likely that together reach the probability `top_p`."""
-    if not do_sample:
+    """The most likely tokens [B] for logits [B, V], or random ones: of the `top_k` best and of the nucleus `top_p`."""
+    if not do_sample or temperature == 0:
         return logits.argmax(-1)
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
@@ -19,6 +18,6 @@ def choose_tokens(
     if top_p < 1:
         ascending, order = logits.sort(dim=-1)
         tail = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-        tail[:, -1] = False
+        tail[:, -1] = False  # the best token stays, whatever top_p
         logits = logits.masked_fill(tail.scatter(-1, order, tail), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
