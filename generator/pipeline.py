@@ -24,12 +24,13 @@ from .unit import Family, Unit
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs by path, what was refused, and whether the outputs are all that the project has."""
+    """The outputs by path, what was refused, whether the outputs are all that the project has, and what they were made from."""
 
     outputs: dict[str, str]
     diagnostics: tuple[Diagnostic, ...]
     complete: bool
     sources: dict[str, Source] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)  # by the definition's path; parents in other projects included
 
 
 # What happens to each definition, its parents' families being known. A pass is a file, a function and a folder of test cases.
@@ -46,24 +47,25 @@ def compile_project(project: Project, names: list[str] | None = None) -> Result:
         for source in sources.values():
             graph.add(source.file)
         by_path = {source.path: source for source in sources.values()}
-        units, errors, whole = _run(graph, by_path, {sources[key].path for key in wanted} if names else None)
+        every, errors, whole = _run(graph, by_path, {sources[key].path for key in wanted} if names else None)
+    units = [unit for path, unit in every.items() if path in by_path]
     outputs = {unit.source.output: unit.text for unit in units if unit.source.key in wanted}
     entries = [entry for unit in units for entry in registry_entries(unit)]
     if whole:
         outputs[registry_path(project)] = render_registry(project, _distinct(entries))
     diagnostics = tuple(_in_source(graph, error) for error in errors)
-    return Result(format_files(project, outputs), diagnostics, whole and not names, sources)
+    return Result(format_files(project, outputs), diagnostics, whole and not names, sources, every)
 
 
 def _run(
     graph: Graph, by_path: dict[str, Source], wanted: set[str] | None
-) -> tuple[list[Unit], list[Diagnostic], bool]:
-    """The units that compiled, the errors that concern the wanted definitions (None: all), and whether all compiled.
+) -> tuple[dict[str, Unit], list[Diagnostic], bool]:
+    """The units that compiled by path, the errors that concern the wanted definitions (None: all), and whether all compiled.
 
     The child of a failed parent is left out without an error of its own.
     """
     families: dict[str, Family] = {}
-    units: list[Unit] = []
+    units: dict[str, Unit] = {}
     failed: dict[str, tuple[Diagnostic, ...]] = {}
     core_errors = [d for path in sorted(graph.core) for d in graph.errors.get(path, ())]
     for path in graph.order:
@@ -79,8 +81,7 @@ def _run(
             failed[path] = error.diagnostics
             families.pop(path, None)
             continue
-        if path in by_path:
-            units.append(unit)
+        units[path] = unit
     relevant = failed.keys() if wanted is None else {p for w in wanted for p in (w, *graph.lineage(w))}
     errors = [d for path in graph.order if path in relevant for d in failed.get(path, ())]
     return units, list(dict.fromkeys([*core_errors, *errors])), not failed

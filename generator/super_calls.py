@@ -71,7 +71,11 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     if arguments is None:
         return None
     prepared = _substitute(child, outer, use, parent, inner, arguments)
-    body = _body(prepared, form, use)
+    call_start = child.span(use.attribute)[0]
+    target = child.text[child.span(use.statement)[0] : call_start].rstrip()
+    if form == "assign" and not target.endswith("="):
+        return None  # the call stands in brackets
+    body = _body(prepared, form, target)
     start, end = child.span(use.statement)
     column = use.statement.col_offset
     lines = join(
@@ -125,13 +129,13 @@ def _is_super(node: ast.AST) -> bool:
 
 
 def _form(use: SuperUse) -> str | None:
-    """How the call stands: as a statement, returned, or assigned to one plain name."""
+    """How the call stands: as a statement, returned, or assigned to one target."""
     match use.statement:
         case ast.Expr(value=value) if value is use.call:
             return "statement"
         case ast.Return(value=value) if value is use.call:
             return "return"
-        case ast.Assign(targets=[ast.Name(), *rest], value=value) if value is use.call and not rest:
+        case ast.Assign(targets=[_], value=value) | ast.AnnAssign(value=value) if value is use.call:
             return "assign"
     return None
 
@@ -169,6 +173,7 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
     }
     before = {p.arg for p in parameters(outer)} | bound_names(outer.body[: use.index])
     live = {name for name in before if _read_later(name, outer.body[use.index + 1 :])}
+    live |= {n.id for n in _target_reads(use.statement)}
     live |= {n.id for n in global_names(outer)}
     taken = _bound(outer) | {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)} | parent_bound
     plan: dict[str, str | None] = {}
@@ -190,6 +195,15 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
 
 def _bound(function: Function) -> set[str]:
     return {p.arg for p in parameters(function)} | bound_names(function.body)
+
+
+def _target_reads(statement: ast.stmt) -> Iterator[ast.Name]:
+    """The names that an assignment's target reads, such as `i` of `self.states[i] = …`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    for target in targets:
+        for node in ast.walk(target) if target is not None else ():
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                yield node
 
 
 def _read_later(name: str, statements: list[ast.stmt]) -> bool:
@@ -274,7 +288,7 @@ def _assignments(
             )
 
 
-def _body(parent: Text, form: str, use: SuperUse) -> list[Text]:
+def _body(parent: Text, form: str, target: str) -> list[Text]:
     """The statements of the parent's method, dedented, without its docstring, its last `return` put in the call's form."""
     node = parent.tree.body[0]
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -291,9 +305,7 @@ def _body(parent: Text, form: str, use: SuperUse) -> list[Text]:
     head = parent.lines(start, final.lineno - 1) if final.lineno > start else None
     pieces = [head.shift(-node.body[0].col_offset)] if head else []
     if form == "assign":
-        assert isinstance(use.statement, ast.Assign)
-        target = ast.unparse(use.statement.targets[0])
-        last = parent.of(final).edit([Edit(0, len("return"), f"{target} =")])
+        last = parent.of(final).edit([Edit(0, len("return"), target)])
         pieces.append(last)
     elif any(isinstance(n, (ast.Call, ast.Await)) for n in ast.walk(final)) and final.value is not None:
         pieces.append(parent.of(final.value))

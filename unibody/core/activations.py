@@ -8,10 +8,4 @@ from typing import Any
 import torch.nn.functional as F
 
 gelu_tanh = partial(F.gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Any] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "relu": F.relu,
-}
+ACTIVATIONS: dict[str, Any] = {"silu": F.silu, "gelu": F.gelu, "gelu_pytorch_tanh": gelu_tanh, "relu": F.relu}

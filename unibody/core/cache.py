@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,9 +37,10 @@ class KVCache:
         if keys is None:
             keys, values = key, value
         else:
-            # What a backward pass may need is not overwritten.
+            # A backward pass may still need what is in the buffer.
             if stop > keys.shape[2] or key.requires_grad or keys.requires_grad:
-                keys, values = (move(buffer[:, :, start : stop - new], 2 * (kept + new)) for buffer in (keys, values))
+                room = (0, 0, 0, kept + 2 * new)
+                keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))
                 start, stop = 0, kept + new
             keys[:, :, stop - new : stop] = key
             values[:, :, stop - new : stop] = value
@@ -60,21 +62,13 @@ class StaticCache(KVCache):
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """The buffers [B, K, max_length, D], with keys and values of the S new tokens [B, K, S, D] in their places."""
-        if self.keys[layer] is None:
-            self.keys[layer], self.values[layer] = (
-                move(new[:, :, :0], self.max_length).zero_() for new in (key, value)
-            )
         start, self.length = self.seen[layer], self.seen[layer] + key.shape[2]
         if self.length > self.max_length:
             raise ValueError(f"{self.length} tokens do not fit into a cache that was made for {self.max_length}")
+        if self.keys[layer] is None:
+            room = (0, 0, 0, self.max_length - self.length)
+            self.keys[layer], self.values[layer] = F.pad(key, room), F.pad(value, room)
         self.keys[layer][:, :, start : self.length] = key
         self.values[layer][:, :, start : self.length] = value
         self.seen[layer] = self.length
         return self.keys[layer], self.values[layer]
-
-
-def move(kept: Tensor, places: int) -> Tensor:
-    """A new buffer [B, K, places, D] that starts with `kept`."""
-    buffer = kept.new_empty(*kept.shape[:2], places, kept.shape[3])
-    buffer[:, :, : kept.shape[2]] = kept
-    return buffer

@@ -20,7 +20,7 @@ def load_checkpoint(
     folder_or_id: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: Any = None,
     device: str | torch.device | None = None,
     attn_implementation: str | None = None,
     quantizer: Any = None,
@@ -28,7 +28,7 @@ def load_checkpoint(
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
-    Without `dtype`, weights get the type that config.json names. On the CPU, and where that is the type in the file,
+    Without `dtype` (a torch.dtype or its name) weights get the type that config.json names. On the CPU, and where that is the type in the file,
     they are not copied: they are the file, mapped. A `quantizer` is asked at each step, for the hooks that it has.
     """
 
@@ -40,24 +40,23 @@ def load_checkpoint(
     config.attn_implementation = attn_implementation or config.attn_implementation
     if quantizer is None and (quantization := getattr(config, "quantization_config", None)):
         raise ValueError(f"{folder} is quantized ({quantization.get('quant_method')}): pass a quantizer that reads it")
-    name, device_map = str(dtype or config.dtype or "").removeprefix("torch."), {"": device or "cpu"}
-    if name and not isinstance(getattr(torch, name, None), torch.dtype):
-        raise ValueError(f"dtype {name!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
-    kind: torch.dtype | None = getattr(torch, name, None)
-    ask("validate_environment", None, dtype=kind, device_map=device_map, weights_only=True)
-    kind = ask("update_dtype", kind, kind)
+    dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
+    if isinstance(dtype, str) and not isinstance(dtype := getattr(torch, dtype, dtype), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
+    ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
+    dtype = ask("update_dtype", dtype, dtype)
     with torch.device("meta"):
         model = model_class(config)
     ask("preprocess_model", None, model=model, device_map=device_map)
 
     loaded, empty, prefix = read_tensors(folder), model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
-    state, created, unexpected, mismatched = {}, set(), [], []
+    state, unexpected, mismatched = {}, [], []
     for key, value in loaded.items():
         name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in expected), key)
         if ask("check_quantized_param", False, model, value, name, loaded):
             quantizer.create_quantized_param(model, value, name, device_map[""], loaded)
-            created.add(name)
+            expected.discard(name)
         elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         elif name in expected:
@@ -66,7 +65,7 @@ def load_checkpoint(
             unexpected.append(key)
     if mismatched:
         raise ValueError(f"{folder} has weights of other shapes than its config.json says: {'; '.join(mismatched)}")
-    missing = sorted(expected - created - state.keys() - share_tied_weights(model, state))
+    missing = sorted(expected - state.keys() - share_tied_weights(model, state))
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for name, source in model._tied_weights_keys.items():
         if state[name].data_ptr() == state[source].data_ptr():
             del state[name]
-    limit, shards = parse_size(max_shard_size), [dict[str, Tensor]()]
+    limit = int(str(max_shard_size).upper().replace("GB", "000MB").replace("MB", "000KB").replace("KB", "000"))
+    shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in state.items():
         if shards[-1] and sum(other.nbytes for other in shards[-1].values()) + tensor.nbytes > limit:
             shards.append({})
@@ -40,13 +40,6 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
-
-
-def parse_size(size: int | str) -> int:
-    match = re.fullmatch(r"([\d.]+) *([KMGT]?)B?", str(size).upper())
-    if match is None:
-        raise ValueError(f"{size!r} is not a size: write a number of bytes, or for example '5GB' or '200MB'")
-    return int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " "))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
