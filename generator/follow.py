@@ -47,7 +47,7 @@ def follow(unit: Unit) -> None:
             unit.parts[key] = part
         problems += _forbidden(graph, part)
         scope = _Scope(graph, families, space)
-        for use in _references(part.definition):
+        for use in part.definition.uses:
             target = scope.resolve(use.id)
             if use.id in scope.conflicts:
                 problems.append(scope.conflict(part, use))
@@ -107,10 +107,11 @@ class _Scope:
 def _part(graph: Graph, families: dict[str, Family], space: str, name: str) -> Part:
     family = families.get(space)
     if family is not None:
-        definition = family.definitions[name]
-    else:
-        definition = _core_definition(graph, space, name)
-    return Part(space, definition, tuple(dict.fromkeys(n.id for n in _references(definition))))
+        return Part(space, family.definitions[name])
+    key = (space, name)
+    if key not in graph.core_definitions:
+        graph.core_definitions[key] = _core_definition(graph, space, name)
+    return Part(space, graph.core_definitions[key])
 
 
 def _core_definition(graph: Graph, space: str, name: str) -> Definition:
@@ -118,13 +119,6 @@ def _core_definition(graph: Graph, space: str, name: str) -> Definition:
     bindings = graph.bindings[space]
     aliases = {alias: b.name for alias, b in bindings.items() if isinstance(b, Internal) and b.name != alias}
     return substitute(graph.modules[space].definitions[name], aliases, None)
-
-
-def _references(definition: Definition) -> Iterator[ast.Name]:
-    own = set(definition.names)
-    for name in global_names(definition.text.tree):
-        if name.id not in own or not isinstance(name.ctx, ast.Store):
-            yield name
 
 
 def _require(unit: Unit, scope: _Scope, imports: tuple[Import, ...], problems: list[Diagnostic]) -> None:
@@ -154,6 +148,8 @@ def _collision(part: Part, other: Part) -> Diagnostic:
 
 def _forbidden(graph: Graph, part: Part) -> Iterator[Diagnostic]:
     """Imports inside functions that would leave the output depending on us."""
+    if "import " not in part.definition.text.text:
+        return
     for node in ast.walk(part.definition.node):
         modules = []
         if isinstance(node, ast.ImportFrom):

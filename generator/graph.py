@@ -9,7 +9,7 @@ from pathlib import Path
 from .diagnostics import CompileError, Diagnostic
 from .discover import PREFIX
 from .import_statements import Import
-from .parse import Module, parse_module, read_source
+from .parse import Definition, Module, parse_module, read_source
 from .project import Project
 
 
@@ -33,6 +33,7 @@ class Graph:
     bindings: dict[str, dict[str, Binding]] = field(default_factory=dict)
     core: set[str] = field(default_factory=set)
     order: list[str] = field(default_factory=list)
+    core_definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)  # made once for all outputs
     errors: dict[str, list[Diagnostic]] = field(default_factory=dict)
     _files: dict[Path, str] = field(default_factory=dict)
 

@@ -5,7 +5,6 @@ Python needs bases, decorators, defaults and class-level values before their use
 
 from __future__ import annotations
 
-from .scopes import executed_names
 from .unit import ENTRY, Part, Unit
 
 
@@ -34,7 +33,7 @@ def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
     part = unit.parts[name]
     if part.definition.name in placed:
         return
-    for needed in dict.fromkeys(use.id for use in executed_names(part.definition.node)):
+    for needed in part.definition.needs:
         if needed in unit.parts and unit.parts[needed] is not part:
             _place(needed, unit, placed)
     placed[part.definition.name] = part
@@ -47,8 +46,8 @@ def _files(unit: Unit, parts: list[Part]) -> list[str]:
     seen = set(map(id, pending))
     while pending:
         part = pending.pop(0)
-        for name in part.uses:
-            used = unit.parts.get(name)
+        for use in part.definition.uses:
+            used = unit.parts.get(use.id)
             if used is not None and id(used) not in seen:
                 seen.add(id(used))
                 if used.space in unit.graph.core:

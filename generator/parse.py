@@ -11,6 +11,7 @@ from typing import Literal
 
 from .diagnostics import CompileError, Diagnostic, at
 from .import_statements import Import, read_imports
+from .scopes import executed_names, global_names
 from .text import Text
 
 Kind = Literal["class", "function", "constant"]
@@ -31,6 +32,21 @@ class Definition:
     @cached_property
     def node(self) -> ast.stmt:
         return self.text.tree.body[0]
+
+    @cached_property
+    def globals(self) -> tuple[ast.Name, ...]:
+        """Every name in it that means a module-level name."""
+        return tuple(global_names(self.text.tree))
+
+    @cached_property
+    def uses(self) -> tuple[ast.Name, ...]:
+        """The module-level names that it reads."""
+        return tuple(name for name in self.globals if name.id not in self.names or not isinstance(name.ctx, ast.Store))
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """The module-level names that must be defined before it is."""
+        return tuple(dict.fromkeys(use.id for use in executed_names(self.node)))
 
 
 @dataclass(frozen=True)

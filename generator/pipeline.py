@@ -30,7 +30,9 @@ class Result:
     diagnostics: tuple[Diagnostic, ...]
     complete: bool
     sources: dict[str, Source] = field(default_factory=dict)
-    units: dict[str, Unit] = field(default_factory=dict)  # by the definition's path; parents in other projects included
+    units: dict[str, Unit] = field(
+        default_factory=dict
+    )  # by the definition's path; parents in other projects included
 
 
 # What happens to each definition, its parents' families being known. A pass is a file, a function and a folder of test cases.

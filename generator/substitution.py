@@ -9,7 +9,6 @@ import tokenize
 from collections.abc import Iterator, Mapping
 
 from .parse import Definition, is_string
-from .scopes import global_names
 from .shape import class_name_edit
 from .text import Edit, Text
 
@@ -28,7 +27,7 @@ def substitute(definition: Definition, names: Mapping[str, str], types: tuple[st
 
 def _edits(definition: Definition, names: dict[str, str], types: tuple[str, str] | None) -> Iterator[Edit]:
     text, tree = definition.text, definition.text.tree
-    for name in global_names(tree):
+    for name in definition.globals:
         if name.id in names:
             start, end = text.span(name)
             yield Edit(start, end, names[name.id])

@@ -38,11 +38,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Part:
-    """A definition of the output, where it lives (the path of a definition or core file) and the names that it uses."""
+    """A definition of the output, and where it lives: the path of a definition or core file."""
 
     space: str
     definition: Definition
-    uses: tuple[str, ...]
 
 
 class Branch(NamedTuple):

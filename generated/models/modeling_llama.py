@@ -44,39 +44,29 @@ class PreTrainedConfig:
     problem_type: str | None = None
     attn_implementation: str = "sdpa"  # or "eager"; never written
 
-    def __post_init__(self) -> None:
-        self.dtype = self.dtype and str(self.dtype).removeprefix("torch.")
-        if self.id2label is not None:
-            self.id2label = {int(index): label for index, label in self.id2label.items()}
-            self.label2id = self.label2id or {label: index for index, label in self.id2label.items()}
-
-    @property
-    def num_labels(self) -> int:
-        return 2 if self.id2label is None else len(self.id2label)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         return build_config(cls, values)
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Self:
-        return build_config(cls, read_config(locate_checkpoint(folder_or_id, revision)))
+        return cls.from_dict(read_json(locate_checkpoint(folder_or_id, revision) / "config.json"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field except those that are None by default and still are, and every kept key."""
-        unset = {"attn_implementation"} | {f.name for f in dataclasses.fields(self) if f.default is None}
-        values = {
-            k: v for k, v in vars(self).items() if k not in unset or (v is not None and k != "attn_implementation")
-        }
-        return {**values, "model_type": self.model_type}
+        """All keys of config.json, except those that are None by default and still are."""
+        silent = {f.name for f in dataclasses.fields(self) if f.default is None and getattr(self, f.name) is None}
+        kept = vars(self).keys() - silent - {"attn_implementation"}
+        return {key: getattr(self, key) for key in sorted(kept | {"model_type"})}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-        write_atomically(Path(folder, "config.json"), lambda path: path.write_text(text, encoding="utf-8"))
+        write_json(Path(folder, "config.json"), self.to_dict())
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
+
+    @property
+    def num_labels(self) -> int:
+        return 2 if self.id2label is None else len(self.id2label)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -108,7 +98,6 @@ class LlamaConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
         self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0, **(self.rope_parameters or {})}
@@ -132,82 +121,75 @@ class LlamaRMSNorm(nn.Module):
 
 
 def default_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
-    """θ_i = base^(-2i / D) for i in 0 … D/2 - 1 (RoPE, 2104.09864, equation 15)."""
+    """Angles per token θ_i = base^(-2i / D) [D/2] (RoPE, 2104.09864, equation 15) and a factor for cosine and sine."""
     return 1.0 / rope["rope_theta"] ** (torch.arange(0, dim, 2, device="cpu").float() / dim), 1.0
 
 
 def linear_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
     """All angles divided by one factor: position interpolation (2306.15595, equation 4)."""
-    frequencies, scaling = default_frequencies(rope, dim, length)
-    return frequencies / rope["factor"], scaling
+    return default_frequencies(rope, dim, length)[0] / rope["factor"], 1.0
 
 
 def dynamic_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
-    """A base that grows with the text beyond the trained length: dynamic NTK-aware scaling (2309.00071, appendix A)."""
-    stretch = max(1.0, length / rope["original_max_position_embeddings"])
-    base = rope["rope_theta"] * (rope["factor"] * stretch - (rope["factor"] - 1)) ** (dim / (dim - 2))
-    return default_frequencies({**rope, "rope_theta": base}, dim, length)
-
-
-def yarn_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
-    """Fast angles kept, slow ones divided, a ramp between: YaRN (2309.00071, equations 17 to 23)."""
-    factor, original = rope["factor"], rope["original_max_position_embeddings"]
-
-    def index(turns: float) -> float:  # of the frequency that makes so many turns over the original length
-        return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(rope["rope_theta"]))
-
-    def temperature(mscale: float) -> float:
-        return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-    low, high = index(rope.get("beta_fast") or 32), index(rope.get("beta_slow") or 1)
-    if rope.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
-    ramp = ((torch.arange(dim // 2, device="cpu").float() - low) / max(high - low, 0.001)).clamp(0, 1)
-    frequencies, _ = default_frequencies(rope, dim, length)
-    scaling = rope.get("attention_factor")
-    if scaling is None and rope.get("mscale") and rope.get("mscale_all_dim"):
-        scaling = temperature(rope["mscale"]) / temperature(rope["mscale_all_dim"])
-    return frequencies / factor * ramp + frequencies * (1 - ramp), temperature(1.0) if scaling is None else scaling
+    """A base that grows with texts longer than the trained length: dynamic NTK-aware scaling (2309.00071, appendix)."""
+    stretch = rope["factor"] * max(1.0, length / rope["original_max_position_embeddings"]) - (rope["factor"] - 1)
+    return default_frequencies({**rope, "rope_theta": rope["rope_theta"] * stretch ** (dim / (dim - 2))}, dim, length)
 
 
 def llama3_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
-    """Long waves divided, short ones kept, a blend between, by turns over the original length (Llama 3.1, 2407.21783)."""
-    frequencies, scaling = default_frequencies(rope, dim, length)
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+    """Angles that turn often over the original length kept, slow ones divided, blended between (Llama 3.1)."""
+    angles, low, high = default_frequencies(rope, dim, length)[0], rope["low_freq_factor"], rope["high_freq_factor"]
+    turns = angles * rope["original_max_position_embeddings"] / (2 * math.pi)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * frequencies / rope["factor"] + kept * frequencies, scaling
+    return (1 - kept) * angles / rope["factor"] + kept * angles, 1.0
+
+
+def yarn_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
+    """Fast angles kept, slow ones divided, a ramp between, and a temperature: YaRN (2309.00071, sections 3.2 to 3.4)."""
+    factor, original = rope["factor"], rope["original_max_position_embeddings"]
+    # Which angle turns `beta` times over the original length.
+    low, high = (
+        dim * math.log(original / (2 * math.pi * beta)) / (2 * math.log(rope["rope_theta"]))
+        for beta in (rope.get("beta_fast") or 32, rope.get("beta_slow") or 1)
+    )
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    ramp = ((torch.arange(dim // 2, device="cpu") - low) / max(high - low, 0.001)).clamp(0, 1)
+    angles = default_frequencies(rope, dim, length)[0]
+    scales = (rope["mscale"], rope["mscale_all_dim"]) if rope.get("mscale") and rope.get("mscale_all_dim") else (1, 0)
+    heat, base = (1 + 0.1 * scale * math.log(max(factor, 1)) for scale in scales)
+    return angles / factor * ramp + angles * (1 - ramp), rope.get("attention_factor") or heat / base
 
 
 class LlamaRotaryEmbedding(nn.Module):
-    """Cosine and sine [B, 1, S, D] of position · θ_i, for dimensions i and i + D/2, the sine of i with a minus; float32."""
+    """Cosine and sine [B, 1, S, D] of position · θ_i for the dimensions i and i + D/2, minus the sine for i."""
 
     inv_freq: Tensor
-    frequencies: ClassVar[dict[str, Any]] = {
+    variants: ClassVar[dict[str, Any]] = {
         "default": default_frequencies,
         "linear": linear_frequencies,
         "dynamic": dynamic_frequencies,
-        "yarn": yarn_frequencies,
         "llama3": llama3_frequencies,
+        "yarn": yarn_frequencies,
     }
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
-        inv_freq, self.attention_scaling = self.compute_frequencies(length=0)
+        inv_freq, self.attention_scaling = self.frequencies(length=0)
         self.register_buffer("inv_freq", inv_freq, persistent=False)  # [D/2]
 
-    def compute_frequencies(self, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, length: int) -> tuple[Tensor, float]:
         rope = {"original_max_position_embeddings": self.config.max_position_embeddings, **self.config.rope_parameters}
-        if rope["rope_type"] not in self.frequencies:
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.frequencies)}")
-        return self.frequencies[rope["rope_type"]](rope, self.config.head_dim, length)
+        if rope["rope_type"] not in self.variants:
+            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.variants)}")
+        return self.variants[rope["rope_type"]](rope, self.config.head_dim, length)
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         inv_freq = self.inv_freq
         if self.config.rope_parameters["rope_type"] == "dynamic":
-            inv_freq = self.compute_frequencies(length=int(position_ids.max()) + 1)[0].to(inv_freq.device)
+            inv_freq = self.frequencies(length=int(position_ids.max()) + 1)[0].to(inv_freq.device)
         angles = position_ids[:, None, :, None] * inv_freq  # [B, 1, S, D/2]
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), -1).to(hidden.dtype), torch.cat((-sin, sin), -1).to(hidden.dtype)
@@ -290,15 +272,32 @@ class LlamaDecoderLayer(nn.Module):
 
 
 class PreTrainedModel(nn.Module):
-    """A module with its configuration, read from and written to checkpoint folders in the Hub's format."""
+    """A module with its configuration, read from and written to folders in the Hub's format."""
 
     config_class: ClassVar[Any]
-    base_model_prefix: ClassVar[str] = "model"  # where a model with a head keeps the model without one
-    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # the name of a weight -> the name of the weight that it shares
+    base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
+    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def post_init(self) -> None:
+        """Starting values for what this class adds to its base model; ties."""
+        for module in self.children() if self.device.type != "meta" else ():
+            if module is not self.base_model:
+                module.apply(self._init_weights)
+        tie_weights(self)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Matrices from N(0, initializer_range²), scales 1, biases and the embedding of padding 0."""
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 1:
+                parameter.data.fill_(name != "bias")
+            else:
+                parameter.data.normal_(std=self.config.initializer_range)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx] = 0
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
@@ -307,26 +306,6 @@ class PreTrainedModel(nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
         save_checkpoint(self, folder, max_shard_size)
-
-    def initialize(self, module: nn.Module, parameter: nn.Parameter) -> None:
-        """Matrices from N(0, initializer_range²), scales one, biases and the row of the padding token zero."""
-        if parameter.dim() > 1:
-            parameter.normal_(std=self.config.initializer_range)
-        else:
-            parameter.fill_(parameter is not getattr(module, "bias", None))
-        if getattr(module, "padding_idx", None) is not None:
-            parameter[module.padding_idx] = 0
-
-    def post_init(self) -> None:
-        """Random weights for what this class adds to its base model, then ties."""
-        inside = f"{self.base_model_prefix}."
-        initialize_weights(self, {name for name, _ in self.named_parameters() if not name.startswith(inside)})
-        self.tie_weights()
-
-    def tie_weights(self) -> None:
-        for name, source in self._tied_weights_keys.items() if self.config.tie_word_embeddings else ():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     @property
     def base_model(self) -> Any:
@@ -393,26 +372,23 @@ class LlamaModel(LlamaPreTrainedModel):
 
 
 class GenerationMixin:
-    """Text generation for models whose forward returns logits and a cache."""
+    """Text generation for models whose forward returns logits and a cache; the options are those of stream_tokens."""
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, streamer: Any = None, **options: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, streamer: Any = None, **options: Any
     ) -> Tensor:
-        """The prompts and what follows them [B, prompt + new]; the options are those of stream_tokens.
-
-        A `streamer` gets each step's tokens, put(tokens [B]), and end() at the end.
-        """
-        tokens = [input_ids]
-        for step in self.stream(input_ids, attention_mask, **options):
-            tokens.append(step[:, None])
+        """The prompts and what follows them [B, S + new]; a streamer gets put(tokens [B]) at each step and end()."""
+        steps = [input_ids]
+        for tokens in self.stream(input_ids, attention_mask, **options):
+            steps.append(tokens[:, None])
             if streamer is not None:
-                streamer.put(step)
+                streamer.put(tokens)
         if streamer is not None:
             streamer.end()
-        return torch.cat(tokens, dim=1)
+        return torch.cat(steps, dim=1)
 
     def stream(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
-        """The next tokens [B] of each step, as they are made; the options are those of stream_tokens."""
+        """The next tokens [B], step by step."""
         return stream_tokens(self, input_ids, attention_mask, **options)
 
 
@@ -439,15 +415,15 @@ class LlamaForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, S, V], or of the last `logits_to_keep` tokens if not 0; `labels` [B, S] are the tokens, or -100."""
+        """Logits [B, S, V], if asked of the last tokens only; `labels` [B, S] are the tokens themselves, or -100."""
         outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache)
         logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])  # [B, S, V]
-        loss = None if labels is None else next_token_loss(logits, labels)
+        loss = None if labels is None else token_loss(logits[:, :-1], labels[:, 1:])
         return CausalLMOutputWithPast(loss, logits, outputs.past_key_values)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
-    """The decoder that labels whole sequences, by the state of their last token."""
+    """The decoder that labels whole sequences, by their last token."""
 
     auto_class = "AutoModelForSequenceClassification"
 
@@ -461,13 +437,12 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         labels: Tensor | None = None,
         **inputs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits [B, L]; `labels` are those of sequence_loss, other inputs those of the model without a head."""
+        """Logits [B, L]; `labels` as in sequence_loss, `inputs` as in the model without a head."""
         hidden = self.model(input_ids, attention_mask, **inputs).last_hidden_state
-        logits = self.score(last_token(hidden, input_ids, self.config.pad_token_id))  # [B, L]
+        logits = self.score(last_token(hidden, input_ids, self.config.pad_token_id))  # [B, H] -> [B, L]
         loss = None if labels is None else sequence_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(loss, logits)
 
@@ -488,13 +463,12 @@ class LlamaForTokenClassification(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         labels: Tensor | None = None,
         **inputs: Any,
     ) -> TokenClassifierOutput:
-        """Logits [B, S, L]; `labels` [B, S] are numbers of labels, or -100."""
+        """Logits [B, S, L]; `labels` [B, S], where -100 is none."""
         hidden = self.model(input_ids, attention_mask, **inputs).last_hidden_state
-        logits = self.score(self.dropout(hidden))  # [B, S, L]
+        logits = self.score(self.dropout(hidden))  # [B, S, H] -> [B, S, L]
         return TokenClassifierOutput(None if labels is None else token_loss(logits, labels), logits)
 
 
@@ -514,122 +488,97 @@ class LlamaForQuestionAnswering(LlamaPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         **inputs: Any,
     ) -> QuestionAnsweringModelOutput:
-        """Logits [B, S] of the answer's first and last token, whose positions [B] may be given."""
+        """Logits [B, S] of the answer's first and last token, whose positions are [B]."""
         hidden = self.base_model(input_ids, attention_mask, **inputs).last_hidden_state
-        start_logits, end_logits = self.qa_outputs(hidden).unbind(-1)  # [B, S] each
+        start_logits, end_logits = self.qa_outputs(hidden).unbind(-1)  # [B, S, 2] -> twice [B, S]
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)
         return QuestionAnsweringModelOutput(loss, start_logits, end_logits)
 
 
-ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
+gelu_tanh = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Any] = {"silu": F.silu, "gelu": F.gelu, "gelu_pytorch_tanh": gelu_tanh, "relu": F.relu}
 
 
 def sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
 ) -> Tensor:
-    """Attention output [B, N, S, D] by torch's fused kernels; arguments as in eager_attention."""
+    """The same as eager_attention, by torch's fused kernels."""
     causal = mask is None and query.shape[2] > 1
-    return F.scaled_dot_product_attention(
-        query, key, value, mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=True
-    )
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
 def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v, the reference: query [B, N, S, D], key and value [B, K, T, D], N a multiple of K.
+    """softmax(scale · q kᵀ) v [B, N, S, D] of query [B, N, S, D], key and value [B, K, T, D]; softmax in float32.
 
-    The mask [B or 1, 1, S, T] is True where a query sees a key; None is the causal mask of S queries that start where
-    the keys start, or one query that sees all keys. The softmax is computed in float32.
+    The mask [B or 1, 1, S, T] is True where a query sees a key. Without one, a single query sees all keys, and of
+    several the first sees the first key, the next one key more, and so on.
     """
     groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)  # [B, N, T, D]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)  # [B, N, T, D]
     scores = query @ key.transpose(2, 3) * scale  # [B, N, S, T]
     if mask is None and query.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: a row that sees nothing is no NaN
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return F.dropout(weights, dropout) @ value  # [B, N, S, D]
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: what sees nothing must not be NaN
+    return F.dropout(scores.softmax(-1, torch.float32).to(value.dtype), dropout) @ value
+
+
+ATTENTION: dict[str, Any] = {"sdpa": sdpa_attention, "eager": eager_attention}
 
 
 def causal_mask(hidden: Tensor, cache: Any, window: int | None, attention_mask: Tensor | None) -> Tensor | None:
-    """Which keys the new tokens `hidden` [B, S, H] see [B or 1, 1, S, T]: not later, in the window, not padding.
+    """Who sees whom [B or 1, 1, S, T] for new tokens [B, S, H]: keys not later, within the window, not padding.
 
-    None if plain causal attention says the same. `attention_mask` [B, past + S] is 0 where a token is padding.
+    None where attention says the same without a mask. `attention_mask` [B, past + S] is 0 where a token is padding.
     """
-    length, device = hidden.shape[1], hidden.device
-    past = 0 if cache is None else cache.length
-    first, total = (0, length) if cache is None else cache.mask_range(length, window)
-    if attention_mask is not None and not torch.compiler.is_compiling() and attention_mask.all():
-        attention_mask = None
-    if attention_mask is None and (window is None or length <= window):
-        if past == 0 < length - 1 or length == 1 and first + total == past + 1:
-            return None
-    keys = torch.arange(first, first + total, device=device)  # [T]
-    queries = torch.arange(past, past + length, device=device)[:, None]  # [S, 1]
-    mask = keys <= queries  # [S, T]
-    if window is not None:
-        mask &= keys > queries - window
-    mask = mask[None, None]  # [1, 1, S, T]
-    if attention_mask is not None:
-        padding = F.pad(attention_mask[:, first:].bool(), (0, max(0, first + total - attention_mask.shape[1])))
-        mask = mask & padding[:, None, None, :total]  # [B, 1, S, T]
-    return mask
-
-
-ATTENTION = {"sdpa": sdpa_attention, "eager": eager_attention}
+    new = hidden.shape[1]
+    past, (first, total) = (0, (0, new)) if cache is None else (cache.length, cache.mask_range(new, window))
+    padded = attention_mask is not None and (torch.compiler.is_compiling() or not bool(attention_mask.all()))
+    if not padded and (past == 0 or new == 1) and first + total == past + new and total <= (window or total):
+        return None
+    keys = torch.arange(first, first + total, device=hidden.device)  # [T]
+    queries = torch.arange(past, past + new, device=hidden.device)[:, None]  # [S, 1]
+    mask = ((keys <= queries) & (keys > queries - (window or past + new)))[None, None]  # [1, 1, S, T]
+    if attention_mask is None or not padded:
+        return mask
+    if attention_mask.shape[1] != past + new:
+        raise ValueError(f"attention_mask is for {attention_mask.shape[1]} tokens, expected {past} cached + {new} new")
+    return mask & F.pad(attention_mask.bool(), (0, first + total - past - new))[:, None, None, first:]  # [B, 1, S, T]
 
 
 class BaseModelOutputWithPast(NamedTuple):
-    """Hidden states [B, S, H] after the last norm, and the cache that now holds these tokens."""
-
-    last_hidden_state: Tensor
-    past_key_values: Any = None
+    last_hidden_state: Tensor  # [B, S, H], after the last norm
+    past_key_values: Any = None  # the cache, which now holds these tokens too
 
 
 class CausalLMOutputWithPast(NamedTuple):
-    """Scores of the next token [B, S, V], the loss if labels were given, and the cache that now holds these tokens."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, S, V], of the token that follows
     past_key_values: Any = None
 
 
 class SequenceClassifierOutput(NamedTuple):
-    """Scores of each label [B, L] for whole sequences, and the loss if labels were given."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, L]
 
 
 class TokenClassifierOutput(NamedTuple):
-    """Scores of each label [B, S, L] for every token, and the loss if labels were given."""
-
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor  # [B, S, L]
 
 
 class QuestionAnsweringModelOutput(NamedTuple):
-    """Scores [B, S] of each token as the first and as the last of the answer, and the loss if positions were given."""
-
     loss: Tensor | None
-    start_logits: Tensor
-    end_logits: Tensor
+    start_logits: Tensor  # [B, S], of the answer's first token
+    end_logits: Tensor  # [B, S], of its last
 
 
 class KVCache:
@@ -640,14 +589,11 @@ class KVCache:
 
     def __init__(self, windows: Sequence[int | None]) -> None:
         self.windows = windows
-        self.seen = [0] * len(windows)  # tokens so far, by layer
-        self.kept = [slice(0, 0)] * len(windows)  # the part of the layer's buffers that still matters
-        self.keys: list[Any] = [None] * len(windows)  # buffers [B, K, capacity, D]
+        self.length = 0  # tokens so far
+        self.seen = [0] * len(windows)  # the same, by layer
+        self.used = [0] * len(windows)  # places of the layer's buffers that are taken
+        self.keys: list[Any] = [None] * len(windows)  # buffers [B, K, places, D]
         self.values: list[Any] = [None] * len(windows)
-
-    @property
-    def length(self) -> int:
-        return max(self.seen)
 
     def mask_range(self, new: int, window: int | None) -> tuple[int, int]:
         """Position of the first key that `update` will return for `new` tokens, and the number of keys."""
@@ -655,27 +601,29 @@ class KVCache:
         return self.length - kept, kept + new
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, K, kept + S, D] with those of S new tokens [B, K, S, D] at the end."""
-        kept, new, window = self.kept[layer], key.shape[2], self.windows[layer]
-        start, stop = kept.start, kept.stop + new
+        """Keys and values [B, K, kept + S, D]: those kept, then those of the S new tokens [B, K, S, D]."""
+        new, seen, window = key.shape[2], self.seen[layer], self.windows[layer]
+        kept = seen if window is None else min(seen, window - 1)
+        start, stop = self.used[layer] - kept, self.used[layer] + new
         keys, values = self.keys[layer], self.values[layer]
         if keys is None:
             keys, values = key, value
         else:
-            # What a backward pass may need is never overwritten.
+            # A backward pass may still need what is in the buffer.
             if stop > keys.shape[2] or key.requires_grad or keys.requires_grad:
-                start, stop = 0, stop - start
-                keys, values = extend(keys[:, :, kept], stop), extend(values[:, :, kept], stop)
+                room = (0, 0, 0, kept + 2 * new)
+                keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))
+                start, stop = 0, kept + new
             keys[:, :, stop - new : stop] = key
             values[:, :, stop - new : stop] = value
         self.keys[layer], self.values[layer] = keys, values
-        self.kept[layer] = slice(start if window is None else max(start, stop - window + 1), stop)
-        self.seen[layer] += new
+        self.length = self.seen[layer] = seen + new
+        self.used[layer] = stop
         return keys[:, :, start:stop], values[:, :, start:stop]
 
 
 class StaticCache(KVCache):
-    """Keys and values in buffers of a fixed length, so that every step has the same shapes; masks hide the empty end."""
+    """Keys and values in buffers of one length, so that every step has the same shapes; masks hide the empty places."""
 
     def __init__(self, windows: Sequence[int | None], max_length: int) -> None:
         super().__init__(windows)
@@ -685,110 +633,77 @@ class StaticCache(KVCache):
         return 0, self.max_length
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """The whole buffers [B, K, max_length, D] with those of S new tokens [B, K, S, D] at their positions."""
+        """The buffers [B, K, max_length, D], with keys and values of the S new tokens [B, K, S, D] in their places."""
+        start, self.length = self.seen[layer], self.seen[layer] + key.shape[2]
+        if self.length > self.max_length:
+            raise ValueError(f"{self.length} tokens do not fit into a cache that was made for {self.max_length}")
         if self.keys[layer] is None:
-            shape = (*key.shape[:2], self.max_length, key.shape[3])
-            self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
-        positions = torch.arange(self.seen[layer], self.seen[layer] + key.shape[2], device=key.device)
-        self.seen[layer] += key.shape[2]
-        if self.seen[layer] > self.max_length:
-            raise ValueError(f"{self.seen[layer]} tokens do not fit into a StaticCache of {self.max_length}")
-        return self.keys[layer].index_copy_(2, positions, key), self.values[layer].index_copy_(2, positions, value)
+            room = (0, 0, 0, self.max_length - self.length)
+            self.keys[layer], self.values[layer] = F.pad(key, room), F.pad(value, room)
+        self.keys[layer][:, :, start : self.length] = key
+        self.values[layer][:, :, start : self.length] = value
+        self.seen[layer] = self.length
+        return self.keys[layer], self.values[layer]
 
 
-def extend(kept: Tensor, need: int) -> Tensor:
-    """A buffer [B, K, 2 * need, D] that starts with `kept`."""
-    buffer = kept.new_empty(*kept.shape[:2], 2 * need, kept.shape[3])
-    buffer[:, :, : kept.shape[2]] = kept
-    return buffer
-
-
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, S, V] at each token with the next token's label [B, S]; -100 is no label."""
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(logits.device))
-
-
-def last_token(values: Tensor, input_ids: Tensor | None, pad_token_id: int | None) -> Tensor:
-    """values [B, S, …] at each row's last token that is not padding: [B, …]."""
-    batch, length = values.shape[:2]
-    if input_ids is None or pad_token_id is None:
-        if batch > 1 and input_ids is not None:
-            raise ValueError("rows of a batch end at their last token before padding: set config.pad_token_id")
-        return values[:, -1]
-    positions = torch.arange(length, device=values.device)
-    last = (positions * (input_ids != pad_token_id).to(values.device)).argmax(-1)
-    return values[torch.arange(batch, device=values.device), last]
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [B, S, L] with labels [B, S], where those are not -100."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten().to(logits.device))
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tensor:
-    """Loss of logits [B, L]: of the labels' numbers [B], of a label each as 0 or 1 [B, L], or of real values (regression).
-
-    Without `problem_type`: regression if L is 1, otherwise by the type of the labels.
-    """
-    if problem_type == "regression" or (problem_type is None and logits.shape[-1] == 1):
-        return F.mse_loss(logits.squeeze(), labels.squeeze().to(logits.dtype))
+    """Loss of logits [B, L] for labels that are numbers [B], yes or no for each (float, [B, L]) or values (regression)."""
+    if problem_type == "regression" or (problem_type is None and logits.shape[1] == 1):
+        return F.mse_loss(logits.squeeze(), labels.squeeze())
     if problem_type == "multi_label_classification" or (problem_type is None and labels.is_floating_point()):
         return F.binary_cross_entropy_with_logits(logits, labels)
     return F.cross_entropy(logits, labels.flatten())
 
 
-def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, S, L] with the number of each token's label [B, S]; -100 is no label."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten().to(logits.device))
-
-
 def span_loss(start_logits: Tensor, end_logits: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Mean cross-entropy of both ends of an answer [B]; a position outside the text is no label."""
+    """Mean cross-entropy of logits [B, S] with the positions [B] of an answer's ends, where those are in the text."""
     length = start_logits.shape[1]
-    start, end = (positions.flatten().clamp(0, length).to(start_logits.device) for positions in (start, end))
-    return (
-        F.cross_entropy(start_logits, start, ignore_index=length)
-        + F.cross_entropy(end_logits, end, ignore_index=length)
-    ) / 2
+    pairs = ((start_logits, start), (end_logits, end))
+    losses = [F.cross_entropy(scores, at.flatten().clamp(0, length), ignore_index=length) for scores, at in pairs]
+    return (losses[0] + losses[1]) / 2
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The keys of the folder's config.json."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: a checkpoint is a folder with config.json and *.safetensors")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
-    return values
+def last_token(hidden: Tensor, input_ids: Tensor | None, pad_token_id: int | None) -> Tensor:
+    """Each row's last token that is not padding [B, H], of hidden states [B, S, H]."""
+    if input_ids is None or pad_token_id is None:
+        if input_ids is not None and len(input_ids) > 1:
+            raise ValueError("where a row of a batch ends is unknown: set config.pad_token_id")
+        return hidden[:, -1]
+    last = (torch.arange(hidden.shape[1], device=hidden.device) * (input_ids != pad_token_id)).argmax(-1)  # [B]
+    return hidden[torch.arange(len(last), device=hidden.device), last]
 
 
 def build_config(config_class: Any, values: dict[str, Any]) -> Any:
     """A configuration from the keys of a config.json, in their present or their historical spelling."""
     values = dict(values)
-    found = values.pop("model_type", config_class.model_type)
-    if found != config_class.model_type:
-        raise ValueError(
-            f"config.json says model_type {found!r}, but {config_class.__name__} reads {config_class.model_type!r}: "
-            "use the class of that model type"
-        )
+    expected, found = config_class.model_type, values.pop("model_type", config_class.model_type)
+    if found != expected:
+        raise ValueError(f"model_type is {found!r}, but {config_class.__name__} reads {expected!r}: use its own class")
     if "torch_dtype" in values:
         values.setdefault("dtype", values.pop("torch_dtype"))
-    if values.get("id2label") is None and (labels := values.pop("num_labels", None)) is not None:
-        values["id2label"] = {index: f"LABEL_{index}" for index in range(labels)}
+    if labels := values.pop("num_labels", 0):
+        values.setdefault("id2label", {index: f"LABEL_{index}" for index in range(labels)})
+    if values.get("id2label"):
+        values["id2label"] = {int(index): label for index, label in values["id2label"].items()}
     rope = {"rope_theta": values.pop("rope_theta")} if "rope_theta" in values else {}
-    rope |= (values.pop("rope_scaling", None) or {}) | (values.get("rope_parameters") or {})
+    rope |= (values.pop("rope_scaling", None) or {}) | (values.pop("rope_parameters", None) or {})
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
     if rope:
         values["rope_parameters"] = rope
-    names = {field.name for field in dataclasses.fields(config_class)}
-    config = config_class(**{key: value for key, value in values.items() if key in names})
-    for key in values.keys() - names - {"num_labels"}:
-        setattr(config, key, values[key])
+    names = {field.name for field in dataclasses.fields(config_class) if field.init}
+    config = config_class(**{name: values.pop(name) for name in names & values.keys()})
+    vars(config).update(values)
     return config
 
 
 def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: the one named, or the Hub's snapshot of the repository `owner/name`, downloaded."""
+    """The folder of a checkpoint: the one named, or a snapshot of the Hub's repository `owner/name`, downloaded."""
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
@@ -797,63 +712,57 @@ def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise FileNotFoundError(f"{folder} is not a folder, and to read the Hub, huggingface_hub is needed") from error
+        raise FileNotFoundError(f"{folder} is not a folder; if it is a repository, install huggingface_hub") from error
     return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=["*.json", "*.safetensors"]))
 
 
-def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
-    """Writes config.json and the weights, in shards of at most `max_shard_size`; a tied weight is stored once."""
+def read_json(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: a checkpoint is a folder with config.json and *.safetensors")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}): fetch it again") from error
+
+
+def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: int | str) -> None:
+    """Writes config.json and the weights, in files of at most `max_shard_size` ("5GB"); a tied weight is stored once."""
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     for name, source in model._tied_weights_keys.items():
         if state[name].data_ptr() == state[source].data_ptr():
             del state[name]
+    limit = int(str(max_shard_size).upper().replace("GB", "000MB").replace("MB", "000KB").replace("KB", "000"))
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, tensor in state.items():
+        if shards[-1] and sum(other.nbytes for other in shards[-1].values()) + tensor.nbytes > limit:
+            shards.append({})
+        shards[-1][name] = tensor
     model.config.architectures = [type(model).__name__]
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.save_pretrained(folder)
-    shards = split_into_shards(state, parse_size(max_shard_size))
-    files = {f"model-{n:05}-of-{len(shards):05}.safetensors": shard for n, shard in enumerate(shards, 1)}
-    if len(shards) == 1:
-        files = {"model.safetensors": state}
+    files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
+    files = files if len(shards) > 1 else {"model.safetensors": state}
     for file, shard in files.items():
-        write_atomically(Path(folder, file), lambda path: save_file(shard, path, metadata={"format": "pt"}))
+        write_atomically(Path(folder, file), partial(save_file, shard, metadata={"format": "pt"}))
     index = Path(folder, "model.safetensors.index.json")
     if len(shards) > 1:
-        size = {"total_size": sum(tensor.nbytes for tensor in state.values())}
         places = {name: file for file, shard in files.items() for name in shard}
-        text = json.dumps({"metadata": size, "weight_map": places}, indent=2, sort_keys=True) + "\n"
-        write_atomically(index, lambda path: path.write_text(text, encoding="utf-8"))
-    for path in Path(folder).glob("model*.safetensors*"):  # what an earlier save left, which a reader might prefer
+        write_json(index, {"metadata": {"total_size": sum(t.nbytes for t in state.values())}, "weight_map": places})
+    for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
 
 
-def split_into_shards(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    """The tensors in order, in groups of at most `limit` bytes; a larger tensor has a group of its own."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in state.items():
-        if shards[-1] and size + tensor.nbytes > limit:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    return shards
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def parse_size(size: int | str) -> int:
-    """Bytes of a size such as "5GB" (powers of 1000) or 5_000_000_000."""
-    if isinstance(size, int):
-        return size
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B", size.upper())
-    if match is None:
-        raise ValueError(f"size {size!r} is not understood: write a number of bytes, or for example '5GB' or '200MB'")
-    return int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " "))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a temporary neighbour of `path`, then renames it: `path` holds the old bytes or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -862,8 +771,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# Buffers that old checkpoints store and that every model computes.
-COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "position_ids", "attn.bias", "masked_bias")
+COMPUTED_BUFFERS = ("inv_freq", "position_ids", "attn.bias", "masked_bias")  # stored in old checkpoints
 
 
 def load_checkpoint(
@@ -871,7 +779,7 @@ def load_checkpoint(
     folder_or_id: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: Any = None,
     device: str | torch.device | None = None,
     attn_implementation: str | None = None,
     quantizer: Any = None,
@@ -879,125 +787,104 @@ def load_checkpoint(
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
-    Without `dtype`, weights get the type that config.json names. On the CPU, and where that is the type in the file,
+    Without `dtype` (a torch.dtype or its name) weights get the type that config.json names. On the CPU, and where that is the type in the file,
     they are not copied: they are the file, mapped. A `quantizer` is asked at each step, for the hooks that it has.
     """
+
+    def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
+        return getattr(quantizer, hook, lambda *_, **__: default)(*arguments, **options)
+
     folder = locate_checkpoint(folder_or_id, revision)
     config = model_class.config_class.from_pretrained(folder)
     config.attn_implementation = attn_implementation or config.attn_implementation
-    if quantizer is None and getattr(config, "quantization_config", None):
-        method = config.quantization_config.get("quant_method")
-        raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
-    dtype, device_map = as_dtype(dtype or config.dtype), {"": device or "cpu"}
-    call_hook(quantizer, "validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
-    dtype = call_hook(quantizer, "update_dtype", dtype, dtype)
+    if quantizer is None and (quantization := getattr(config, "quantization_config", None)):
+        raise ValueError(f"{folder} is quantized ({quantization.get('quant_method')}): pass a quantizer that reads it")
+    dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
+    if isinstance(dtype, str) and not isinstance(dtype := getattr(torch, dtype, dtype), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
+    ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
+    dtype = ask("update_dtype", dtype, dtype)
     with torch.device("meta"):
         model = model_class(config)
-    call_hook(quantizer, "preprocess_model", None, model=model, device_map=device_map)
+    ask("preprocess_model", None, model=model, device_map=device_map)
 
-    loaded = dict(read_tensors(folder))
-    expected = model.state_dict()
-    names = set(call_hook(quantizer, "update_expected_keys", list(expected), model, list(expected), list(loaded)))
+    loaded, empty, prefix = read_tensors(folder), model.state_dict(), f"{model.base_model_prefix}."
+    expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
     state, unexpected, mismatched = {}, [], []
-    prefix = f"{model.base_model_prefix}."
     for key, value in loaded.items():
-        name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in names), key)
-        if call_hook(quantizer, "check_quantized_param", False, model, value, name, loaded):
+        name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in expected), key)
+        if ask("check_quantized_param", False, model, value, name, loaded):
             quantizer.create_quantized_param(model, value, name, device_map[""], loaded)
-            names.discard(name)
-        elif name not in names:
-            unexpected += [key] if not key.endswith(COMPUTED_BUFFERS) else []
-        elif value.shape != expected[name].shape:
-            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(expected[name].shape)}")
-        else:
+            expected.discard(name)
+        elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        elif name in expected:
+            mismatched.append(f"{key} is {list(value.shape)}, expected {list(empty[name].shape)}")
+        elif not key.endswith(COMPUTED_BUFFERS):
+            unexpected.append(key)
     if mismatched:
-        raise ValueError(f"{folder}: shapes differ from those that config.json implies: " + "; ".join(mismatched))
-    missing = sorted(names - state.keys() - share_tied_weights(model, state))
-    missing = call_hook(quantizer, "update_missing_keys", missing, model, missing, prefix)
-    unexpected = call_hook(quantizer, "update_unexpected_keys", unexpected, model, unexpected)
+        raise ValueError(f"{folder} has weights of other shapes than its config.json says: {'; '.join(mismatched)}")
+    missing = sorted(expected - state.keys() - share_tied_weights(model, state))
+    missing = ask("update_missing_keys", missing, model, missing, prefix)
+    unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
+    for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
+        if names:
+            warnings.warn(f"{folder} {fate}: {', '.join(names)}", stacklevel=3)
+
     if missing:
-        warnings.warn(f"{folder}: not in the checkpoint, initialised at random: {', '.join(missing)}", stacklevel=3)
-    if unexpected:
-        warnings.warn(f"{folder}: in the checkpoint, but not in the model: {', '.join(unexpected)}", stacklevel=3)
-    for name in missing:
-        state[name] = torch.empty_like(expected[name], dtype=dtype, device=device_map[""])
+        blank = {name: torch.empty_like(empty[name], dtype=dtype, device=device_map[""]) for name in missing}
+        model.load_state_dict(blank, strict=False, assign=True)
+        model.apply(model._init_weights)
     model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
-    initialize_weights(model, set(missing))
-    call_hook(quantizer, "update_missing_keys_after_loading", None, model, missing, prefix)
+    tie_weights(model)
+    ask("update_missing_keys_after_loading", None, model, missing, prefix)
     model.to(device).eval()
-    call_hook(quantizer, "postprocess_model", None, model=model)
+    ask("postprocess_model", None, model=model)
     info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set[str]()}
     return (model, info) if output_loading_info else model
 
 
-def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint, in file order; each tensor is a view of its file, read when it is used."""
-    from safetensors import SafetensorError, safe_open
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, each a view of its file that is read when it is used."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    tensors: dict[str, Tensor] = {}
     for file in find_weights(folder):
         try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    yield name, tensors.get_tensor(name)
+            tensors |= load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} is not a whole safetensors file ({error}): fetch it again") from error
+    return tensors
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: model.safetensors or the shards that its index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if not index.is_file():
-        if pickles := sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)):
-            raise ValueError(
-                f"{folder} holds only pickled weights ({', '.join(pickles)}), which run code when they are read: "
-                "convert them to safetensors, or use a revision of the repository that has them"
-            )
-        raise FileNotFoundError(f"{folder} holds neither model.safetensors nor model.safetensors.index.json")
-    files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    for file in files:
-        if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not in its folder: refused")
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{index} names {file}, which is not there: fetch it")
-    return [folder / file for file in files]
+    """The safetensors files of a checkpoint: model.safetensors, or the shards that its index names."""
+    index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        files = set(read_json(index)["weight_map"].values())
+    if outside := [file for file in files if Path(file).name != file]:
+        raise ValueError(f"{index} names files outside its folder ({', '.join(outside)}): refused")
+    if absent := [file for file in sorted(files) if not (folder / file).is_file()]:
+        if pickles := [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]:
+            reason = f"{', '.join(pickles)} could run any code when read, so is refused: convert it to safetensors"
+            raise ValueError(f"{folder} has no {absent[0]}, and {reason}")
+        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the checkpoint again")
+    return [folder / file for file in sorted(files)]
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
-    """The names that need no tensor of their own, because they share that of another; taken out of `state`."""
+    """The names of weights that are tied to others; none, and the model is not tied, if their tensors differ."""
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else {}
-    for name, source in tied.items():
-        if name in state and source in state and not torch.equal(state[name], state[source]):
-            model.config.tie_word_embeddings = False  # T5 1.1 and its kin: config.json says tied, the weights do not
-            return set()
-        if name in state:
-            state.setdefault(source, state.pop(name))
+    if any(n in state and not torch.equal(state.setdefault(source, state[n]), state[n]) for n, source in tied.items()):
+        model.config.tie_word_embeddings, tied = False, {}  # as in T5 1.1, whose config.json does not say so
     return set(tied)
 
 
-@torch.no_grad()
-def initialize_weights(model: Any, names: set[str]) -> None:
-    """Gives the named parameters the random values that training starts from."""
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(path, recurse=False):
-            if name in names and not parameter.is_meta:
-                model.initialize(module, parameter)
-
-
-def as_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    dtype = name and getattr(torch, str(name).removeprefix("torch."), None)
-    if name and not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
-    return dtype
-
-
-def call_hook(quantizer: Any, name: str, default: Any, *arguments: Any, **options: Any) -> Any:
-    """What the quantizer's method of that name returns, or `default` if it has none."""
-    method = getattr(quantizer, name, None)
-    return default if method is None else method(*arguments, **options)
+def tie_weights(model: Any) -> None:
+    for name, source in model._tied_weights_keys.items() if model.config.tie_word_embeddings else ():
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, model.get_parameter(source))
 
 
 @torch.no_grad()
@@ -1018,38 +905,25 @@ def stream_tokens(
     past_key_values: Any = None,
     cache_implementation: str | None = None,
 ) -> Iterator[Tensor]:
-    """Tokens [B] that follow the prompts [B, S], which are padded on the left where attention_mask is 0, step by step.
+    """The tokens [B] that follow prompts [B, S], step by step, until each row has met an end-of-sequence token.
 
-    Ends when every row has met an end-of-sequence token (rows that have get padding) or after `max_new_tokens`.
-    Tokens that `past_key_values` already holds are not computed again. The same `seed` gives the same draws.
+    Rows that have get padding. Prompts are padded on the left, where `attention_mask` is 0. What `past_key_values`
+    already holds of them is not computed again. `cache_implementation` may be "static": buffers of one length.
     """
-    config, device = model.config, input_ids.device
+    config, device, length = model.config, input_ids.device, input_ids.shape[1] + max_new_tokens
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
-    ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()  # [E]
-    pad = next((i for i in (pad_token_id, config.pad_token_id, *ends.tolist()) if i is not None), 0)
-    caches = {"dynamic": KVCache, "static": lambda windows: StaticCache(windows, input_ids.shape[1] + max_new_tokens)}
-    cache = (
-        caches[cache_implementation or "dynamic"](config.attention_windows)
-        if past_key_values is None
-        else past_key_values
-    )
+    ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()
+    pad = next(token for token in (pad_token_id, config.pad_token_id, *ends.tolist(), 0) if token is not None)
+    cache, windows = past_key_values, config.attention_windows
+    if cache is None:
+        cache = StaticCache(windows, length) if cache_implementation == "static" else KVCache(windows)
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    if attention_mask is not None and attention_mask.all():
-        attention_mask = None
+    mask = None if attention_mask is None or attention_mask.all() else attention_mask
     finished = torch.zeros(len(input_ids), dtype=torch.bool, device=device)
-    tokens, positions = input_ids[:, cache.length :], None
+    tokens = input_ids[:, cache.length :]
     for step in range(max_new_tokens):
-        if attention_mask is not None:
-            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, cache.length :]
-        outputs = model(
-            tokens,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = outputs.logits[:, -1].float()  # [B, V]
+        positions = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)[:, cache.length :]
+        logits = model(tokens, mask, positions, cache, use_cache=True, logits_to_keep=1).logits[:, -1]  # [B, V]
         if step < min_new_tokens:
             logits[:, ends] = -torch.inf
         chosen = choose_tokens(logits, do_sample, temperature, top_k, top_p, generator).masked_fill(finished, pad)
@@ -1057,58 +931,57 @@ def stream_tokens(
         finished |= torch.isin(chosen, ends)
         if finished.all():
             return
-        tokens = chosen[:, None]
-        if attention_mask is not None:
-            attention_mask = torch.cat((attention_mask, attention_mask.new_ones(len(tokens), 1)), dim=1)
+        tokens, mask = chosen[:, None], None if mask is None else F.pad(mask, (0, 1), value=1)
 
 
 def generate_text(model_class: Any) -> None:
-    """Reads the command line and writes what follows the prompt to standard output as it is generated."""
+    """Writes what follows a prompt to standard output while it is generated, as the command line asks."""
     parser = argparse.ArgumentParser(description=f"Continue a text with {model_class.__name__}.")
     parser.add_argument("checkpoint", help="folder with config.json, *.safetensors and tokenizer.json, or a Hub id")
     parser.add_argument("--prompt", required=True)
-    parser.add_argument("--max-new-tokens", type=int, default=100)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token (default)")
-    parser.add_argument("--top-k", type=int, default=0)
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--dtype", help="such as bfloat16; default: that of the checkpoint")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", help="such as bfloat16; by default that of the checkpoint")
+    parser.add_argument("--device")
+    for option, kind in {
+        "max-new-tokens": int,
+        "temperature": float,
+        "top-k": int,
+        "top-p": float,
+        "seed": int,
+    }.items():
+        parser.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
+    options["do_sample"] = not options.keys().isdisjoint(("temperature", "top_k", "top_p"))
     try:
         from tokenizers import Tokenizer
 
         folder = locate_checkpoint(options.pop("checkpoint"))
-        model = model_class.from_pretrained(
-            folder, dtype=options.pop("dtype"), device=(device := options.pop("device"))
-        )
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        model = model_class.from_pretrained(folder, dtype=options.pop("dtype"), device=options.pop("device"))
         prompt = tokenizer.encode(options.pop("prompt")).ids
-        tokens = model.stream(torch.tensor([prompt], device=device), do_sample=options["temperature"] > 0, **options)
+        tokens = model.stream(torch.tensor([prompt], device=model.device), **options)
         for piece in decode_stream(tokenizer, prompt, tokens):
             print(piece, end="", flush=True)
         print()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
 def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -> Iterator[str]:
-    """The text that each token adds to the prompt's, held back while its last character lacks bytes."""
-    ids, shown = list(prompt), tokenizer.decode(prompt)
+    """The text that each token adds to the prompt's; a character that still lacks bytes waits for them."""
+    ids, shown = list(prompt), len(tokenizer.decode(prompt))
     for token in tokens:
         ids.append(int(token))
         text = tokenizer.decode(ids)
         if not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
+            yield text[shown:]
+            shown = len(text)
 
 
 def choose_tokens(
     logits: Tensor, do_sample: bool, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Next tokens [B] from logits [B, V]: the most likely ones, or drawn from the `top_k` most likely (0: all) and from
-    the most likely that together reach the probability `top_p`."""
-    if not do_sample:
+    """The most likely tokens [B] for logits [B, V], or random ones: of the `top_k` best and of the nucleus `top_p`."""
+    if not do_sample or temperature == 0:
         return logits.argmax(-1)
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
@@ -1116,7 +989,7 @@ def choose_tokens(
     if top_p < 1:
         ascending, order = logits.sort(dim=-1)
         tail = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-        tail[:, -1] = False
+        tail[:, -1] = False  # the best token stays, whatever top_p
         logits = logits.masked_fill(tail.scatter(-1, order, tail), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 

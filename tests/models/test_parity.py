@@ -112,6 +112,16 @@ def test_bfloat16_is_the_oracles_bfloat16(checkpoint, case):
         assert (ours[name].float() - theirs[name].float()).abs().mean() <= 0.1 * rounding
 
 
+@every_case
+def test_converting_a_model_is_loading_it_converted(checkpoint, case):
+    """`model.to(bfloat16)` leaves the rotary frequencies in float32, as loading in bfloat16 does."""
+    converted, loaded = checkpoint(case).load().to(torch.bfloat16), checkpoint(case).load(dtype=torch.bfloat16)
+    ids = token_ids()
+    with torch.no_grad():
+        ours, expected = values(converted(ids)), values(loaded(ids))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("asked, expected", [(None, torch.bfloat16), (torch.float32, torch.float32)], ids=str)
 @pytest.mark.parametrize("case", cases("AutoModelForCausalLM")[:1], ids=str)
 def test_type_of_a_checkpoint_stored_in_bfloat16(tmp_path, case, asked, expected):

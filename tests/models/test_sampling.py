@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from oracle.inputs import token_ids
+from oracle.reference import assert_close
 from oracle.zoo import cases, first_case
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -59,6 +60,29 @@ def test_draws_follow_the_oracles_distribution(checkpoint, settings):
     assert statistic <= freedom + 5 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=described)
+def test_probabilities_are_the_oracles(checkpoint, monkeypatch, settings):
+    """What is drawn from has the oracle's probabilities in every row, tokens that it drops have none."""
+    drawn_from = []
+    multinomial = torch.multinomial
+
+    def draw(probabilities: Tensor, *arguments, **options) -> Tensor:
+        drawn_from.append(probabilities)
+        return multinomial(probabilities, *arguments, **options)
+
+    monkeypatch.setattr(torch, "multinomial", draw)
+    written = checkpoint(first_case())
+    ids = token_ids(8, 5)
+    written.load().generate(ids, do_sample=True, max_new_tokens=1, **settings)
+    (found,) = drawn_from
+    with torch.no_grad():
+        logits = written.reference()(ids).logits[:, -1]
+    for row in range(len(ids)):
+        expected = expected_probabilities(ids[row : row + 1], logits[row : row + 1], settings)
+        assert torch.equal(found[row] == 0, expected == 0)
+        assert_close(found[row].double(), expected, 1e-5)
+
+
 @pytest.mark.parametrize("case", cases("AutoModelForCausalLM"), ids=str)
 def test_seed(checkpoint, case):
     """One seed, one text, whatever the global random state is; another seed, another text; the global state stays."""
@@ -85,6 +109,13 @@ def test_without_a_seed_the_global_random_state_decides(checkpoint):
     assert not torch.equal(second, first)
 
 
+def test_temperature_zero_is_greedy_search(checkpoint):
+    model = checkpoint(first_case()).load()
+    options = {"max_new_tokens": 12, "min_new_tokens": 12}
+    sampled = model.generate(token_ids(), do_sample=True, temperature=0.0, seed=1, **options)
+    assert torch.equal(sampled, model.generate(token_ids(), do_sample=False, **options))
+
+
 def test_rows_are_drawn_independently(checkpoint):
     drawn = (
         checkpoint(first_case())
@@ -103,7 +134,7 @@ def test_greedy_search_ignores_what_shapes_sampling(checkpoint, settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": 0.0}, {"temperature": -1.0}, {"top_p": -0.5}, {"top_p": 1.5}, {"top_k": -1}],
+    [{"temperature": -1.0}, {"top_p": -0.5}, {"top_p": 1.5}, {"top_k": -1}],
     ids=described,
 )
 def test_settings_outside_their_range_are_refused(checkpoint, settings):
