@@ -17,6 +17,16 @@ class ModelEntry(TypedDict):
 
 
 MODELS: dict[str, ModelEntry] = {
+    "gemma": {
+        "module": "modeling_gemma",
+        "config": "GemmaConfig",
+        "classes": {
+            "AutoModel": "GemmaModel",
+            "AutoModelForCausalLM": "GemmaForCausalLM",
+            "AutoModelForSequenceClassification": "GemmaForSequenceClassification",
+            "AutoModelForTokenClassification": "GemmaForTokenClassification",
+        },
+    },
     "llama": {
         "module": "modeling_llama",
         "config": "LlamaConfig",
@@ -37,6 +47,28 @@ MODELS: dict[str, ModelEntry] = {
             "AutoModelForSequenceClassification": "MistralForSequenceClassification",
             "AutoModelForTokenClassification": "MistralForTokenClassification",
             "AutoModelForQuestionAnswering": "MistralForQuestionAnswering",
+        },
+    },
+    "qwen2": {
+        "module": "modeling_qwen2",
+        "config": "Qwen2Config",
+        "classes": {
+            "AutoModel": "Qwen2Model",
+            "AutoModelForCausalLM": "Qwen2ForCausalLM",
+            "AutoModelForSequenceClassification": "Qwen2ForSequenceClassification",
+            "AutoModelForTokenClassification": "Qwen2ForTokenClassification",
+            "AutoModelForQuestionAnswering": "Qwen2ForQuestionAnswering",
+        },
+    },
+    "qwen3": {
+        "module": "modeling_qwen3",
+        "config": "Qwen3Config",
+        "classes": {
+            "AutoModel": "Qwen3Model",
+            "AutoModelForCausalLM": "Qwen3ForCausalLM",
+            "AutoModelForSequenceClassification": "Qwen3ForSequenceClassification",
+            "AutoModelForTokenClassification": "Qwen3ForTokenClassification",
+            "AutoModelForQuestionAnswering": "Qwen3ForQuestionAnswering",
         },
     },
 }

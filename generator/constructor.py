@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from .scopes import bound_names
 from .super_calls import SuperUse
 from .text import Text
 
@@ -11,48 +12,89 @@ FINISHER = "post_init"  # `self.post_init()` ends a constructor; of several only
 
 
 def tidy_constructor(spliced: Text, child: Text, use: SuperUse) -> Text:
-    """`spliced` without the parent's attributes that the child overwrites or deletes before anything reads them."""
+    """`spliced` without the parent's attributes that the child overwrites or deletes before anything reads them.
+
+    The child's assignment moves to the place of the parent's, where that cannot change what it says: Python, too, keeps an
+    overwritten module in its place among the others.
+    """
     node, before = spliced.tree.body[0], child.tree.body[0]
     if not isinstance(node, ast.FunctionDef) or node.name != "__init__":
         return spliced
     assert isinstance(before, ast.FunctionDef)
     receiver = node.args.args[0].arg
     first_own = len(node.body) - (len(before.body) - use.index - 1)  # the child's statements after the call
-    doomed: set[int] = set()
-    for index, statement in enumerate(node.body[:first_own]):
-        if _is_finisher(statement, receiver) and any(_is_finisher(s, receiver) for s in node.body[first_own:]):
-            doomed.add(index)
+    own = range(first_own, len(node.body))
+    replaced: dict[int, int | None] = {}  # a statement -> the one that takes its place
+    if any(_is_finisher(node.body[index], receiver) for index in own):
+        replaced = {index: None for index in range(first_own) if _is_finisher(node.body[index], receiver)}
     for index, statement in enumerate(node.body[:first_own]):
         name = _stored(statement, receiver)
-        if name is None:
+        if name is not None:
+            replaced |= _overwritten(node, index, name, receiver, own, replaced)
+    return _rewrite(spliced, node, replaced)
+
+
+def _overwritten(
+    node: ast.FunctionDef, index: int, name: str, receiver: str, own: range, replaced: dict[int, int | None]
+) -> dict[int, int | None]:
+    """What becomes of the statement that stores `name` first, and of the one that overwrites or deletes it."""
+    for later in range(index + 1, len(node.body)):
+        statement = node.body[later]
+        if later in replaced:
             continue
-        for later in range(index + 1, len(node.body)):
-            if later in doomed:
-                continue
-            if later >= first_own and _deletes(node.body[later], receiver, name):
-                doomed |= {index, later}
-                break
-            if _reads(node.body[later], receiver, name):
-                break
-            if _stored(node.body[later], receiver) == name:
-                doomed.add(index)
-                break
-    return _without(spliced, node, doomed)
+        if later in own and _deletes(statement, receiver, name):
+            return {index: None, later: None}
+        if _reads(statement, receiver, name):
+            return {}
+        if _stored(statement, receiver) == name:
+            movable = later in own and _is_movable(node, index, later, receiver)
+            return {index: later, later: None} if movable else {index: None}
+    return {}
 
 
-def _without(text: Text, node: ast.FunctionDef, doomed: set[int]) -> Text:
-    """The text without some statements of the function's body and the comments directly above them."""
+def _is_movable(node: ast.FunctionDef, index: int, later: int, receiver: str) -> bool:
+    """Whether a statement reads nothing that the statements between the two places bind or store."""
+    statement = node.body[later]
+    bound = bound_names(node.body[index:later])
+    stored = {n.attr for s in node.body[index:later] for n in ast.walk(s) if isinstance(n, ast.Attribute)}
+    for child in ast.walk(statement):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load) and child.id in bound:
+            return False
+        match child:
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute, ctx=ast.Load()):
+                if owner == receiver and attribute in stored:
+                    return False
+    return True
+
+
+def _rewrite(text: Text, node: ast.FunctionDef, replaced: dict[int, int | None]) -> Text:
+    """The text with some statements of the function's body, and the comments directly above them, left out or replaced."""
+    spans = {
+        index: _lines(text, node, index) for index in {*replaced, *(i for i in replaced.values() if i is not None)}
+    }
+    order: list[int] = []
+    line = 1
+    for index in sorted(replaced):
+        start, end = spans[index]
+        order += range(line, start)
+        successor = replaced[index]
+        if successor is not None:
+            order += range(spans[successor][0], spans[successor][1] + 1)
+        line = end + 1
+    order += range(line, len(text.origins) + 1)
     rows = text.text.split("\n")
-    drop: set[int] = set()
-    for index in doomed:
-        statement = node.body[index]
-        start = statement.lineno
-        floor = node.body[index - 1].end_lineno or 0 if index else node.lineno
-        while start - 1 > floor and rows[start - 2].lstrip().startswith("#"):
-            start -= 1
-        drop |= set(range(start, (statement.end_lineno or start) + 1))
-    keep = [number for number in range(1, len(rows) + 1) if number not in drop]
-    return Text("\n".join(rows[n - 1] for n in keep), tuple(text.origins[n - 1] for n in keep))
+    return Text("\n".join(rows[n - 1] for n in order), tuple(text.origins[n - 1] for n in order))
+
+
+def _lines(text: Text, node: ast.FunctionDef, index: int) -> tuple[int, int]:
+    """The first and last line of a statement, the comments directly above it included."""
+    rows = text.text.split("\n")
+    statement = node.body[index]
+    start = statement.lineno
+    floor = (node.body[index - 1].end_lineno or 0) if index else node.lineno
+    while start - 1 > floor and rows[start - 2].lstrip().startswith("#"):
+        start -= 1
+    return start, statement.end_lineno or start
 
 
 def _stored(statement: ast.stmt, receiver: str) -> str | None:

@@ -29,6 +29,9 @@ CODES = {
     "UB022": "output not writable",
     "UB023": "unknown definition",
     "UB024": "output is not ours",
+    "UB025": "unibody of another version",
+    "UB026": "no such line in a generated file",
+    "UB027": "name refused",
 }
 
 

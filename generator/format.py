@@ -41,7 +41,7 @@ def format_files(project: Project, files: Mapping[str, str]) -> dict[str, str]:
     else:
         command += ["--quiet", "--target-version", TARGET, "--line-length", length, "--config", "/dev/null"]
     with tempfile.TemporaryDirectory(prefix="unibody-") as folder:
-        names = {path: Path(folder, f"{number}.py") for number, path in enumerate(files)}
+        names = {path: Path(folder, f"{number}{Path(path).suffix}") for number, path in enumerate(files)}
         for path, text in files.items():
             names[path].write_text(text, encoding="utf-8", newline="\n")
         done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)

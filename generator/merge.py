@@ -146,7 +146,7 @@ class _Merge:
         if mine.names != theirs.names and set(theirs.names) - set(mine.names):
             message = f"`{', '.join(theirs.names)}` are assigned together in the parent and only some of them here"
             raise CompileError(at(mine.text, mine.node, "UB013", message, "assign all of them"))
-        mine = self._fold(mine)
+        mine = replace(self._fold(mine), spaced=theirs.spaced)
         node, other = mine.node, theirs.node
         if isinstance(node, ast.Assign) and isinstance(other, ast.AnnAssign) and len(mine.names) == 1:
             start = mine.text.span(node.targets[0])[1]

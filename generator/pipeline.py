@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from .diagnostics import CompileError, Diagnostic
 from .discover import Source, discover, select
@@ -15,11 +16,14 @@ from .format import format_files
 from .graph import Graph
 from .imports import select_imports
 from .order import order
+from .progress import Seen
 from .project import Project
 from .registry import Entry, registry_entries, registry_path, render_registry
 from .rename import rename
 from .render import render
+from .stub import render_stub, stub_path
 from .unit import Family, Unit
+from .workers import in_processes, shares
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Result:
     sources: dict[str, Source] = field(default_factory=dict)
     units: dict[str, Unit] = field(
         default_factory=dict
-    )  # by the definition's path; parents in other projects included
+    )  # by the definition's path, foreign parents included; none of a run in processes
 
 
 # What happens to each definition, its parents' families being known. A pass is a file, a function and a folder of test cases.
@@ -40,8 +44,13 @@ PASSES = (rename, flatten, follow, order, select_imports, render)
 FAMILY = PASSES[:2]  # what a definition of another project, inherited from here, goes through
 
 
-def compile_project(project: Project, names: list[str] | None = None) -> Result:
-    """Compile the named definitions (all by default). Definitions with errors are left out and reported; the others compile."""
+def compile_project(
+    project: Project, names: list[str] | None = None, jobs: int = 1, seen: Seen | None = None
+) -> Result:
+    """Compile the named definitions (all by default). Definitions with errors are left out and reported; the others compile.
+
+    `jobs` is the most processes to use; `seen` is told how many definitions are done, and of how many.
+    """
     sources = discover(project)
     wanted = select(sources, names) if names else list(sources)
     with _uncollected():
@@ -49,30 +58,65 @@ def compile_project(project: Project, names: list[str] | None = None) -> Result:
         for source in sources.values():
             graph.add(source.file)
         by_path = {source.path: source for source in sources.values()}
-        every, errors, whole = _run(graph, by_path, {sources[key].path for key in wanted} if names else None)
-    units = [unit for path, unit in every.items() if path in by_path]
-    outputs = {unit.source.output: unit.text for unit in units if unit.source.key in wanted}
-    entries = [entry for unit in units for entry in registry_entries(unit)]
-    if whole:
-        outputs[registry_path(project)] = render_registry(project, _distinct(entries))
+        units, made, failed = _run_all(graph, by_path, jobs, seen or (lambda done, total: None))
+    outputs = {sources[key].output: made[sources[key].path].text for key in wanted if sources[key].path in made}
+    if not failed:
+        entries = _distinct([entry for path in graph.order if path in made for entry in made[path].entries])
+        outputs[registry_path(project)] = render_registry(project, entries)
+        if project.stub:
+            listed = {by_path[path].output: found.entries for path, found in made.items()}
+            outputs[stub_path(project)] = render_stub(project, listed)
+    errors = _errors(graph, failed, {sources[key].path for key in wanted} if names else None)
     diagnostics = tuple(_in_source(graph, error) for error in errors)
-    return Result(format_files(project, outputs), diagnostics, whole and not names, sources, every)
+    return Result(format_files(project, outputs), diagnostics, not failed and not names, sources, units)
+
+
+class _Made(NamedTuple):
+    """What a definition came to: its output, not yet formatted, and its lines of the registry."""
+
+    text: str
+    entries: list[Entry]
+
+
+_Failed = dict[
+    str, tuple[Diagnostic, ...]
+]  # by path; empty for the child of a failed parent, which has no error of its own
+
+
+def _run_all(
+    graph: Graph, by_path: dict[str, Source], jobs: int, seen: Seen
+) -> tuple[dict[str, Unit], dict[str, _Made], _Failed]:
+    """The units (of a run in one process), what they came to, and the definitions that failed; by path."""
+    pieces = shares([path for path in graph.order if path in by_path], jobs)
+    if len(pieces) == 1:
+        units, failed = _run(graph, by_path, graph.order, seen)
+        return units, _made(units, by_path), failed
+
+    def run(piece: list[str]) -> tuple[dict[str, _Made], _Failed]:
+        needed = {path for asked in piece for path in (asked, *graph.lineage(asked))}
+        units, failed = _run(graph, by_path, [path for path in graph.order if path in needed])
+        return _made(units, by_path), failed
+
+    made: dict[str, _Made] = {}
+    failed = {}
+    for texts, errors in in_processes(run, pieces):
+        made |= texts
+        failed |= errors
+        seen(len(made) + len(failed), len(graph.order))
+    return {}, made, failed
 
 
 def _run(
-    graph: Graph, by_path: dict[str, Source], wanted: set[str] | None
-) -> tuple[dict[str, Unit], list[Diagnostic], bool]:
-    """The units that compiled by path, the errors that concern the wanted definitions (None: all), and whether all compiled.
-
-    The child of a failed parent is left out without an error of its own.
-    """
+    graph: Graph, by_path: dict[str, Source], paths: list[str], seen: Seen = lambda done, total: None
+) -> tuple[dict[str, Unit], _Failed]:
+    """The units of the given paths (parents first) that compiled, and those that failed."""
     families: dict[str, Family] = {}
     units: dict[str, Unit] = {}
-    failed: dict[str, tuple[Diagnostic, ...]] = {}
-    core_errors = [d for path in sorted(graph.core) for d in graph.errors.get(path, ())]
-    for path in graph.order:
+    failed: _Failed = {}
+    broken = any(path in graph.errors for path in graph.core)
+    for number, path in enumerate(paths, start=1):
         source = by_path.get(path) or Source(path, graph.project.root / path, path, "")
-        if path in graph.errors or core_errors or any(parent in failed for parent in graph.parents(path)):
+        if path in graph.errors or broken or any(parent in failed for parent in graph.parents(path)):
             failed[path] = tuple(graph.errors.get(path, ()))
             continue
         unit = Unit(source, graph, families)
@@ -84,9 +128,20 @@ def _run(
             families.pop(path, None)
             continue
         units[path] = unit
+        seen(number, len(paths))
+    return units, failed
+
+
+def _made(units: dict[str, Unit], by_path: dict[str, Source]) -> dict[str, _Made]:
+    return {path: _Made(unit.text, registry_entries(unit)) for path, unit in units.items() if path in by_path}
+
+
+def _errors(graph: Graph, failed: _Failed, wanted: set[str] | None) -> list[Diagnostic]:
+    """The errors that concern the wanted definitions (None: all), those of core first, then parents before children."""
     relevant = failed.keys() if wanted is None else {p for w in wanted for p in (w, *graph.lineage(w))}
-    errors = [d for path in graph.order if path in relevant for d in failed.get(path, ())]
-    return units, list(dict.fromkeys([*core_errors, *errors])), not failed
+    errors = [d for path in sorted(graph.core) for d in graph.errors.get(path, ())]
+    errors += [d for path in graph.order if path in relevant for d in failed.get(path, ())]
+    return list(dict.fromkeys(errors))
 
 
 def _in_source(graph: Graph, found: Diagnostic) -> Diagnostic:

@@ -19,6 +19,8 @@ KEYS = {
     "formatter": str,
     "line-length": int,
     "license": str,
+    "required-version": str,
+    "stub": str,
 }
 
 
@@ -37,6 +39,8 @@ class Project:
     formatter: str = "ruff==0.14.10"
     line_length: int = 119
     license: str = "Apache-2.0"
+    required_version: str = ""  # versions of unibody that may compile the project; any, if empty
+    stub: str = ""  # a file in the output folder that lists the registry's classes for type checkers; none, if empty
 
     @property
     def packages(self) -> dict[str, Path]:
@@ -75,6 +79,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _project(root: Path, table: dict[str, Any]) -> Project:
+    _require_version(table.get("required-version", ""))  # first: another version may know other keys
     problems = []
     for key, value in table.items():
         if key not in KEYS:
@@ -83,6 +88,9 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
         elif not isinstance(value, KEYS[key]) or isinstance(value, bool):
             message = f"`{key}` in [tool.unibody] is {value!r}"
             problems.append(Diagnostic("UB020", message, f"write a {KEYS[key].__name__}", "pyproject.toml"))
+        elif key == "stub" and not str(value).endswith(".pyi"):
+            message = f"`stub` in [tool.unibody] is {value!r}"
+            problems.append(Diagnostic("UB020", message, "give it the ending `.pyi`", "pyproject.toml"))
     if problems:
         raise CompileError(*problems)
     options = {key.replace("-", "_"): value for key, value in table.items()}
@@ -91,3 +99,30 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
     if "core" in options:
         options["core"] = root / options["core"]
     return Project(root, **options)
+
+
+def _require_version(wanted: Any) -> None:
+    """Refuse a project that asks for another version of unibody; `wanted` is a specifier as PEP 440 has it."""
+    if not wanted or not isinstance(wanted, str):
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        allowed = SpecifierSet(wanted)
+    except InvalidSpecifier:
+        message, remedy = f"`required-version` is {wanted!r}", 'write versions as pip does, for example ">=0.1,<0.3"'
+        raise CompileError(Diagnostic("UB020", message, remedy, "pyproject.toml")) from None
+    found = own_version()
+    if not allowed.contains(found, prereleases=True):
+        message = f"the project needs unibody {wanted}, and this is unibody {found}"
+        raise CompileError(Diagnostic("UB025", message, f'run `pip install "unibody{wanted}"`', "pyproject.toml"))
+
+
+def own_version() -> str:
+    """The version of unibody that runs: the installed one, or that of the checkout that it runs from."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("unibody")
+    except PackageNotFoundError:
+        return str(_read(HERE.parent.parent / "pyproject.toml")["project"]["version"])

@@ -73,14 +73,14 @@ def lineage(units: dict[str, Unit], space: str, name: str, origin: Origin) -> li
     for trail in trails:
         if _wrote(units, *trail[-1], origin):
             return trail
-        for step in _above(units, *trail[-1]):
+        for step in above(units, *trail[-1]):
             if step not in seen:
                 seen.add(step)
                 trails.append([*trail, step])
     return trails[0]
 
 
-def _above(units: dict[str, Unit], space: str, name: str) -> Iterator[tuple[str, str]]:
+def above(units: dict[str, Unit], space: str, name: str) -> Iterator[tuple[str, str]]:
     """The members that a member was merged from or derived from, the first base first."""
     unit = units.get(space)
     if unit is None:
@@ -118,12 +118,20 @@ def _import_lines(unit: Unit) -> list[Line]:
         for name, entries in unit.imports.items()
     }
     rows = unit.import_block.split("\n")
-    found = [[o for word in re.findall(r"\w+", row) for o in places.get(word, ())] for row in rows]
+    found = [[o for name in _bound(row) for o in places.get(name, ())] for row in rows]
     for index in reversed(range(len(rows))):
         found[index] = found[index] or (found[index + 1] if index + 1 < len(rows) else found[index])
     for index in range(1, len(rows)):
         found[index] = found[index] or found[index - 1]
     return [Line("import", tuple(dict.fromkeys(origins))) for origins in found]
+
+
+def _bound(row: str) -> list[str]:
+    """The names that a line of an import block binds."""
+    before, found, after = row.partition("import ")
+    if not found:
+        return re.findall(r"\w+", before)
+    return [entry.split(" as ")[-1].partition(".")[0].strip() for entry in after.split(",")]
 
 
 def _headers(unit: Unit) -> dict[str, Line]:
@@ -161,8 +169,9 @@ def _patterns(template: str) -> list[tuple[re.Pattern[str], int]]:
     for number, row in enumerate((TEMPLATES / template).read_text(encoding="utf-8").split("\n"), start=1):
         if "{%" not in row or row.strip() == "":
             static = PLACEHOLDER.split(row)
-            found.append((-sum(map(len, static)), number, re.compile("(.*?)".join(map(re.escape, static)))))
-    return [(pattern, number) for _, number, pattern in sorted(found, key=lambda entry: entry[:2])]
+            rank = (-sum(map(len, static)), len(static), number)
+            found.append((rank, re.compile("(.*?)".join(map(re.escape, static)))))
+    return [(pattern, rank[-1]) for rank, pattern in sorted(found, key=lambda entry: entry[0])]
 
 
 def _carry(text: str, before: str, made: list[Line]) -> list[Line]:

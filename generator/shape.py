@@ -19,6 +19,7 @@ class Member:
     kind: Literal["field", "method"]
     names: tuple[str, ...]
     text: Text
+    spaced: bool = False  # whether a blank line stands above it
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ def read_class(definition: Definition) -> Shape:
             if number == 0 and is_string(child):
                 docstring = text.of(child)
             elif not isinstance(child, ast.Pass) and not _is_ellipsis(child):
-                members.append(_member(text, child, piece))
+                members.append(_member(text, child, piece, _is_spaced(text, child, piece)))
     _refuse_doubles(text, node, members)
     return Shape(
         definition.name,
@@ -93,7 +94,7 @@ def write_class(shape: Shape) -> Text:
         body.append(concatenate([Text("    ", shape.docstring.origins[:1]), shape.docstring]))
     previous = "docstring"
     for member in shape.members:
-        gap = member.kind == "method" or previous == "method" or (previous == "docstring" and bool(body))
+        gap = member.spaced or member.kind == "method" or previous in ("method", "docstring")
         if gap and body:
             body.append(Text("", body[-1].origins[-1:]))
         body.append(member.text.shift(4))
@@ -109,14 +110,14 @@ def class_name_edit(text: Text, node: ast.ClassDef | ast.FunctionDef | ast.Async
     return Edit(start, start + len(node.name), name)
 
 
-def _member(text: Text, node: ast.stmt, piece: Text) -> Member:
+def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:
     dedented = piece.shift(-node.col_offset)
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         if node.name == "__init_subclass__":
             message = "`__init_subclass__` is refused: it runs when a class is made, which the compiler never does"
             raise CompileError(at(text, node, "UB013", message, "say in each class what it would do"))
         accessor = next(_accessors(node), "")
-        return Member("method", (f"{node.name}.{accessor}" if accessor else node.name,), dedented)
+        return Member("method", (f"{node.name}.{accessor}" if accessor else node.name,), dedented, spaced)
     names = assigned_names(node)
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         names = (node.target.id,)
@@ -129,7 +130,14 @@ def _member(text: Text, node: ast.stmt, piece: Text) -> Member:
         if name.startswith("__") and not name.endswith("__"):
             message = f"`{name}` is mangled with the name of its class, which flattening changes"
             raise CompileError(at(text, node, "UB013", message, f"call it `{name[1:]}`"))
-    return Member("method" if isinstance(node, ast.ClassDef) else "field", names, dedented)
+    return Member("method" if isinstance(node, ast.ClassDef) else "field", names, dedented, spaced)
+
+
+def _is_spaced(text: Text, node: ast.stmt, piece: Text) -> bool:
+    """Whether a blank line stands above a statement and its comments."""
+    comments = next(n for n, row in enumerate(piece.text.split("\n")) if not row.lstrip().startswith("#"))
+    above = first_line(node) - comments - 1
+    return above >= 1 and not text.lines(above, above).text.strip()
 
 
 def _accessors(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:

@@ -304,6 +304,12 @@ def _body(parent: Text, form: str, target: str) -> list[Text]:
         return [lines.shift(-node.body[0].col_offset)]
     head = parent.lines(start, final.lineno - 1) if final.lineno > start else None
     pieces = [head.shift(-node.body[0].col_offset)] if head else []
+    if (
+        form == "assign"
+        and final.value is not None
+        and parent.of(final.value).text == target.removesuffix("=").rstrip()
+    ):
+        return pieces  # `x = x` says nothing
     if form == "assign":
         last = parent.of(final).edit([Edit(0, len("return"), target)])
         pieces.append(last)

@@ -67,7 +67,7 @@ def orphans(project: Project, outputs: Mapping[str, str]) -> list[tuple[str, str
     """Files in the output folder that carry our header and that no definition makes, with their text."""
     base = project.root / project.output
     found = []
-    for file in sorted(base.rglob("*.py")) if base.is_dir() else ():
+    for file in sorted([*base.rglob("*.py"), *base.rglob("*.pyi")]) if base.is_dir() else ():
         path = file.relative_to(project.root).as_posix()
         text = _read(file) if path not in outputs else None
         if text is not None and is_ours(text):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
+    from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
 
     __version__: str
 
@@ -32,7 +33,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _find(name: str) -> Any:
+    """What `unibody.<name>` is when it is first asked for; remembered."""
     value: Any
     if name == "__version__":
         from importlib.metadata import version
@@ -44,6 +46,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'unibody' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # which would take every misspelt name for one of these
+    __getattr__ = _find
 
 
 def __dir__() -> list[str]:

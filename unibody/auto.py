@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from difflib import SequenceMatcher
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from unibody.core.config import read_config
-from unibody.core.hub import locate_checkpoint
+import unibody
+from unibody.core.hub import locate_checkpoint, read_json
 from unibody.generated.registry import MODELS
 
 
@@ -21,9 +20,9 @@ class AutoClass:
         cls, folder_or_id: str | os.PathLike[str], *, revision: str | None = None, **options: Any
     ) -> Any:
         """What the found class reads from the checkpoint; the options are those of its own `from_pretrained`."""
-        folder = locate_checkpoint(folder_or_id, revision)
-        found = cls._find(read_config(folder).get("model_type"), folder / "config.json")
-        return found.from_pretrained(folder, **options)
+        file = locate_checkpoint(folder_or_id, revision) / "config.json"
+        found = cls._find(read_json(file).get("model_type"), file)
+        return found.from_pretrained(folder_or_id, revision=revision, **options)
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:
@@ -41,7 +40,7 @@ class AutoClass:
             raise ValueError(
                 f"{source} says model_type {model_type!r}, which has no {cls.__name__}: use one of {', '.join(classes)}"
             )
-        return getattr(import_module(f"unibody.generated.models.{entry['module']}"), classes[cls.__name__])
+        return getattr(unibody, classes[cls.__name__])
 
 
 class AutoConfig(AutoClass):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,27 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+new = typer.Typer(
+    help="Write the start of a definition, and of its test.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(new, name="new")
+
+
+class Form(StrEnum):
+    """How findings are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+
+
+class Drawing(StrEnum):
+    """What a graph is written in."""
+
+    MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+
 
 Names = Annotated[
     list[str] | None,
@@ -27,6 +49,12 @@ Names = Annotated[
 Project = Annotated[
     Path,
     typer.Option(help="The folder of the pyproject.toml that has [tool.unibody].", exists=True, file_okay=False),
+]
+Findings = Annotated[
+    Form, typer.Option("--format", help="text for people, json for programs, github for annotations of a change.")
+]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="The most processes to use; one is enough for fewer than two dozen definitions.")
 ]
 
 
@@ -48,15 +76,27 @@ def unibody(
 
 
 @app.command()
-def generate(names: Names = None, project: Project = Path()) -> None:
+def generate(
+    names: Names = None,
+    project: Project = Path(),
+    form: Findings = Form.TEXT,
+    jobs: Jobs = 1,
+    stdout: Annotated[
+        bool, typer.Option("--stdout", help="Print the generated file of the one NAME instead of writing it.")
+    ] = False,
+) -> None:
     """Compile definitions; write the generated files that change."""
     from unibody.generator import commands
 
-    raise typer.Exit(commands.generate(names or [], project))
+    if stdout:
+        if not names or len(names) > 1:
+            raise typer.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
+        raise typer.Exit(commands.show(names[0], project))
+    raise typer.Exit(commands.generate(names or [], project, form.value, jobs))
 
 
 @app.command()
-def check(names: Names = None, project: Project = Path()) -> None:
+def check(names: Names = None, project: Project = Path(), form: Findings = Form.TEXT, jobs: Jobs = 1) -> None:
     """Say which generated files are stale, missing or orphaned.
 
     Writes nothing. Exits with 0 if all is up to date, with 1 if not or if a definition cannot be compiled, and with 2
@@ -64,7 +104,91 @@ def check(names: Names = None, project: Project = Path()) -> None:
     """
     from unibody.generator import commands
 
-    raise typer.Exit(commands.check(names or [], project))
+    raise typer.Exit(commands.check(names or [], project, form.value, jobs))
+
+
+@app.command()
+def diff(names: Names = None, project: Project = Path()) -> None:
+    """Show what `generate` would change, as a patch.
+
+    Writes nothing. Exits with 0 if nothing would change, otherwise as `check` does.
+    """
+    from unibody.generator import commands
+
+    raise typer.Exit(commands.diff(names or [], project))
+
+
+@app.command()
+def watch(names: Names = None, project: Project = Path()) -> None:
+    """Generate whenever a source changes.
+
+    Watches definitions, core blocks, templates and pyproject.toml, and goes on after errors, until Ctrl-C.
+    """
+    from unibody.generator.watch import watch
+
+    raise typer.Exit(watch(names or [], project))
+
+
+@app.command()
+def explain(
+    place: Annotated[str, typer.Argument(metavar="FILE:LINE", help="A line of a generated file.")],
+    project: Project = Path(),
+) -> None:
+    """Say where a generated line comes from.
+
+    Prints the line of the definition, core block or template that it was made from, and the classes in between. Exits
+    with 1 if the definition does not make the line.
+    """
+    from unibody.generator.explain import explain
+
+    raise typer.Exit(explain(place, project))
+
+
+@app.command()
+def graph(
+    names: Names = None,
+    project: Project = Path(),
+    form: Annotated[Drawing, typer.Option("--format", help="What to write it in.")] = Drawing.MERMAID,
+    classes: Annotated[bool, typer.Option("--classes", help="Show the classes of each definition.")] = False,
+) -> None:
+    """Draw the family tree of definitions.
+
+    With names: those definitions, their ancestors and their descendants.
+    """
+    from unibody.generator.family_tree import graph
+
+    raise typer.Exit(graph(names or [], project, form.value, classes))
+
+
+@new.command("model")
+def new_model(
+    name: Annotated[str, typer.Argument(help="Its model type, such as `qwen2`.")],
+    parent: Annotated[str, typer.Option("--from", help="The definition that it inherits from, such as `llama`.")],
+    prefix: Annotated[str, typer.Option(help="What its class names begin with; from NAME if not given.")] = "",
+    all_heads: Annotated[
+        bool, typer.Option("--all-heads", help="Every head that the parent has, not only its first.")
+    ] = False,
+    project: Project = Path(),
+) -> None:
+    """Write a definition that compiles at once, and its test.
+
+    The test compares the generated classes with those of transformers, on a tiny configuration.
+    """
+    from unibody.generator.scaffold import new_model
+
+    raise typer.Exit(new_model(name, parent, prefix, all_heads, project))
+
+
+@app.command("help")
+def help_(
+    code: Annotated[
+        str | None, typer.Argument(help="A code such as UB012; without one, all codes are listed.")
+    ] = None,
+) -> None:
+    """Explain the code of an error, with an example and its remedy."""
+    from unibody.generator.explanations import explain_code
+
+    raise typer.Exit(explain_code(code))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ A layer's query attends to the `sliding_window` newest tokens, itself included; 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import math
@@ -25,6 +26,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,13 +48,14 @@ class PreTrainedConfig:
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Self:
-        return cls.from_dict(read_json(locate_checkpoint(folder_or_id, revision) / "config.json"))
+        file = locate_checkpoint(folder_or_id, revision) / "config.json"
+        return build_config(cls, read_json(file), file)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of config.json, except those that are None by default and still are."""
         silent = {f.name for f in dataclasses.fields(self) if f.default is None and getattr(self, f.name) is None}
         kept = vars(self).keys() - silent - {"attn_implementation"}
-        return {key: getattr(self, key) for key in sorted(kept | {"model_type"})}
+        return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         write_json(Path(folder, "config.json"), self.to_dict())
@@ -70,6 +73,7 @@ class MistralConfig(PreTrainedConfig):
     """Sizes and options; the defaults are those that the Hub's config.json files leave out."""
 
     model_type: ClassVar[str] = "mistral"
+
     vocab_size: int = 32000
     hidden_size: int = 4096
     intermediate_size: int = 14336
@@ -130,14 +134,6 @@ def dynamic_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Te
     return default_frequencies({**rope, "rope_theta": rope["rope_theta"] * stretch ** (dim / (dim - 2))}, dim, length)
 
 
-def llama3_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
-    """Angles that turn often over the original length kept, slow ones divided, blended between (Llama 3.1)."""
-    angles, low, high = default_frequencies(rope, dim, length)[0], rope["low_freq_factor"], rope["high_freq_factor"]
-    turns = angles * rope["original_max_position_embeddings"] / (2 * math.pi)
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * angles / rope["factor"] + kept * angles, 1.0
-
-
 def yarn_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
     """Fast angles kept, slow ones divided, a ramp between, and a temperature: YaRN (2309.00071, sections 3.2 to 3.4)."""
     factor, original = rope["factor"], rope["original_max_position_embeddings"]
@@ -156,6 +152,14 @@ def yarn_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tenso
     return angles / factor * ramp + angles * (1 - ramp), rope.get("attention_factor") or heat / base
 
 
+def llama3_frequencies(rope: dict[str, Any], dim: int, length: int) -> tuple[Tensor, float]:
+    """Angles that turn often over the original length kept, slow ones divided, blended between (Llama 3.1)."""
+    angles, low, high = default_frequencies(rope, dim, length)[0], rope["low_freq_factor"], rope["high_freq_factor"]
+    turns = angles * rope["original_max_position_embeddings"] / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * angles / rope["factor"] + kept * angles, 1.0
+
+
 class MistralRotaryEmbedding(nn.Module):
     """Cosine and sine [B, 1, S, D] of position · θ_i for the dimensions i and i + D/2, minus the sine for i."""
 
@@ -164,8 +168,8 @@ class MistralRotaryEmbedding(nn.Module):
         "default": default_frequencies,
         "linear": linear_frequencies,
         "dynamic": dynamic_frequencies,
-        "llama3": llama3_frequencies,
         "yarn": yarn_frequencies,
+        "llama3": llama3_frequencies,
     }
 
     def __init__(self, config: MistralConfig) -> None:
@@ -176,9 +180,11 @@ class MistralRotaryEmbedding(nn.Module):
 
     def frequencies(self, length: int) -> tuple[Tensor, float]:
         rope = {"original_max_position_embeddings": self.config.max_position_embeddings, **self.config.rope_parameters}
-        if rope["rope_type"] not in self.variants:
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.variants)}")
-        return self.variants[rope["rope_type"]](rope, self.config.head_dim, length)
+        compute = choose(self.variants, rope["rope_type"], "rope_type")
+        try:
+            return compute(rope, self.config.head_dim, length)
+        except KeyError as key:
+            raise ValueError(f"rope_type {rope['rope_type']!r} needs {key} in rope_parameters") from key
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         inv_freq = self.inv_freq
@@ -210,7 +216,7 @@ class MistralMLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.act_fn = ACTIVATIONS[config.hidden_act]
+        self.act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(hidden)) * self.up_proj(hidden))  # H -> I -> H
@@ -383,7 +389,8 @@ class GenerationMixin:
 
     def stream(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
         """The next tokens [B], step by step."""
-        return stream_tokens(self, input_ids, attention_mask, **options)
+        for tokens in stream_tokens(self, input_ids, attention_mask, **options):
+            yield tokens.clone()  # outside of inference mode, where it may be used like any tensor
 
 
 class MistralForCausalLM(MistralPreTrainedModel, GenerationMixin):
@@ -449,7 +456,8 @@ class MistralForTokenClassification(MistralPreTrainedModel):
     def __init__(self, config: MistralConfig) -> None:
         super().__init__(config)
         self.model = MistralModel(config)
-        self.dropout = nn.Dropout(getattr(config, "classifier_dropout", 0.1))
+        rate = getattr(config, "classifier_dropout", None)
+        self.dropout = nn.Dropout(0.1 if rate is None else rate)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -493,6 +501,12 @@ class MistralForQuestionAnswering(MistralPreTrainedModel):
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)
         return QuestionAnsweringModelOutput(loss, start_logits, end_logits)
+
+
+def choose(table: dict[str, Any], name: str, what: str) -> Any:
+    if name not in table:
+        raise ValueError(f"{what} {name!r} is not one of {', '.join(table)}")
+    return table[name]
 
 
 gelu_tanh = partial(F.gelu, approximate="tanh")
@@ -603,8 +617,9 @@ class KVCache:
         if keys is None:
             keys, values = key, value
         else:
-            # A backward pass may still need what is in the buffer.
-            if stop > keys.shape[2] or key.requires_grad or keys.requires_grad:
+            # Where gradients flow the old buffer may still be needed; one made in inference mode is read-only outside.
+            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() and not key.is_inference()
+            if stop > keys.shape[2] or fixed:
                 room = (0, 0, 0, kept + 2 * new)
                 keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))
                 start, stop = 0, kept + new
@@ -630,7 +645,7 @@ class StaticCache(KVCache):
         """The buffers [B, K, max_length, D], with keys and values of the S new tokens [B, K, S, D] in their places."""
         start, self.length = self.seen[layer], self.seen[layer] + key.shape[2]
         if self.length > self.max_length:
-            raise ValueError(f"{self.length} tokens do not fit into a cache that was made for {self.max_length}")
+            raise ValueError(f"{self.length} tokens do not fit into a StaticCache of {self.max_length}")
         if self.keys[layer] is None:
             room = (0, 0, 0, self.max_length - self.length)
             self.keys[layer], self.values[layer] = F.pad(key, room), F.pad(value, room)
@@ -672,32 +687,35 @@ def last_token(hidden: Tensor, input_ids: Tensor | None, pad_token_id: int | Non
     return hidden[torch.arange(len(last), device=hidden.device), last]
 
 
-def build_config(config_class: Any, values: dict[str, Any]) -> Any:
+def build_config(config_class: Any, values: dict[str, Any], source: Path | str = "config.json") -> Any:
     """A configuration from the keys of a config.json, in their present or their historical spelling."""
-    values = dict(values)
+    values = copy.deepcopy(values)
     expected, found = config_class.model_type, values.pop("model_type", config_class.model_type)
     if found != expected:
-        raise ValueError(f"model_type is {found!r}, but {config_class.__name__} reads {expected!r}: use its own class")
+        raise ValueError(f"{source} says model_type {found!r}, but {config_class.__name__} reads {expected!r}")
     if "torch_dtype" in values:
         values.setdefault("dtype", values.pop("torch_dtype"))
     if labels := values.pop("num_labels", 0):
         values.setdefault("id2label", {index: f"LABEL_{index}" for index in range(labels)})
-    if values.get("id2label"):
-        values["id2label"] = {int(index): label for index, label in values["id2label"].items()}
+    if names := values.get("id2label"):
+        values["id2label"] = {int(index): name for index, name in names.items()}
+        values.setdefault("label2id", {name: int(index) for index, name in names.items()})
     rope = {"rope_theta": values.pop("rope_theta")} if "rope_theta" in values else {}
     rope |= (values.pop("rope_scaling", None) or {}) | (values.pop("rope_parameters", None) or {})
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
     if rope:
         values["rope_parameters"] = rope
-    names = {field.name for field in dataclasses.fields(config_class) if field.init}
-    config = config_class(**{name: values.pop(name) for name in names & values.keys()})
+    fields = {field.name for field in dataclasses.fields(config_class) if field.init}
+    config = config_class(**{name: values.pop(name) for name in fields & values.keys()})
     vars(config).update(values)
     return config
 
 
-def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: the one named, or a snapshot of the Hub's repository `owner/name`, downloaded."""
+def locate_checkpoint(
+    folder_or_id: str | os.PathLike[str], revision: str | None = None, patterns: Sequence[str] = ("*.json",)
+) -> Path:
+    """The folder of a checkpoint: the one named, or the Hub's repository `owner/name`, of which it fetches `patterns`."""
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
@@ -706,17 +724,20 @@ def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise FileNotFoundError(f"{folder} is not a folder; if it is a repository, install huggingface_hub") from error
-    return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        raise FileNotFoundError(f"{folder} is not a folder, and without huggingface_hub the Hub is unknown") from error
+    return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(patterns)))
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: a checkpoint is a folder with config.json and *.safetensors")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}): fetch it again") from error
+        raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
+    return values
 
 
 def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: int | str) -> None:
@@ -727,15 +748,12 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for name, source in model._tied_weights_keys.items():
         if state[name].data_ptr() == state[source].data_ptr():
             del state[name]
-    limit = int(str(max_shard_size).upper().replace("GB", "000MB").replace("MB", "000KB").replace("KB", "000"))
+    limit = parse_size(max_shard_size)
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in state.items():
         if shards[-1] and sum(other.nbytes for other in shards[-1].values()) + tensor.nbytes > limit:
             shards.append({})
         shards[-1][name] = tensor
-    model.config.architectures = [type(model).__name__]
-    model.config.dtype = str(model.dtype).removeprefix("torch.")
-    model.config.save_pretrained(folder)
     files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
     files = files if len(shards) > 1 else {"model.safetensors": state}
     for file, shard in files.items():
@@ -747,6 +765,16 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.save_pretrained(folder)
+
+
+def parse_size(size: int | str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT])B", str(size).upper())
+    if match is None and not isinstance(size, int):
+        raise ValueError(f"size {size!r} is not understood: write a number of bytes, or for example '5GB' or '200MB'")
+    return int(size) if match is None else int(float(match[1]) * 1000 ** " KMGT".index(match[2]))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -788,17 +816,21 @@ def load_checkpoint(
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
         return getattr(quantizer, hook, lambda *_, **__: default)(*arguments, **options)
 
-    folder = locate_checkpoint(folder_or_id, revision)
-    config = model_class.config_class.from_pretrained(folder)
+    folder = locate_checkpoint(folder_or_id, revision, ("*.json", "model*.safetensors"))
+    file = folder / "config.json"
+    config = build_config(model_class.config_class, read_json(file), file)
     config.attn_implementation = attn_implementation or config.attn_implementation
-    if quantizer is None and (quantization := getattr(config, "quantization_config", None)):
-        raise ValueError(f"{folder} is quantized ({quantization.get('quant_method')}): pass a quantizer that reads it")
+    choose(ATTENTION, config.attn_implementation, "attn_implementation")
+    if quantizer is None and (method := (getattr(config, "quantization_config", None) or {}).get("quant_method")):
+        raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
-    if isinstance(dtype, str) and not isinstance(dtype := getattr(torch, dtype, dtype), torch.dtype):
-        raise ValueError(f"dtype {dtype!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
+    if isinstance(name := dtype, str):
+        dtype = getattr(torch, name, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
     ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
     dtype = ask("update_dtype", dtype, dtype)
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialized():
         model = model_class(config)
     ask("preprocess_model", None, model=model, device_map=device_map)
 
@@ -813,12 +845,13 @@ def load_checkpoint(
         elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         elif name in expected:
-            mismatched.append(f"{key} is {list(value.shape)}, expected {list(empty[name].shape)}")
+            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}")
         elif not key.endswith(COMPUTED_BUFFERS):
             unexpected.append(key)
     if mismatched:
-        raise ValueError(f"{folder} has weights of other shapes than its config.json says: {'; '.join(mismatched)}")
-    missing = sorted(expected - state.keys() - share_tied_weights(model, state))
+        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
+    tied = share_tied_weights(model, state)
+    missing = sorted(expected - state.keys() - tied)
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
@@ -838,6 +871,13 @@ def load_checkpoint(
     return (model, info) if output_loading_info else model
 
 
+class Uninitialized(TorchFunctionMode):
+    """Where it is entered, torch.nn.init does nothing: there is no need to draw what will be loaded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **(kwargs or {}))
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, each a view of its file that is read when it is used."""
     from safetensors import SafetensorError
@@ -854,17 +894,25 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def find_weights(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: model.safetensors, or the shards that its index names."""
-    index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        files = set(read_json(index)["weight_map"].values())
-    if outside := [file for file in files if Path(file).name != file]:
-        raise ValueError(f"{index} names files outside its folder ({', '.join(outside)}): refused")
-    if absent := [file for file in sorted(files) if not (folder / file).is_file()]:
-        if pickles := [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]:
-            reason = f"{', '.join(pickles)} could run any code when read, so is refused: convert it to safetensors"
-            raise ValueError(f"{folder} has no {absent[0]}, and {reason}")
-        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the checkpoint again")
-    return [folder / file for file in sorted(files)]
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")):
+            raise ValueError(
+                f"{folder} holds only pickled weights ({', '.join(pickles)}), which run code when they are read: "
+                "convert them to safetensors, or use a revision of the repository that has them"
+            )
+        raise FileNotFoundError(f"{folder} holds neither {single.name} nor {index.name}")
+    places = read_json(index).get("weight_map")
+    if not places or not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f"{index} has no weight_map that names a file for each tensor: fetch it again")
+    for file in (files := sorted(set(places.values()))):
+        if Path(file).name != file:
+            raise ValueError(f"{index} names {file!r}, which is not in its folder: refused")
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{index} names {file}, which is not there: fetch it")
+    return [folder / file for file in files]
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
@@ -881,7 +929,7 @@ def tie_weights(model: Any) -> None:
         setattr(model.get_submodule(module), attribute, model.get_parameter(source))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def stream_tokens(
     model: Any,
     input_ids: Tensor,
@@ -908,9 +956,11 @@ def stream_tokens(
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
     ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()
     pad = next(token for token in (pad_token_id, config.pad_token_id, *ends.tolist(), 0) if token is not None)
-    cache, windows = past_key_values, config.attention_windows
-    if cache is None:
-        cache = StaticCache(windows, length) if cache_implementation == "static" else KVCache(windows)
+    if input_ids.shape[1] == 0:
+        raise ValueError("the prompt has no tokens: give at least one, such as the token that begins a text")
+    caches = {"dynamic": KVCache(config.attention_windows), "static": StaticCache(config.attention_windows, length)}
+    new = choose(caches, cache_implementation or "dynamic", "cache_implementation")
+    cache = new if past_key_values is None else past_key_values
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     mask = None if attention_mask is None or attention_mask.all() else attention_mask
     finished = torch.zeros(len(input_ids), dtype=torch.bool, device=device)
@@ -935,21 +985,16 @@ def generate_text(model_class: Any) -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--dtype", help="such as bfloat16; by default that of the checkpoint")
     parser.add_argument("--device")
-    for option, kind in {
-        "max-new-tokens": int,
-        "temperature": float,
-        "top-k": int,
-        "top-p": float,
-        "seed": int,
-    }.items():
-        parser.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
+    parser.add_argument("--max-new-tokens", type=int, default=100)
+    for option in ("--top-k", "--seed"):
+        parser.add_argument(option, type=int, default=argparse.SUPPRESS)
+    for option in ("--temperature", "--top-p"):
+        parser.add_argument(option, type=float, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     options["do_sample"] = not options.keys().isdisjoint(("temperature", "top_k", "top_p"))
     try:
-        from tokenizers import Tokenizer
-
-        folder = locate_checkpoint(options.pop("checkpoint"))
-        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        folder = locate_checkpoint(options.pop("checkpoint"), patterns=("*.json", "model*.safetensors"))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         model = model_class.from_pretrained(folder, dtype=options.pop("dtype"), device=options.pop("device"))
         prompt = tokenizer.encode(options.pop("prompt")).ids
         tokens = model.stream(torch.tensor([prompt], device=model.device), **options)
@@ -958,6 +1003,13 @@ def generate_text(model_class: Any) -> None:
         print()
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def read_tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    read_json(file)
+    return Tokenizer.from_file(str(file))
 
 
 def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -> Iterator[str]:
@@ -977,6 +1029,10 @@ def choose_tokens(
     """The most likely tokens [B] for logits [B, V], or random ones: of the `top_k` best and of the nucleus `top_p`."""
     if not do_sample or temperature == 0:
         return logits.argmax(-1)
+    if temperature < 0 or top_k < 0 or not 0 <= top_p <= 1:
+        raise ValueError(
+            f"temperature {temperature} and top_k {top_k} must be at least 0, top_p {top_p} within 0 and 1"
+        )
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)

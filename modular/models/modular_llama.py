@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unibody.core.activations import ACTIVATIONS
 from unibody.core.attention import ATTENTION, causal_mask
 from unibody.core.cache import KVCache
+from unibody.core.choices import choose
 from unibody.core.command_line import generate_text
 from unibody.core.config import PreTrainedConfig
 from unibody.core.generation import GenerationMixin
@@ -109,8 +110,8 @@ class LlamaRotaryEmbedding(nn.Module):
         "default": default_frequencies,
         "linear": linear_frequencies,
         "dynamic": dynamic_frequencies,
-        "llama3": llama3_frequencies,
         "yarn": yarn_frequencies,
+        "llama3": llama3_frequencies,
     }
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -121,9 +122,11 @@ class LlamaRotaryEmbedding(nn.Module):
 
     def frequencies(self, length: int) -> tuple[Tensor, float]:
         rope = {"original_max_position_embeddings": self.config.max_position_embeddings, **self.config.rope_parameters}
-        if rope["rope_type"] not in self.variants:
-            raise ValueError(f"rope_type {rope['rope_type']!r} is not one of {', '.join(self.variants)}")
-        return self.variants[rope["rope_type"]](rope, self.config.head_dim, length)
+        compute = choose(self.variants, rope["rope_type"], "rope_type")
+        try:
+            return compute(rope, self.config.head_dim, length)
+        except KeyError as key:
+            raise ValueError(f"rope_type {rope['rope_type']!r} needs {key} in rope_parameters") from key
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         inv_freq = self.inv_freq
@@ -155,7 +158,7 @@ class LlamaMLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.act_fn = ACTIVATIONS[config.hidden_act]
+        self.act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(hidden)) * self.up_proj(hidden))  # H -> I -> H
@@ -324,7 +327,8 @@ class LlamaForTokenClassification(LlamaPreTrainedModel):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.dropout = nn.Dropout(getattr(config, "classifier_dropout", 0.1))
+        rate = getattr(config, "classifier_dropout", None)
+        self.dropout = nn.Dropout(0.1 if rate is None else rate)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 

@@ -231,6 +231,10 @@ def test_quantized_without_a_quantizer(folder):
     assert refusal(lambda: load(folder), ValueError, folder) == (
         "FOLDER is quantized (gptq): pass the quantizer that reads it, quantizer=…"
     )
+    change_config(folder, quantization_config={"load_in_8bit": True})  # historical: without the method's name
+    text = refusal(lambda: load(folder), ValueError, folder)
+    assert text.startswith("FOLDER is quantized (")
+    assert text.endswith("): pass the quantizer that reads it, quantizer=…")
 
 
 @pytest.mark.parametrize("given", ["float7", "int", "Tensor"])

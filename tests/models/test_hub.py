@@ -99,8 +99,7 @@ def test_revisions_and_the_cache(checkpoint, revisions, tmp_path):
         files = fetched(asked)
         weights = sorted(file for file in files if not file.endswith(".json"))
         assert weights == sorted(["model.safetensors", *(path.name for path in revisions["v1"].glob("*.safetensors"))])
-        assert files.count("config.json") == 2
-        assert files.count("model.safetensors.index.json") == 1
+        assert len(files) == len(set(files)), "nothing is fetched twice: both revisions hold the same config.json"
     got = load_from_hub(address, tmp_path, *requests[:2], (config, REPOSITORY, None), offline=True)
     assert got[:2] == [expected["main"], expected["v1"]]
     assert got[2] == case.config_class.from_pretrained(revisions["main"]).to_dict()

@@ -63,9 +63,9 @@ def test_unknown_name() -> None:
 
 
 def test_missing_torch_is_explained() -> None:
-    done = run("import sys; sys.modules['torch'] = None; import unibody; unibody.AutoModel")
+    done = run("import sys; sys.modules['torch'] = None; import unibody; unibody.LlamaModel")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last == (
-        "ImportError: unibody.AutoModel needs torch, which is not installed: pip install 'unibody[models]'"
+        "ImportError: unibody.LlamaModel needs torch, which is not installed: pip install 'unibody[models]'"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -79,8 +80,12 @@ def test_wheel_of_the_sdist_is_the_same(distributions: tuple[Path, Path], tmp_pa
 def test_base_install_needs_no_torch(distributions: tuple[Path, Path]) -> None:
     (metadata,) = (text for name, text in contents(distributions[0]).items() if name.endswith("/METADATA"))
     lines = metadata.decode().splitlines()
-    needed = {line.split()[1] for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line}
-    assert {name.partition(">=")[0].partition("==")[0] for name in needed} == {"jinja2", "rich", "ruff", "typer"}
+    needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    base = {re.split(r"[^\w-]", text)[0] for text in needed if "extra ==" not in text}
+    models = {re.split(r"[^\w-]", text)[0] for text in needed if text.endswith("extra == 'models'")}
+    assert {"jinja2", "ruff", "typer"} <= base
+    assert {"safetensors", "tokenizers", "torch"} <= models
+    assert not base & models
     assert "License-Expression: Apache-2.0" in lines
 
 

@@ -117,7 +117,7 @@ def test_greedy_answer_equals_the_oracles(model: Any, oracle: Any, tokenizer: To
 @pytest.mark.parametrize("text", [LICENCE, REFERENCE], ids=["licence", "topics"])
 def test_perplexity_equals_the_oracles(model: Any, oracle: Any, tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
-    windows = torch.tensor(ids[: 2 * 384]).view(2, 384)
+    windows = torch.tensor(ids[: 2 * 256]).view(2, 256)
     found, expected = perplexity(model, windows), perplexity(oracle, windows)
     assert found == pytest.approx(expected, rel=1e-3)
     assert expected < 25, "the weights are wrong: English prose should not surprise the model so much"

@@ -37,8 +37,9 @@ class KVCache:
         if keys is None:
             keys, values = key, value
         else:
-            # A backward pass may still need what is in the buffer.
-            if stop > keys.shape[2] or key.requires_grad or keys.requires_grad:
+            # Where gradients flow the old buffer may still be needed; one made in inference mode is read-only outside.
+            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() and not key.is_inference()
+            if stop > keys.shape[2] or fixed:
                 room = (0, 0, 0, kept + 2 * new)
                 keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))
                 start, stop = 0, kept + new
@@ -64,7 +65,7 @@ class StaticCache(KVCache):
         """The buffers [B, K, max_length, D], with keys and values of the S new tokens [B, K, S, D] in their places."""
         start, self.length = self.seen[layer], self.seen[layer] + key.shape[2]
         if self.length > self.max_length:
-            raise ValueError(f"{self.length} tokens do not fit into a cache that was made for {self.max_length}")
+            raise ValueError(f"{self.length} tokens do not fit into a StaticCache of {self.max_length}")
         if self.keys[layer] is None:
             room = (0, 0, 0, self.max_length - self.length)
             self.keys[layer], self.values[layer] = F.pad(key, room), F.pad(value, room)

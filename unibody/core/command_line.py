@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unibody.core.hub import locate_checkpoint
+from unibody.core.hub import locate_checkpoint, read_json
 
 
 def generate_text(model_class: Any) -> None:
@@ -20,21 +21,16 @@ def generate_text(model_class: Any) -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--dtype", help="such as bfloat16; by default that of the checkpoint")
     parser.add_argument("--device")
-    for option, kind in {
-        "max-new-tokens": int,
-        "temperature": float,
-        "top-k": int,
-        "top-p": float,
-        "seed": int,
-    }.items():
-        parser.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
+    parser.add_argument("--max-new-tokens", type=int, default=100)
+    for option in ("--top-k", "--seed"):
+        parser.add_argument(option, type=int, default=argparse.SUPPRESS)
+    for option in ("--temperature", "--top-p"):
+        parser.add_argument(option, type=float, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     options["do_sample"] = not options.keys().isdisjoint(("temperature", "top_k", "top_p"))
     try:
-        from tokenizers import Tokenizer
-
-        folder = locate_checkpoint(options.pop("checkpoint"))
-        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        folder = locate_checkpoint(options.pop("checkpoint"), patterns=("*.json", "model*.safetensors"))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         model = model_class.from_pretrained(folder, dtype=options.pop("dtype"), device=options.pop("device"))
         prompt = tokenizer.encode(options.pop("prompt")).ids
         tokens = model.stream(torch.tensor([prompt], device=model.device), **options)
@@ -43,6 +39,13 @@ def generate_text(model_class: Any) -> None:
         print()
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def read_tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    read_json(file)
+    return Tokenizer.from_file(str(file))
 
 
 def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ class PreTrainedConfig:
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Self:
-        return cls.from_dict(read_json(locate_checkpoint(folder_or_id, revision) / "config.json"))
+        file = locate_checkpoint(folder_or_id, revision) / "config.json"
+        return build_config(cls, read_json(file), file)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of config.json, except those that are None by default and still are."""
         silent = {f.name for f in dataclasses.fields(self) if f.default is None and getattr(self, f.name) is None}
         kept = vars(self).keys() - silent - {"attn_implementation"}
-        return {key: getattr(self, key) for key in sorted(kept | {"model_type"})}
+        return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         write_json(Path(folder, "config.json"), self.to_dict())
@@ -50,25 +52,31 @@ class PreTrainedConfig:
         return 2 if self.id2label is None else len(self.id2label)
 
 
-def build_config(config_class: Any, values: dict[str, Any]) -> Any:
+def build_config(config_class: Any, values: dict[str, Any], source: Path | str = "config.json") -> Any:
     """A configuration from the keys of a config.json, in their present or their historical spelling."""
-    values = dict(values)
+    values = copy.deepcopy(values)
     expected, found = config_class.model_type, values.pop("model_type", config_class.model_type)
     if found != expected:
-        raise ValueError(f"model_type is {found!r}, but {config_class.__name__} reads {expected!r}: use its own class")
+        raise ValueError(f"{source} says model_type {found!r}, but {config_class.__name__} reads {expected!r}")
     if "torch_dtype" in values:
         values.setdefault("dtype", values.pop("torch_dtype"))
     if labels := values.pop("num_labels", 0):
         values.setdefault("id2label", {index: f"LABEL_{index}" for index in range(labels)})
-    if values.get("id2label"):
-        values["id2label"] = {int(index): label for index, label in values["id2label"].items()}
+    if names := values.get("id2label"):
+        values["id2label"] = {int(index): name for index, name in names.items()}
+        values.setdefault("label2id", {name: int(index) for index, name in names.items()})
     rope = {"rope_theta": values.pop("rope_theta")} if "rope_theta" in values else {}
     rope |= (values.pop("rope_scaling", None) or {}) | (values.pop("rope_parameters", None) or {})
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
     if rope:
         values["rope_parameters"] = rope
-    names = {field.name for field in dataclasses.fields(config_class) if field.init}
-    config = config_class(**{name: values.pop(name) for name in names & values.keys()})
+    fields = {field.name for field in dataclasses.fields(config_class) if field.init}
+    config = config_class(**{name: values.pop(name) for name in fields & values.keys()})
     vars(config).update(values)
     return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The keys of the folder's config.json, as they are."""
+    return read_json(folder / "config.json")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unibody.core.cache import KVCache, StaticCache
+from unibody.core.choices import choose
 from unibody.core.sampling import choose_tokens
 
 
@@ -31,10 +32,11 @@ class GenerationMixin:
 
     def stream(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
         """The next tokens [B], step by step."""
-        return stream_tokens(self, input_ids, attention_mask, **options)
+        for tokens in stream_tokens(self, input_ids, attention_mask, **options):
+            yield tokens.clone()  # outside of inference mode, where it may be used like any tensor
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def stream_tokens(
     model: Any,
     input_ids: Tensor,
@@ -61,9 +63,11 @@ def stream_tokens(
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
     ends = torch.tensor([] if eos is None else eos, dtype=torch.long, device=device).flatten()
     pad = next(token for token in (pad_token_id, config.pad_token_id, *ends.tolist(), 0) if token is not None)
-    cache, windows = past_key_values, config.attention_windows
-    if cache is None:
-        cache = StaticCache(windows, length) if cache_implementation == "static" else KVCache(windows)
+    if input_ids.shape[1] == 0:
+        raise ValueError("the prompt has no tokens: give at least one, such as the token that begins a text")
+    caches = {"dynamic": KVCache(config.attention_windows), "static": StaticCache(config.attention_windows, length)}
+    new = choose(caches, cache_implementation or "dynamic", "cache_implementation")
+    cache = new if past_key_values is None else past_key_values
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     mask = None if attention_mask is None or attention_mask.all() else attention_mask
     finished = torch.zeros(len(input_ids), dtype=torch.bool, device=device)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder of a checkpoint: the one named, or a snapshot of the Hub's repository `owner/name`, downloaded."""
+def locate_checkpoint(
+    folder_or_id: str | os.PathLike[str], revision: str | None = None, patterns: Sequence[str] = ("*.json",)
+) -> Path:
+    """The folder of a checkpoint: the one named, or the Hub's repository `owner/name`, of which it fetches `patterns`."""
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
@@ -19,14 +22,17 @@ def locate_checkpoint(folder_or_id: str | os.PathLike[str], revision: str | None
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise FileNotFoundError(f"{folder} is not a folder; if it is a repository, install huggingface_hub") from error
-    return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        raise FileNotFoundError(f"{folder} is not a folder, and without huggingface_hub the Hub is unknown") from error
+    return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(patterns)))
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: a checkpoint is a folder with config.json and *.safetensors")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}): fetch it again") from error
+        raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
+    return values

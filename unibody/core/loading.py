@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from unibody.core.attention import ATTENTION
+from unibody.core.choices import choose
+from unibody.core.config import build_config
 from unibody.core.hub import locate_checkpoint, read_json
 
 COMPUTED_BUFFERS = ("inv_freq", "position_ids", "attn.bias", "masked_bias")  # stored in old checkpoints
@@ -35,17 +39,21 @@ def load_checkpoint(
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
         return getattr(quantizer, hook, lambda *_, **__: default)(*arguments, **options)
 
-    folder = locate_checkpoint(folder_or_id, revision)
-    config = model_class.config_class.from_pretrained(folder)
+    folder = locate_checkpoint(folder_or_id, revision, ("*.json", "model*.safetensors"))
+    file = folder / "config.json"
+    config = build_config(model_class.config_class, read_json(file), file)
     config.attn_implementation = attn_implementation or config.attn_implementation
-    if quantizer is None and (quantization := getattr(config, "quantization_config", None)):
-        raise ValueError(f"{folder} is quantized ({quantization.get('quant_method')}): pass a quantizer that reads it")
+    choose(ATTENTION, config.attn_implementation, "attn_implementation")
+    if quantizer is None and (method := (getattr(config, "quantization_config", None) or {}).get("quant_method")):
+        raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
-    if isinstance(dtype, str) and not isinstance(dtype := getattr(torch, dtype, dtype), torch.dtype):
-        raise ValueError(f"dtype {dtype!r} is unknown to torch: write for example 'float32' or 'bfloat16'")
+    if isinstance(name := dtype, str):
+        dtype = getattr(torch, name, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
     ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
     dtype = ask("update_dtype", dtype, dtype)
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialized():
         model = model_class(config)
     ask("preprocess_model", None, model=model, device_map=device_map)
 
@@ -60,12 +68,13 @@ def load_checkpoint(
         elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         elif name in expected:
-            mismatched.append(f"{key} is {list(value.shape)}, expected {list(empty[name].shape)}")
+            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}")
         elif not key.endswith(COMPUTED_BUFFERS):
             unexpected.append(key)
     if mismatched:
-        raise ValueError(f"{folder} has weights of other shapes than its config.json says: {'; '.join(mismatched)}")
-    missing = sorted(expected - state.keys() - share_tied_weights(model, state))
+        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
+    tied = share_tied_weights(model, state)
+    missing = sorted(expected - state.keys() - tied)
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
@@ -85,6 +94,13 @@ def load_checkpoint(
     return (model, info) if output_loading_info else model
 
 
+class Uninitialized(TorchFunctionMode):
+    """Where it is entered, torch.nn.init does nothing: there is no need to draw what will be loaded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **(kwargs or {}))
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, each a view of its file that is read when it is used."""
     from safetensors import SafetensorError
@@ -101,17 +117,25 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def find_weights(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: model.safetensors, or the shards that its index names."""
-    index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        files = set(read_json(index)["weight_map"].values())
-    if outside := [file for file in files if Path(file).name != file]:
-        raise ValueError(f"{index} names files outside its folder ({', '.join(outside)}): refused")
-    if absent := [file for file in sorted(files) if not (folder / file).is_file()]:
-        if pickles := [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]:
-            reason = f"{', '.join(pickles)} could run any code when read, so is refused: convert it to safetensors"
-            raise ValueError(f"{folder} has no {absent[0]}, and {reason}")
-        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}: fetch the checkpoint again")
-    return [folder / file for file in sorted(files)]
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")):
+            raise ValueError(
+                f"{folder} holds only pickled weights ({', '.join(pickles)}), which run code when they are read: "
+                "convert them to safetensors, or use a revision of the repository that has them"
+            )
+        raise FileNotFoundError(f"{folder} holds neither {single.name} nor {index.name}")
+    places = read_json(index).get("weight_map")
+    if not places or not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f"{index} has no weight_map that names a file for each tensor: fetch it again")
+    for file in (files := sorted(set(places.values()))):
+        if Path(file).name != file:
+            raise ValueError(f"{index} names {file!r}, which is not in its folder: refused")
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{index} names {file}, which is not there: fetch it")
+    return [folder / file for file in files]
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:

@@ -12,6 +12,10 @@ def choose_tokens(
     """The most likely tokens [B] for logits [B, V], or random ones: of the `top_k` best and of the nucleus `top_p`."""
     if not do_sample or temperature == 0:
         return logits.argmax(-1)
+    if temperature < 0 or top_k < 0 or not 0 <= top_p <= 1:
+        raise ValueError(
+            f"temperature {temperature} and top_k {top_k} must be at least 0, top_p {top_p} within 0 and 1"
+        )
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)

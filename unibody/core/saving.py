@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,12 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for name, source in model._tied_weights_keys.items():
         if state[name].data_ptr() == state[source].data_ptr():
             del state[name]
-    limit = int(str(max_shard_size).upper().replace("GB", "000MB").replace("MB", "000KB").replace("KB", "000"))
+    limit = parse_size(max_shard_size)
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in state.items():
         if shards[-1] and sum(other.nbytes for other in shards[-1].values()) + tensor.nbytes > limit:
             shards.append({})
         shards[-1][name] = tensor
-    model.config.architectures = [type(model).__name__]
-    model.config.dtype = str(model.dtype).removeprefix("torch.")
-    model.config.save_pretrained(folder)
     files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
     files = files if len(shards) > 1 else {"model.safetensors": state}
     for file, shard in files.items():
@@ -40,6 +38,16 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.save_pretrained(folder)
+
+
+def parse_size(size: int | str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT])B", str(size).upper())
+    if match is None and not isinstance(size, int):
+        raise ValueError(f"size {size!r} is not understood: write a number of bytes, or for example '5GB' or '200MB'")
+    return int(size) if match is None else int(float(match[1]) * 1000 ** " KMGT".index(match[2]))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
