@@ -3,6 +3,12 @@
 # Change the source and run `unibody generate`.
 """Every class of the registry, for type checkers; at run time each is imported when it is first asked for."""
 
+from .models.modeling_bert import BertConfig as BertConfig
+from .models.modeling_bert import BertForMaskedLM as BertForMaskedLM
+from .models.modeling_bert import BertForQuestionAnswering as BertForQuestionAnswering
+from .models.modeling_bert import BertForSequenceClassification as BertForSequenceClassification
+from .models.modeling_bert import BertForTokenClassification as BertForTokenClassification
+from .models.modeling_bert import BertModel as BertModel
 from .models.modeling_gemma import GemmaConfig as GemmaConfig
 from .models.modeling_gemma import GemmaForCausalLM as GemmaForCausalLM
 from .models.modeling_gemma import GemmaForSequenceClassification as GemmaForSequenceClassification
@@ -32,3 +38,9 @@ from .models.modeling_qwen3 import Qwen3ForQuestionAnswering as Qwen3ForQuestion
 from .models.modeling_qwen3 import Qwen3ForSequenceClassification as Qwen3ForSequenceClassification
 from .models.modeling_qwen3 import Qwen3ForTokenClassification as Qwen3ForTokenClassification
 from .models.modeling_qwen3 import Qwen3Model as Qwen3Model
+from .models.modeling_roberta import RobertaConfig as RobertaConfig
+from .models.modeling_roberta import RobertaForMaskedLM as RobertaForMaskedLM
+from .models.modeling_roberta import RobertaForQuestionAnswering as RobertaForQuestionAnswering
+from .models.modeling_roberta import RobertaForSequenceClassification as RobertaForSequenceClassification
+from .models.modeling_roberta import RobertaForTokenClassification as RobertaForTokenClassification
+from .models.modeling_roberta import RobertaModel as RobertaModel

@@ -17,6 +17,17 @@ class ModelEntry(TypedDict):
 
 
 MODELS: dict[str, ModelEntry] = {
+    "bert": {
+        "module": "modeling_bert",
+        "config": "BertConfig",
+        "classes": {
+            "AutoModel": "BertModel",
+            "AutoModelForMaskedLM": "BertForMaskedLM",
+            "AutoModelForSequenceClassification": "BertForSequenceClassification",
+            "AutoModelForTokenClassification": "BertForTokenClassification",
+            "AutoModelForQuestionAnswering": "BertForQuestionAnswering",
+        },
+    },
     "gemma": {
         "module": "modeling_gemma",
         "config": "GemmaConfig",
@@ -69,6 +80,17 @@ MODELS: dict[str, ModelEntry] = {
             "AutoModelForSequenceClassification": "Qwen3ForSequenceClassification",
             "AutoModelForTokenClassification": "Qwen3ForTokenClassification",
             "AutoModelForQuestionAnswering": "Qwen3ForQuestionAnswering",
+        },
+    },
+    "roberta": {
+        "module": "modeling_roberta",
+        "config": "RobertaConfig",
+        "classes": {
+            "AutoModel": "RobertaModel",
+            "AutoModelForMaskedLM": "RobertaForMaskedLM",
+            "AutoModelForSequenceClassification": "RobertaForSequenceClassification",
+            "AutoModelForTokenClassification": "RobertaForTokenClassification",
+            "AutoModelForQuestionAnswering": "RobertaForQuestionAnswering",
         },
     },
 }

@@ -39,7 +39,7 @@ def discover(project: Project) -> dict[str, Source]:
             )
             problems.append(Diagnostic("UB020", message, remedy, "pyproject.toml"))
         for file in sorted(base.rglob(f"{PREFIX}*.py")):
-            source = _source(project, base, file)
+            source = source_of(project, base, file)
             other = outputs.setdefault(source.output, source)
             if other is not source:
                 message = f"`{source.path}` and `{other.path}` both make `{source.output}`"
@@ -68,7 +68,8 @@ def select(sources: dict[str, Source], names: list[str]) -> list[str]:
     return keys
 
 
-def _source(project: Project, base: Path, file: Path) -> Source:
+def source_of(project: Project, base: Path, file: Path) -> Source:
+    """What a definition's path, below the source folder `base`, says of it; the file need not exist."""
     folder = file.parent.relative_to(base).as_posix()
     name = file.stem.removeprefix(PREFIX)
     key = name if folder == "." else f"{folder}/{name}"

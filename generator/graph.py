@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,18 +93,19 @@ class Graph:
         path = path or self._load(target, [] if inside_core else trail)
         return self._internal(entry, path)
 
-    def _internal(self, entry: Import, path: str) -> Internal:
+    def _internal(self, entry: Import, path: str) -> Binding:
+        """What `name` of another module of ours means: what it defines, or what it imports itself.
+
+        Whether a definition's family has a member of that name is known only once the family is built.
+        """
         name = str(entry.attribute)
         other = self.modules.get(path)
-        if other is not None and path not in self.errors and name not in other.definitions:
-            onward = self.bindings[path].get(name)
-            if isinstance(onward, Internal):
-                return onward
-            if name not in other.imports:
-                near = ", ".join(sorted(other.definitions))
-                message = f"`{path}` does not define `{name}`"
-                raise CompileError(placed(entry, "UB005", message, f"it defines {near}"))
-        return Internal(path, name)
+        if other is None or path in self.errors or name in other.definitions:
+            return Internal(path, name)
+        onward = self.bindings[path].get(name)
+        if onward is None and path in self.core:
+            raise CompileError(unknown_name(entry, path, other.definitions))
+        return onward or Internal(path, name)
 
     def _find(self, file: Path, entry: Import) -> Path | None:
         """The file that an import means when it is one of ours."""
@@ -145,6 +146,11 @@ class Graph:
                 seen[parent] = None
                 pending += self.parents(parent)
         yield from seen
+
+
+def unknown_name(entry: Import, path: str, known: Iterable[str]) -> Diagnostic:
+    remedy = f"it has {', '.join(sorted(known))}"
+    return placed(entry, "UB005", f"`{path}` does not define `{entry.attribute}`", remedy)
 
 
 def placed(entry: Import, code: str, message: str, remedy: str) -> Diagnostic:

@@ -12,7 +12,7 @@ import ast
 import os
 
 from .diagnostics import CompileError, at
-from .graph import Graph, Internal
+from .graph import Internal, unknown_name
 from .parse import Definition, Module, assigned_names
 from .substitution import substitute
 from .unit import Branch, Family, Unit
@@ -24,11 +24,20 @@ def rename(unit: Unit) -> None:
     family = Family(
         path, _prefix(module), _model_type(module), own=frozenset(module.definitions), exports=module.exports
     )
+    problems = [
+        unknown_name(module.imports[name][0], binding.path, unit.families[binding.path].definitions)
+        for name, binding in graph.bindings[path].items()
+        if isinstance(binding, Internal)
+        and binding.path in unit.families
+        and binding.name not in unit.families[binding.path].definitions
+    ]
+    if problems:
+        raise CompileError(*problems)
     family.subfamilies = module.families
     family.types = {prefix: _model_type(module, prefix) for prefix in module.families}
     for name, definition in module.definitions.items():
         if definition.kind == "class":
-            unit.bases[name] = _definition_bases(graph, path, definition)
+            unit.bases[name] = _definition_bases(unit, definition)
     branches = {
         Branch(base.path, family.subfamily(name)): None
         for name, found in unit.bases.items()
@@ -46,16 +55,15 @@ def rename(unit: Unit) -> None:
     unit.families[path] = family
 
 
-def _definition_bases(graph: Graph, path: str, definition: Definition) -> dict[str, Internal]:
+def _definition_bases(unit: Unit, definition: Definition) -> dict[str, Internal]:
     """The bases of a class that are to be merged, as the class writes them."""
     node = definition.node
     assert isinstance(node, ast.ClassDef)
     found = {}
     for base in node.bases:
-        binding = graph.bindings[path].get(base.id) if isinstance(base, ast.Name) else None
-        if isinstance(base, ast.Name) and isinstance(binding, Internal) and binding.path not in graph.core:
-            parent = graph.modules[binding.path].definitions.get(binding.name)
-            if parent is None or parent.kind != "class":
+        binding = unit.graph.bindings[unit.source.path].get(base.id) if isinstance(base, ast.Name) else None
+        if isinstance(base, ast.Name) and isinstance(binding, Internal) and binding.path in unit.families:
+            if unit.families[binding.path].definitions[binding.name].kind != "class":
                 message = f"`{binding.name}` of `{binding.path}` is not a class"
                 raise CompileError(at(definition.text, base, "UB005", message, "inherit from a class"))
             found[base.id] = binding

@@ -14,19 +14,25 @@ from .text import Edit, Text
 
 
 def substitute(definition: Definition, names: Mapping[str, str], types: tuple[str, str] | None) -> Definition:
-    """The definition with members' names replaced as `names` says, and model type `types[0]` by `types[1]`."""
+    """The definition with members' names replaced as `names` says, and model type `types[0]` by `types[1]`.
+
+    Without `types` it is the child's own text, or core's: what that writes in strings and comments is meant as it stands.
+    """
     changed = {old: new for old, new in names.items() if old != new}
     text = definition.text
-    edits = list(_edits(definition, changed, types if types and types[0] != types[1] else None))
-    edits += [e for e in _prose_edits(text, changed) if not any(o.start <= e.start and e.end <= o.end for o in edits)]
+    edits = list(_edits(definition, changed))
+    if types is not None:
+        edits += _literal_edits(text, changed, types)
+        inside = _prose_edits(text, changed)
+        edits += [edit for edit in inside if not any(o.start <= edit.start and edit.end <= o.end for o in edits)]
     if not edits:
         return definition
     new_names = tuple(changed.get(name, name) for name in definition.names)
     return Definition(definition.kind, new_names, text.edit(edits))
 
 
-def _edits(definition: Definition, names: dict[str, str], types: tuple[str, str] | None) -> Iterator[Edit]:
-    text, tree = definition.text, definition.text.tree
+def _edits(definition: Definition, names: dict[str, str]) -> Iterator[Edit]:
+    text = definition.text
     for name in definition.globals:
         if name.id in names:
             start, end = text.span(name)
@@ -34,16 +40,23 @@ def _edits(definition: Definition, names: dict[str, str], types: tuple[str, str]
     node = definition.node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in names:
         yield class_name_edit(text, node, names[node.name])
-    literals = names | ({types[0]: types[1]} if types else {})
-    for child in ast.walk(tree):
-        if types and isinstance(child, ast.Attribute) and child.attr == types[0]:
+
+
+def _literal_edits(text: Text, names: dict[str, str], types: tuple[str, str]) -> Iterator[Edit]:
+    """Attributes equal to the model type, and whole strings equal to it or to a member's name."""
+    old, new = types
+    literals = names | ({old: new} if old != new else {})
+    parts = {id(part) for node in ast.walk(text.tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for child in ast.walk(text.tree) if literals else ():
+        if isinstance(child, ast.Attribute) and child.attr == old:
             end = text.span(child)[1]
-            yield Edit(end - len(child.attr), end, types[1])
-        elif isinstance(child, ast.Constant) and isinstance(child.value, str) and child.value in literals:
-            start, end = text.span(child)
-            literal = text.text[start:end]
-            if literal.count(child.value) == 1:
-                yield Edit(start, end, literal.replace(child.value, literals[child.value]))
+            yield Edit(end - len(child.attr), end, new)
+        elif isinstance(child, ast.Constant) and isinstance(child.value, str) and id(child) not in parts:
+            if child.value in literals:
+                start, end = text.span(child)
+                literal, meant = text.text[start:end], literals[child.value]
+                whole = literal.count(child.value) == 1  # otherwise pieces, or escapes
+                yield Edit(start, end, literal.replace(child.value, meant) if whole else f'"{meant}"')
 
 
 def _prose_edits(text: Text, names: dict[str, str]) -> Iterator[Edit]:

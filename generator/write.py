@@ -63,6 +63,15 @@ def apply(project: Project, changes: list[Change]) -> None:
         ) from None
 
 
+def create(project: Project, files: Mapping[str, str]) -> None:
+    """Write new files; when one of them exists already, refuse and write none."""
+    for path in files:
+        if (project.root / path).exists():
+            message, remedy = f"`{path}` exists already", "choose another name, or move it away"
+            raise CompileError(Diagnostic("UB027", message, remedy, path))
+    apply(project, [Change(path, "created", None, text) for path, text in files.items()])
+
+
 def orphans(project: Project, outputs: Mapping[str, str]) -> list[tuple[str, str]]:
     """Files in the output folder that carry our header and that no definition makes, with their text."""
     base = project.root / project.output

@@ -62,6 +62,10 @@ class AutoModelForCausalLM(AutoModelClass):
     """The model that predicts the next token."""
 
 
+class AutoModelForMaskedLM(AutoModelClass):
+    """The model that predicts masked words."""
+
+
 class AutoModelForSequenceClassification(AutoModelClass):
     """The model that labels a text."""
 

@@ -52,8 +52,8 @@ class PreTrainedConfig:
         return build_config(cls, read_json(file), file)
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys of config.json, except those that are None by default and still are."""
-        silent = {f.name for f in dataclasses.fields(self) if f.default is None and getattr(self, f.name) is None}
+        """All keys of config.json, except those that every model has and that are None."""
+        silent = {f.name for f in dataclasses.fields(PreTrainedConfig) if getattr(self, f.name) is None}
         kept = vars(self).keys() - silent - {"attn_implementation"}
         return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 
@@ -277,6 +277,7 @@ class PreTrainedModel(nn.Module):
     config_class: ClassVar[Any]
     base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
     _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
+    _renamed_weights: ClassVar[dict[str, str]] = {}  # end of a name in old checkpoints -> what it is now
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -514,29 +515,28 @@ ACTIVATIONS: dict[str, Any] = {"silu": F.silu, "gelu": F.gelu, "gelu_pytorch_tan
 
 
 def sdpa_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """The same as eager_attention, by torch's fused kernels."""
-    causal = mask is None and query.shape[2] > 1
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=True)
+    causal = causal and mask is None and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
 def eager_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v [B, N, S, D] of query [B, N, S, D], key and value [B, K, T, D]; softmax in float32.
+    """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
-    The mask [B or 1, 1, S, T] is True where a query sees a key. Without one, a single query sees all keys, and of
-    several the first sees the first key, the next one key more, and so on.
+    The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
+    several queries the first sees the first key, the next one key more, and so on.
     """
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)  # [B, N, T, D]
-    scores = query @ key.transpose(2, 3) * scale  # [B, N, S, T]
-    if mask is None and query.shape[2] > 1:
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
+    scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
+    if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: what sees nothing must not be NaN
-    return F.dropout(scores.softmax(-1, torch.float32).to(value.dtype), dropout) @ value
+    return F.dropout(scores.softmax(-1, torch.float32).to(v.dtype), dropout) @ v
 
 
 ATTENTION: dict[str, Any] = {"sdpa": sdpa_attention, "eager": eager_attention}
@@ -617,8 +617,8 @@ class KVCache:
         if keys is None:
             keys, values = key, value
         else:
-            # Where gradients flow the old buffer may still be needed; one made in inference mode is read-only outside.
-            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() and not key.is_inference()
+            # A backward pass may still need the old buffer, and one that was made in inference mode is read-only outside.
+            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() > key.is_inference()
             if stop > keys.shape[2] or fixed:
                 room = (0, 0, 0, kept + 2 * new)
                 keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))
@@ -809,8 +809,8 @@ def load_checkpoint(
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
-    Without `dtype` (a torch.dtype or its name) weights get the type that config.json names. On the CPU, and where that is the type in the file,
-    they are not copied: they are the file, mapped. A `quantizer` is asked at each step, for the hooks that it has.
+    Without `dtype` (a torch.dtype or its name), weights get the type that config.json names. On the CPU, if that is
+    the type in the file, they are not copied: they are the file, mapped. A `quantizer` may have any of the hooks.
     """
 
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
@@ -834,7 +834,8 @@ def load_checkpoint(
         model = model_class(config)
     ask("preprocess_model", None, model=model, device_map=device_map)
 
-    loaded, empty, prefix = read_tensors(folder), model.state_dict(), f"{model.base_model_prefix}."
+    loaded = {present_name(key, model._renamed_weights): value for key, value in read_tensors(folder).items()}
+    empty, prefix = model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
     state, unexpected, mismatched = {}, [], []
     for key, value in loaded.items():
@@ -915,12 +916,22 @@ def find_weights(folder: Path) -> list[Path]:
     return [folder / file for file in files]
 
 
+def present_name(key: str, renamed: dict[str, str]) -> str:
+    return next((key.removesuffix(old) + new for old, new in renamed.items() if key.endswith(old)), key)
+
+
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
     """The names of weights that are tied to others; none, and the model is not tied, if their tensors differ."""
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else {}
-    if any(n in state and not torch.equal(state.setdefault(source, state[n]), state[n]) for n, source in tied.items()):
-        model.config.tie_word_embeddings, tied = False, {}  # as in T5 1.1, whose config.json does not say so
-    return set(tied)
+    for name in tied.keys() & state.keys():
+        state.setdefault(tied[name], state[name])
+    if all(torch.equal(state[tied[name]], state[name]) for name in tied.keys() & state.keys()):
+        return set(tied)
+    for name, source in tied.items():  # one pair differs: the others become two weights of the same value
+        if source in state and state.get(name, state[source]) is state[source]:
+            state[name] = state[source].clone()
+    model.config.tie_word_embeddings = False  # as in T5 1.1, whose config.json does not say so
+    return set()
 
 
 def tie_weights(model: Any) -> None:
@@ -970,7 +981,7 @@ def stream_tokens(
         logits = model(tokens, mask, positions, cache, use_cache=True, logits_to_keep=1).logits[:, -1]  # [B, V]
         if step < min_new_tokens:
             logits[:, ends] = -torch.inf
-        chosen = choose_tokens(logits, do_sample, temperature, top_k, top_p, generator).masked_fill(finished, pad)
+        chosen = choose_tokens(logits, do_sample * temperature, top_k, top_p, generator).masked_fill(finished, pad)
         yield chosen
         finished |= torch.isin(chosen, ends)
         if finished.all():
@@ -1008,8 +1019,7 @@ def generate_text(model_class: Any) -> None:
 def read_tokenizer(file: Path) -> Any:
     from tokenizers import Tokenizer
 
-    read_json(file)
-    return Tokenizer.from_file(str(file))
+    return Tokenizer.from_str(json.dumps(read_json(file)))
 
 
 def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -> Iterator[str]:
@@ -1023,16 +1033,12 @@ def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -
             shown = len(text)
 
 
-def choose_tokens(
-    logits: Tensor, do_sample: bool, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None
-) -> Tensor:
-    """The most likely tokens [B] for logits [B, V], or random ones: of the `top_k` best and of the nucleus `top_p`."""
-    if not do_sample or temperature == 0:
+def choose_tokens(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: Any) -> Tensor:
+    """The most likely tokens [B] for logits [B, V]; at a temperature above 0, draws among the top k and top p."""
+    if temperature == 0:
         return logits.argmax(-1)
     if temperature < 0 or top_k < 0 or not 0 <= top_p <= 1:
-        raise ValueError(
-            f"temperature {temperature} and top_k {top_k} must be at least 0, top_p {top_p} within 0 and 1"
-        )
+        raise ValueError(f"temperature {temperature} or top_k {top_k} is below 0, or top_p {top_p} not within 0 and 1")
     logits = logits.float() / temperature
     if 0 < top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)

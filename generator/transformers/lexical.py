@@ -6,7 +6,11 @@ import re
 from bisect import bisect_right
 from typing import NamedTuple
 
-COMMENT, STRING, FORMATTED = "comment", "string", "formatted"  # FORMATTED: the literal text of an f-string, its quotes too
+COMMENT, STRING, FORMATTED = (
+    "comment",
+    "string",
+    "formatted",
+)  # FORMATTED: the literal text of an f-string, its quotes too
 
 _START = re.compile("[#\"']")
 _PREFIX = re.compile(r"(?<!\w)[rRbBuUfFtT]{1,2}\Z")
@@ -18,7 +22,7 @@ _REST = {
 }
 _FIELD = re.compile(r"[{}\\\"']")
 _INSIDE = re.compile(r"[][(){}:!#\"']")
-_IDENTIFIER = re.compile(r"(?<![0-9.\w])[^\W\d]\w*|(?<=\.)[^\W\d]\w*")
+_IDENTIFIER = re.compile(r"\b[^\W\d]\w*")
 
 
 class Span(NamedTuple):
@@ -35,11 +39,11 @@ def spans(text: str, start: int = 0, end: int | None = None) -> list[Span]:
     stop = len(text) if end is None else end
     position = start
     while match := _START.search(text, position, stop):
-        position = _read(text, match.start(), found)
+        position = read(text, match.start(), found)
     return found
 
 
-def _read(text: str, quote: int, found: list[Span]) -> int:
+def read(text: str, quote: int, found: list[Span]) -> int:
     """Record what begins with the hash or quote at `quote`; returns where it ends."""
     if text[quote] == "#":
         end = text.find("\n", quote)
@@ -90,7 +94,7 @@ def _field(text: str, position: int, mark: str, raw: bool, found: list[Span]) ->
         elif sign in ")]}":
             depth -= 1
         elif sign in "\"'#":
-            position = _read(text, here, found)
+            position = read(text, here, found)
         elif sign == ":" and depth == 0:
             return _format_spec(text, here + 1, mark, raw, found)
     return len(text)

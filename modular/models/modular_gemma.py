@@ -72,7 +72,10 @@ class GemmaScaledEmbedding(nn.Embedding):
 
 
 class GemmaPreTrainedModel(LlamaPreTrainedModel):
-    pass
+    def initialize(self, module: nn.Module, parameter: nn.Parameter) -> None:
+        super().initialize(module, parameter)
+        if isinstance(module, GemmaRMSNorm):
+            parameter.zero_()
 
 
 class GemmaModel(LlamaModel):

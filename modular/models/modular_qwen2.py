@@ -88,4 +88,4 @@ class Qwen2ForTokenClassification(LlamaForTokenClassification):
 
 
 class Qwen2ForQuestionAnswering(LlamaForQuestionAnswering):
-    base_model_prefix = "model"
+    pass

@@ -44,9 +44,9 @@ def play(steps: list[tuple[Any, ...]], namespace: dict[str, Any]) -> list[str]:
     """What each step gives: its value or the exception's type, and what it logs."""
     current: Any = None
     config: Any = None
+    log: list[Any] = []
     told = []
     for verb, *rest in steps:
-        log = getattr(current, "log", [])
         seen = len(log)
         try:
             match verb:

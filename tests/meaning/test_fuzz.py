@@ -8,6 +8,7 @@ import sys
 import tempfile
 import types
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,22 +54,40 @@ def execute(name: str, text: str) -> dict[str, Any]:
     return module.__dict__
 
 
+def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any] | Exception:
+    """The namespace that is made, or the exception that executing its statements raises."""
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 (the program's own)
+        return error
+
+
 def compare(root: Path, library: Library, family: Family, text: str, seed: int) -> str:
     """Where interpretation and output differ; "" if nowhere."""
     steps = scenario(family, random.Random(seed))
-    meant = interpret(root, f"modular/modular_{family.file}.py", library)
-    try:
-        found = execute(family.file, text)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is a finding)
-        return f"the output does not run: {error!r}"
+    meant = attempt(lambda: interpret(root, f"modular/modular_{family.file}.py", library))
+    found = attempt(lambda: execute(family.file, text))
+    if isinstance(meant, Exception) or isinstance(found, Exception):
+        return "" if type(meant) is type(found) else f"interpreted {meant!r:.200}, compiled {found!r:.200}"
     names = {name for name, value in found.items() if getattr(value, "__module__", "").startswith("generated")}
     if strange := names - meant.keys():
         return f"the output has {strange}, which the family has not"
-    steps = [step for step in steps if step[0] not in ("run", "read") or step[1] in found]
+    steps = present(steps, found)
     for ours, theirs in zip(play(steps, meant), play(steps, found), strict=True):
         if ours != theirs:
             return f"interpreted  {ours}\ncompiled     {theirs}"
     return ""
+
+
+def present(steps: list[tuple[Any, ...]], namespace: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The steps without those about members that the output does not need."""
+    kept, made = [], False
+    for step in steps:
+        if step[0] == "make":
+            made = step[1] in namespace
+        named = step[1] in namespace if step[0] in ("look", "run", "read", "ask") else made
+        kept += [step] if named else []
+    return kept
 
 
 def examine(numbers: range) -> tuple[Counter[str], list[Finding]]:

@@ -120,7 +120,7 @@ def test_perplexity_equals_the_oracles(model: Any, oracle: Any, tokenizer: Token
     windows = torch.tensor(ids[: 2 * 256]).view(2, 256)
     found, expected = perplexity(model, windows), perplexity(oracle, windows)
     assert found == pytest.approx(expected, rel=1e-3)
-    assert expected < 25, "the weights are wrong: English prose should not surprise the model so much"
+    assert expected < 50, "the weights are wrong: English prose should not surprise the model so much"
 
 
 @torch.inference_mode()

@@ -10,29 +10,28 @@ from torch import Tensor
 
 
 def sdpa_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """The same as eager_attention, by torch's fused kernels."""
-    causal = mask is None and query.shape[2] > 1
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=True)
+    causal = causal and mask is None and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
 def eager_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
-    """softmax(scale · q kᵀ) v [B, N, S, D] of query [B, N, S, D], key and value [B, K, T, D]; softmax in float32.
+    """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
-    The mask [B or 1, 1, S, T] is True where a query sees a key. Without one, a single query sees all keys, and of
-    several the first sees the first key, the next one key more, and so on.
+    The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
+    several queries the first sees the first key, the next one key more, and so on.
     """
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)  # [B, N, T, D]
-    scores = query @ key.transpose(2, 3) * scale  # [B, N, S, T]
-    if mask is None and query.shape[2] > 1:
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
+    scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
+    if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: what sees nothing must not be NaN
-    return F.dropout(scores.softmax(-1, torch.float32).to(value.dtype), dropout) @ value
+    return F.dropout(scores.softmax(-1, torch.float32).to(v.dtype), dropout) @ v
 
 
 ATTENTION: dict[str, Any] = {"sdpa": sdpa_attention, "eager": eager_attention}
@@ -56,3 +55,10 @@ def causal_mask(hidden: Tensor, cache: Any, window: int | None, attention_mask: 
     if attention_mask.shape[1] != past + new:
         raise ValueError(f"attention_mask is for {attention_mask.shape[1]} tokens, expected {past} cached + {new} new")
     return mask & F.pad(attention_mask.bool(), (0, first + total - past - new))[:, None, None, first:]  # [B, 1, S, T]
+
+
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Whom everybody sees [B, 1, 1, S]: tokens that are not padding, for which `attention_mask` [B, S] is 0; None: all."""
+    if attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all())):
+        return None
+    return attention_mask.bool()[:, None, None]

@@ -37,8 +37,8 @@ class KVCache:
         if keys is None:
             keys, values = key, value
         else:
-            # Where gradients flow the old buffer may still be needed; one made in inference mode is read-only outside.
-            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() and not key.is_inference()
+            # A backward pass may still need the old buffer, and one that was made in inference mode is read-only outside.
+            fixed = key.requires_grad or keys.requires_grad or keys.is_inference() > key.is_inference()
             if stop > keys.shape[2] or fixed:
                 room = (0, 0, 0, kept + 2 * new)
                 keys, values = (F.pad(buffer[:, :, start : start + kept], room) for buffer in (keys, values))

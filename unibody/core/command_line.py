@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,8 +45,7 @@ def generate_text(model_class: Any) -> None:
 def read_tokenizer(file: Path) -> Any:
     from tokenizers import Tokenizer
 
-    read_json(file)
-    return Tokenizer.from_file(str(file))
+    return Tokenizer.from_str(json.dumps(read_json(file)))
 
 
 def decode_stream(tokenizer: Any, prompt: list[int], tokens: Iterator[Tensor]) -> Iterator[str]:

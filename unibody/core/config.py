@@ -36,8 +36,8 @@ class PreTrainedConfig:
         return build_config(cls, read_json(file), file)
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys of config.json, except those that are None by default and still are."""
-        silent = {f.name for f in dataclasses.fields(self) if f.default is None and getattr(self, f.name) is None}
+        """All keys of config.json, except those that every model has and that are None."""
+        silent = {f.name for f in dataclasses.fields(PreTrainedConfig) if getattr(self, f.name) is None}
         kept = vars(self).keys() - silent - {"attn_implementation"}
         return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 

@@ -77,7 +77,7 @@ def stream_tokens(
         logits = model(tokens, mask, positions, cache, use_cache=True, logits_to_keep=1).logits[:, -1]  # [B, V]
         if step < min_new_tokens:
             logits[:, ends] = -torch.inf
-        chosen = choose_tokens(logits, do_sample, temperature, top_k, top_p, generator).masked_fill(finished, pad)
+        chosen = choose_tokens(logits, do_sample * temperature, top_k, top_p, generator).masked_fill(finished, pad)
         yield chosen
         finished |= torch.isin(chosen, ends)
         if finished.all():

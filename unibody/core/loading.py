@@ -32,8 +32,8 @@ def load_checkpoint(
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
-    Without `dtype` (a torch.dtype or its name) weights get the type that config.json names. On the CPU, and where that is the type in the file,
-    they are not copied: they are the file, mapped. A `quantizer` is asked at each step, for the hooks that it has.
+    Without `dtype` (a torch.dtype or its name), weights get the type that config.json names. On the CPU, if that is
+    the type in the file, they are not copied: they are the file, mapped. A `quantizer` may have any of the hooks.
     """
 
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
@@ -57,7 +57,8 @@ def load_checkpoint(
         model = model_class(config)
     ask("preprocess_model", None, model=model, device_map=device_map)
 
-    loaded, empty, prefix = read_tensors(folder), model.state_dict(), f"{model.base_model_prefix}."
+    loaded = {present_name(key, model._renamed_weights): value for key, value in read_tensors(folder).items()}
+    empty, prefix = model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
     state, unexpected, mismatched = {}, [], []
     for key, value in loaded.items():
@@ -138,12 +139,22 @@ def find_weights(folder: Path) -> list[Path]:
     return [folder / file for file in files]
 
 
+def present_name(key: str, renamed: dict[str, str]) -> str:
+    return next((key.removesuffix(old) + new for old, new in renamed.items() if key.endswith(old)), key)
+
+
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
     """The names of weights that are tied to others; none, and the model is not tied, if their tensors differ."""
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else {}
-    if any(n in state and not torch.equal(state.setdefault(source, state[n]), state[n]) for n, source in tied.items()):
-        model.config.tie_word_embeddings, tied = False, {}  # as in T5 1.1, whose config.json does not say so
-    return set(tied)
+    for name in tied.keys() & state.keys():
+        state.setdefault(tied[name], state[name])
+    if all(torch.equal(state[tied[name]], state[name]) for name in tied.keys() & state.keys()):
+        return set(tied)
+    for name, source in tied.items():  # one pair differs: the others become two weights of the same value
+        if source in state and state.get(name, state[source]) is state[source]:
+            state[name] = state[source].clone()
+    model.config.tie_word_embeddings = False  # as in T5 1.1, whose config.json does not say so
+    return set()
 
 
 def tie_weights(model: Any) -> None:

@@ -15,10 +15,20 @@ class BaseModelOutputWithPast(NamedTuple):
     past_key_values: Any = None  # the cache, which now holds these tokens too
 
 
+class BaseModelOutputWithPooling(NamedTuple):
+    last_hidden_state: Tensor  # [B, S, H]
+    pooler_output: Tensor | None = None  # [B, H], what stands for the whole text
+
+
 class CausalLMOutputWithPast(NamedTuple):
     loss: Tensor | None
     logits: Tensor  # [B, S, V], of the token that follows
     past_key_values: Any = None
+
+
+class MaskedLMOutput(NamedTuple):
+    loss: Tensor | None
+    logits: Tensor  # [B, S, V], of the token itself
 
 
 class SequenceClassifierOutput(NamedTuple):

@@ -1,0 +1,163 @@
+"""The class that results where a class inherits from one of another model: one laid over the other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+
+from .names import Names, common_suffix
+from .renaming import Renamer
+from .shape import Method, Shape, Tree
+from .unravel import unravel
+
+SENTINEL = "no_inherit_decorator"
+
+
+def second_renaming(names: Names, old: str, new: str) -> Callable[[str], str] | None:
+    """What changes the strings and comments of a class that gets a name of its own: the parent's name becomes the child's."""
+    if old == new:
+        return None
+    suffix = common_suffix(old, new)
+    cut = (lambda name: name.removesuffix(suffix)) if suffix else (lambda name: name)
+    return Renamer(names, names.lower(cut(old)), names.lower(cut(new))).prose
+
+
+def inherit(names: Names, child: Tree, base: str, parent: Tree) -> Shape:
+    """The class `child` with the class `parent`, which it names `base`, merged in."""
+    name = child.node.name
+    rename = second_renaming(names, parent.view.word(parent.node.name), name)
+    shape = parent.shape(rename)
+    own = child.shape()
+    shape.name = name
+    shape.decorators = _decorators(own.decorators, shape.decorators)
+    shape.bases = _bases(shape.bases, [b for b in own.bases if b != base])
+    shape.docstrings = own.docstrings or shape.docstrings
+    _merge_attributes(shape, own)
+    originals = dict(shape.methods)
+    _merge_methods(shape, own)
+    unravel(shape, originals, own, rename)
+    return shape
+
+
+def _decorators(own: str, inherited: str) -> str:
+    if not own:
+        return inherited
+    return "" if own.strip() == f"@{SENTINEL}" else own
+
+
+def _bases(bases: list[str], extra: list[str]) -> list[str]:
+    left = list(extra)
+    found = []
+    for base in bases:
+        if base.isidentifier():
+            match = next((e for e in left if _replaces(e, base)), None)
+            if match is not None:
+                left.remove(match)
+                base = match
+        found.append(base)
+    found += [e for e in left if e not in found]
+    if "GradientCheckpointingLayer" in found:
+        found = [base for base in found if base != "nn.Module"]
+    return found
+
+
+def _replaces(extra: str, base: str) -> bool:
+    """Whether a new base takes the place of one of the parent's: they end alike, or the new one ends with the old one."""
+    suffix = common_suffix(extra, base)
+    return bool(suffix) and suffix[0].isupper() or extra != base and extra.endswith(base)
+
+
+def _merge_attributes(shape: Shape, own: Shape) -> None:
+    for name, text in own.attributes.items():
+        value = text.partition("=")[2].strip()
+        if re.match(r"AttributeError\b", value) and re.match(r"\w+\s*=", text.strip().split("\n")[-1]):
+            shape.attributes.pop(name)
+            continue
+        shape.attributes[name] = text
+        for key in (name, f"{name}_setter"):
+            shape.methods.pop(key, None)
+
+
+def _merge_methods(shape: Shape, own: Shape) -> None:
+    for key, method in own.methods.items():
+        inherited = shape.methods.get(key)
+        if inherited is None:
+            shape.methods[key] = method
+        elif is_removal(method):
+            del shape.methods[key]
+        else:
+            shape.methods[key] = _override(method, inherited)
+
+
+def is_removal(method: Method) -> bool:
+    """Whether a method only says that the inherited one goes: one empty line, `def`, and directly below `raise …Error(`."""
+    if method.lead != "\n" or method.decorators or method.opening.lstrip().startswith("async"):
+        return False
+    return re.match(r"\n[^\n]*\n {8}raise[^\n]*Error\(", method.render()) is not None
+
+
+def _override(method: Method, inherited: Method) -> Method:
+    block = method.block
+    body = method.node.body
+    parameters = method.parameters
+    if not any(piece.is_string for piece in method.home.pieces(method.node)[1]):
+        strings = [p.text for p in inherited.home.pieces(inherited.node)[1] if p.is_string]
+        if strings and body:
+            header, _, rest = block.partition("\n")
+            block = "\n".join([header, *strings, rest])
+    if method.node.args.kwarg is not None and method.node.args.kwarg.arg == "super_kwargs":
+        parameters = _joined_parameters(method, inherited)
+    return Method(
+        inherited.name,
+        inherited.lead,
+        _decorators(method.decorators, inherited.decorators),
+        inherited.gap,
+        inherited.opening,
+        parameters,
+        method.returns if method.returns is not None else inherited.returns,
+        block,
+        method.node,
+        method.home,
+    )
+
+
+def _joined_parameters(method: Method, inherited: Method) -> str:
+    """The parent's parameters with the child's in their places and behind them; `**` is the parent's."""
+    own = _parameters(method)
+    theirs = _parameters(inherited)
+    plain = {arg.arg for arg in [*inherited.node.args.posonlyargs, *inherited.node.args.args]}
+    found = [own.get(name, text) for name, text in theirs.items() if _bare(inherited, name, plain)]
+    mine = [arg.arg for arg in [*method.node.args.posonlyargs, *method.node.args.args]]
+    found += [own[name] for name in mine[1:] if name not in theirs]
+    if method.node.args.vararg:
+        found.append("*" + own[method.node.args.vararg.arg])
+    elif method.node.args.kwonlyargs:
+        found.append("*")
+    found += [own[arg.arg] for arg in method.node.args.kwonlyargs]
+    kwarg = inherited.node.args.kwarg
+    if kwarg is not None:
+        found.append("**" + theirs[inherited.home.view.word(kwarg.arg)])
+    return ", ".join(found)
+
+
+def _bare(inherited: Method, name: str, plain: set[str]) -> bool:
+    word = inherited.home.view.word
+    return name in {word(arg) for arg in plain}
+
+
+def _parameters(method: Method) -> dict[str, str]:
+    """The text of each parameter with its annotation and default, by name."""
+    args, home = method.node.args, method.home
+    positional = [*args.posonlyargs, *args.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
+    pairs = list(zip(positional, [*defaults, *args.defaults], strict=True))
+    pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
+    pairs += [(arg, None) for arg in (args.vararg, args.kwarg) if arg is not None]
+    found = {}
+    for arg, default in pairs:
+        text = home.of(arg)
+        if default is not None:
+            text += f" = {home.of(default)}" if arg.annotation else f"={home.of(default)}"
+        found[home.view.word(arg.arg)] = text
+    return found

@@ -1,0 +1,226 @@
+"""One definition becomes its outputs, as raw text: what stands in them and in which order; the formatter does the rest."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+
+from .classes import inherit
+from .closure import Definition, Scope, arrange, merge
+from .imports import Candidate, candidates, select
+from .layout import banner
+from .library import Library
+from .parents import Parent, definitions_of, external_names, inferred_name, parents
+from .renaming import View
+from .shape import Tree
+from .source import Source, Statement
+
+TOP = ("logger", "_CHECKPOINT_FOR_DOC", "_CONFIG_FOR_DOC")
+
+
+@dataclass
+class Output:
+    """One output in the making: the text of its definitions by name, in the order in which they are written."""
+
+    type: str
+    bodies: dict[str, str] = field(default_factory=dict)
+    words: dict[str, set[str]] = field(default_factory=dict)
+    created: dict[str, str] = field(default_factory=dict)  # class -> sibling module that it is imported from
+
+    def emit(self, name: str, text: str) -> None:
+        """Write a definition; one of that name that is there already goes."""
+        self.bodies.pop(name, None)
+        self.bodies[name] = text
+
+    def ordered(self) -> list[str]:
+        first = [name for name in TOP if name in self.bodies]
+        return [self.bodies[name] for name in [*first, *(n for n in self.bodies if n not in first)]]
+
+
+class Conversion:
+    """The conversion of one definition; `outputs` holds the raw texts by path when it is made."""
+
+    def __init__(self, library: Library, path: str, shown: str) -> None:
+        self.library = library
+        self.names = library.names
+        self.path = path
+        self.shown = shown
+        self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
+        self.source = library.source(path)
+        self.parents = parents(self.source)
+        self.origin = {name: parent for parent in self.parents.values() for name in parent.names}
+        self.child = Scope(View(self.source, None))
+        self.trees: dict[str, Tree] = {}
+        self.results: dict[str, Output] = {}
+        self.scopes = self._scopes()
+        self._share_functions()
+        for statement in self.source.statements.values():
+            if statement.kind == "class":
+                self._class(statement)
+        self._exports()
+
+    def outputs(self) -> dict[str, str]:
+        """The raw text of each output, by its path below the models' folder."""
+        found = {}
+        bodies = {kind: "\n".join(output.ordered()) for kind, output in self.results.items()}
+        for kind, output in self.results.items():
+            path = self.path.replace("modular_", f"{kind}_")
+            imports = self._imports(output, bodies[kind])
+            found[path] = f"{banner(self.shown)}{self.source.header}{imports}\n{bodies[kind]}\n"
+        return found
+
+    def _bases(self, statement: Statement) -> tuple[Tree, str | None]:
+        """The tree of a class, and the base that comes from a parent."""
+        tree = self.trees.get(statement.name)
+        if tree is None:
+            tree = self.trees[statement.name] = Tree(self.child.view, statement)
+        bases = [base.id for base in tree.node.bases if isinstance(base, ast.Name) and base.id in self.origin]
+        return tree, bases[0] if bases else None
+
+    def _scopes(self) -> dict[str, Scope]:
+        """The renamed parents, each with the child's definitions merged in."""
+        inheriting: dict[str, list[tuple[str, str]]] = {}
+        for statement in self.source.statements.values():
+            if statement.kind == "class":
+                base = self._bases(statement)[1]
+                if base is not None:
+                    inheriting.setdefault(self.origin[base].path, []).append((statement.name, base))
+        found = {}
+        self.external: dict[str, set[str]] = {}
+        for path, parent in self.parents.items():
+            new = inferred_name(self.library, inheriting.get(path, []), parent, self.model)
+            view = self.library.view(path, parent.model, new, self.model)
+            scope = found[path] = Scope(view)
+            names = {view.word(name) for name in external_names(scope.view.source)}
+            self.external.setdefault(parent.type, set()).update(names)
+        for path, scope in found.items():
+            merge(scope, self.child, self.external[self.parents[path].type])
+        return found
+
+    def _share_functions(self) -> None:
+        """Functions that the child imports become its own, and known to all parents."""
+        shared: dict[str, Definition] = {}
+        for path, parent in self.parents.items():
+            scope = self.scopes[path]
+            for name in definitions_of(parent.names, scope.known):
+                if name in self.child.own:
+                    continue
+                for needed in [name, *sorted(scope.needs(scope.known[name].words))]:
+                    definition = scope.known[needed]
+                    if definition.kind != "class":
+                        self.child.known.setdefault(needed, definition)
+                        if definition.kind == "function":
+                            shared.setdefault(needed, definition)
+        for path, scope in self.scopes.items():
+            for name, definition in shared.items():
+                if definition.view is not scope.view:
+                    scope.known[name] = definition
+
+    def _output(self, kind: str) -> Output:
+        return self.results.setdefault(kind, Output(kind))
+
+    def _class(self, statement: Statement) -> None:
+        kind = self.names.type_of(statement.name, self.model)
+        output = self._output(kind)
+        tree, base = self._bases(statement)
+        if base is None:
+            definition = self.child.own[statement.name]
+            needed = self._siblings(self.child.needs(definition.words) - {statement.name}, output)
+            needed -= {n for n in needed if self.child.known[n].kind == "class"}
+            self._write(needed - output.bodies.keys(), None, output)
+            output.emit(statement.name, definition.text)
+            return
+        parent = self.origin[base]
+        scope = self.scopes[parent.path]
+        renamed = scope.view.word(base)
+        original = scope.own[renamed]
+        shape = inherit(self.names, tree, base, Tree(scope.view, original.statement))
+        text = shape.render()
+        source = Source(text.lstrip("\n"), self.path)
+        words = set(source.statements[statement.name].words) - {statement.name}
+        external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())
+        needed = scope.needs(words) - external - output.created.keys()
+        needed = self._siblings(needed, output)
+        needed = {n for n in needed if not (n in self.child.own and self.child.own[n].kind == "class")}
+        self._write(self._follow(scope, needed, output), scope, output)
+        output.emit(statement.name, text)
+
+    def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:
+        """The needed definitions with what their classes need, as far as it is not written yet."""
+        found = needed - output.bodies.keys()
+        pending = [name for name in found if scope.known[name].kind == "class"]
+        while pending:
+            level: list[str] = []
+            for name in pending:
+                new = scope.class_needs(name) - found - output.bodies.keys() - {name}
+                found |= new
+                level += [n for n in new if scope.known[n].kind == "class"]
+            pending = level
+        return found
+
+    def _siblings(self, needed: set[str], output: Output) -> set[str]:
+        """What is needed, less the classes that another output holds: those are imported from it."""
+        left = set()
+        for name in needed:
+            known = self.child.own.get(name) or next(
+                (s.known[name] for s in self.scopes.values() if name in s.known), None
+            )
+            kind = self.names.type_of(name, self.model) if known and known.kind == "class" else output.type
+            if kind == output.type:
+                left.add(name)
+            else:
+                output.created[name] = f"{kind}_{self.model}"
+        return left
+
+    def _write(self, names: Iterable[str], scope: Scope | None, output: Output) -> None:
+        known = scope.known if scope is not None else self.child.known
+        for name in arrange(set(names), scope, self.child):
+            if name not in output.bodies or known[name].kind == "class":
+                output.emit(name, known[name].text)
+
+    def _imports(self, output: Output, body: str) -> str:
+        views = [(scope.view, self.parents[path]) for path, scope in self.scopes.items()]
+        found: list[Candidate] = candidates(self.source, output.created, views)
+        return select(found, body, set(output.bodies))
+
+    def _exports(self) -> None:
+        statement = self.source.statements.get("__all__")
+        special = self.source.statements.get("__getattr__")
+        if special is not None:
+            text = self.child.view.text(special.start, special.end)
+            kinds = self._getattr_kinds(text)
+            for kind in kinds:
+                self._output(kind).emit("__getattr__", text)
+        if statement is None:
+            return
+        node = ast.parse(self.child.view.text(statement.start, statement.end)).body[0]
+        assert isinstance(node, ast.Assign)
+        entries = getattr(node.value, "elts", [])
+        code = self.child.view.text(statement.start, statement.end)
+        groups: dict[str, list[str]] = {}
+        for entry in entries:
+            if isinstance(entry, ast.Constant) and isinstance(entry.value, str):
+                segment = ast.get_source_segment(code, entry) or repr(entry.value)
+                groups.setdefault(self.names.type_of(entry.value, self.model), []).append(segment)
+        for kind, group in groups.items():
+            self._output(kind).emit("__all__", f"\n\n__all__ = [{', '.join(group)}]")
+
+    def _getattr_kinds(self, text: str) -> list[str]:
+        """The outputs that a module-level `__getattr__` goes to: those of the classes that its call names."""
+        keys = [
+            node.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        kinds = {self.names.type_of(key, self.model) for key in keys if key in self.source.statements}
+        return sorted(kinds) or ["processing"]
+
+
+def convert(library: Library, path: str, shown: str) -> dict[str, str]:
+    """The raw texts of the outputs of the definition at `path`, by path."""
+    return Conversion(library, path, shown).outputs()
+
+
+__all__ = ["Conversion", "Parent", "chain", "convert"]

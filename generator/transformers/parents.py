@@ -1,0 +1,102 @@
+"""Which parents a definition has, what it takes from each, and the name under which each is read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from .closure import Definition
+from .library import Library
+from .names import TYPES, common_suffix
+from .source import Source
+
+_NEIGHBOUR = re.compile(rf"(\w+)\.((?:{'|'.join(TYPES)})_\w+)\Z")
+
+
+@dataclass
+class Parent:
+    """A parent file: its path below the models' folder, the model that it belongs to, the names that are imported from it."""
+
+    path: str
+    model: str
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        return file_type(self.path)
+
+
+def file_type(path: str) -> str:
+    """The kind of output that a path names: `modeling` for `llama/modeling_llama.py`."""
+    stem = path.rpartition("/")[2]
+    return next((kind for kind in sorted(TYPES, key=len, reverse=True) if stem.startswith(f"{kind}_")), "modeling")
+
+
+def is_model_import(level: int, module: str) -> bool:
+    """Whether a `from` import takes something from a model's file, to inherit from it."""
+    if "auto.modeling_auto" in module:
+        return False
+    if level == 0:
+        return "transformers.models." in module
+    if level == 2:
+        return _NEIGHBOUR.match(module) is not None
+    return level == 3 and module.startswith("models.")
+
+
+def parents(source: Source) -> dict[str, Parent]:
+    """The parents of a definition by path, in the order of their imports."""
+    found: dict[str, Parent] = {}
+    for level, module, names, _ in source.from_imports():
+        if not is_model_import(level, module):
+            continue
+        pieces = module.split(".")
+        if level != 2:
+            pieces = pieces[pieces.index("models") + 1 :]
+        path = "/".join(pieces) + ".py"
+        parent = found.setdefault(path, Parent(path, pieces[0]))
+        parent.names += [name for name in names if name not in parent.names]
+    return found
+
+
+def inferred_name(library: Library, classes: list[tuple[str, str]], parent: Parent, name: str) -> str:
+    """The lower name in which a parent is read: what the classes that inherit from it have before the common part."""
+    cased = library.names.cased(name)
+    if not classes:
+        return name
+    candidates = [_candidate(library, child, base, cased, parent.model) for child, base in classes]
+    counts = Counter(candidates)
+    result = candidates[0]
+    if len(counts) > 1:
+        top = max(counts.values())
+        best = [candidate for candidate in counts if counts[candidate] == top]
+        result = cased if cased in best else best[-1]
+    if result != cased:
+        old = result.replace(cased, library.names.cased(parent.model))
+        if f"\nclass {old}" in library.source(parent.path).text:
+            result = cased
+    return library.names.lower(result)
+
+
+def _candidate(library: Library, child: str, base: str, cased: str, model: str) -> str:
+    suffix = common_suffix(child, base)
+    if suffix and suffix[0].isupper():
+        found = child.replace(suffix, "")
+        return cased if len(found) < len(cased) and cased in child else found
+    if child.replace(cased, "") == base:
+        return cased + library.names.cased(model)
+    return cased
+
+
+def external_names(source: Source) -> set[str]:
+    """What a parent imports from the other files of its model."""
+    found = set()
+    for level, module, names, _ in source.from_imports():
+        if level == 1 and any(module.startswith(f"{kind}_") for kind in TYPES):
+            found.update(names)
+    return found
+
+
+def definitions_of(names: list[str], known: dict[str, Definition]) -> list[str]:
+    """The functions and assignments among imported names."""
+    return [name for name in names if name in known and known[name].kind in ("function", "assignment")]
