@@ -14,6 +14,11 @@ from .models.modeling_gemma import GemmaForCausalLM as GemmaForCausalLM
 from .models.modeling_gemma import GemmaForSequenceClassification as GemmaForSequenceClassification
 from .models.modeling_gemma import GemmaForTokenClassification as GemmaForTokenClassification
 from .models.modeling_gemma import GemmaModel as GemmaModel
+from .models.modeling_gemma2 import Gemma2Config as Gemma2Config
+from .models.modeling_gemma2 import Gemma2ForCausalLM as Gemma2ForCausalLM
+from .models.modeling_gemma2 import Gemma2ForSequenceClassification as Gemma2ForSequenceClassification
+from .models.modeling_gemma2 import Gemma2ForTokenClassification as Gemma2ForTokenClassification
+from .models.modeling_gemma2 import Gemma2Model as Gemma2Model
 from .models.modeling_llama import LlamaConfig as LlamaConfig
 from .models.modeling_llama import LlamaForCausalLM as LlamaForCausalLM
 from .models.modeling_llama import LlamaForQuestionAnswering as LlamaForQuestionAnswering

@@ -38,6 +38,16 @@ MODELS: dict[str, ModelEntry] = {
             "AutoModelForTokenClassification": "GemmaForTokenClassification",
         },
     },
+    "gemma2": {
+        "module": "modeling_gemma2",
+        "config": "Gemma2Config",
+        "classes": {
+            "AutoModel": "Gemma2Model",
+            "AutoModelForCausalLM": "Gemma2ForCausalLM",
+            "AutoModelForSequenceClassification": "Gemma2ForSequenceClassification",
+            "AutoModelForTokenClassification": "Gemma2ForTokenClassification",
+        },
+    },
     "llama": {
         "module": "modeling_llama",
         "config": "LlamaConfig",

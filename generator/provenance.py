@@ -41,20 +41,20 @@ def trace_output(project: Project, result: Result, path: str) -> list[Line]:
     text = result.outputs[path]
     unit = next((unit for unit in result.units.values() if unit.source.output == path), None)
     if unit is not None:
-        return trace(text, unit)
+        return trace(text, unit, result.units)
     parts = {name: line for unit in result.units.values() for name, line in _headers(unit).items()}
     template = "registry.py.j2" if path == registry_path(project) else "names.pyi.j2"
     rows = text.split("\n")
     return _fill(project, template, rows, [None] * len(rows), parts)
 
 
-def trace(text: str, unit: Unit) -> list[Line]:
-    """One entry for each line of `text`, which is the unit's text after formatting."""
+def trace(text: str, unit: Unit, units: dict[str, Unit]) -> list[Line]:
+    """One entry for each line of `text`, which is the unit's text after formatting; `units` are all of its run, by path."""
     project = unit.graph.project
     rows = unit.text.split("\n")
     made: list[Line | None] = [None] * len(rows)
     position = line = 0
-    for piece, entries in _pieces(unit):
+    for piece, entries in _pieces(unit, units):
         start = unit.text.index(piece, position)
         line += unit.text.count("\n", position, start)
         made[line : line + len(entries)] = entries
@@ -98,7 +98,7 @@ def _wrote(units: dict[str, Unit], space: str, name: str, origin: Origin) -> boo
     return definition is not None and origin in definition.text.origins
 
 
-def _pieces(unit: Unit) -> Iterator[tuple[str, list[Line]]]:
+def _pieces(unit: Unit, units: dict[str, Unit]) -> Iterator[tuple[str, list[Line]]]:
     """The texts that the template is filled with, in its order, with an entry for each of their lines."""
     docstring, path = unit.module.docstring, unit.source.path
     if docstring is not None:
@@ -106,9 +106,23 @@ def _pieces(unit: Unit) -> Iterator[tuple[str, list[Line]]]:
     if unit.import_block:
         yield unit.import_block, _import_lines(unit)
     for part in unit.ordered:
-        text, name = part.definition.text, part.definition.name
+        definition = part.definition
         kind: Kind = "core" if part.space in unit.graph.core else "definition"
-        yield text.text, [Line(kind, (origin,), part.space, name) for origin in text.origins]
+        lines = [Line(kind, (origin,), part.space, definition.name) for origin in definition.text.origins]
+        if definition.kind == "class":  # its bases come from the classes that were merged into it
+            number = definition.node.lineno - 1
+            origins = (*lines[number].origins, *_headers_above(units, part.space, definition.name))
+            lines[number] = replace(lines[number], origins=tuple(dict.fromkeys(origins)))
+        yield definition.text.text, lines
+
+
+def _headers_above(units: dict[str, Unit], space: str, name: str) -> Iterator[Origin]:
+    """The first lines of the classes that a class was merged from or is a copy of, and of those that they were."""
+    for parent, original in above(units, space, name):
+        written = units[parent].module.definitions.get(original)
+        if written is not None:
+            yield written.text.origins[written.node.lineno - 1]
+        yield from _headers_above(units, parent, original)
 
 
 def _import_lines(unit: Unit) -> list[Line]:

@@ -248,10 +248,13 @@ class GemmaAttention(nn.Module):
         query, key = apply_rotary_pos_emb(query, key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)  # [B, K, T, D]
+        output = self.attend(query, key, value, mask)  # [B, N, S, D]
+        return self.o_proj(output.transpose(1, 2).flatten(2))  # [B, S, N·D] -> [B, S, H]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         attention = ATTENTION[self.config.attn_implementation]
         dropout = self.config.attention_dropout if self.training else 0.0
-        output = attention(query, key, value, mask, self.scaling, dropout)  # [B, N, S, D]
-        return self.o_proj(output.transpose(1, 2).flatten(2))  # [B, S, N·D] -> [B, S, H]
+        return attention(query, key, value, mask, self.scaling, dropout)
 
 
 class GemmaDecoderLayer(nn.Module):
@@ -282,7 +285,7 @@ class PreTrainedModel(nn.Module):
     config_class: ClassVar[Any]
     base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
     _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
-    _renamed_weights: ClassVar[dict[str, str]] = {}  # end of a name in old checkpoints -> what it is now
+    _renamed_weights: ClassVar[dict[str, str]] = {}  # pattern of names in old checkpoints -> what replaces it
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -335,10 +338,10 @@ class GemmaPreTrainedModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.base_model.embed_tokens
 
-    def initialize(self, module: nn.Module, parameter: nn.Parameter) -> None:
-        super().initialize(module, parameter)
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
         if isinstance(module, GemmaRMSNorm):
-            parameter.zero_()
+            module.weight.data.zero_()
 
 
 class GemmaModel(GemmaPreTrainedModel):
@@ -504,15 +507,25 @@ def sdpa_attention(
 
 
 def eager_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    causal: bool = True,
+    cap: float | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
     The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
-    several queries the first sees the first key, the next one key more, and so on.
+    several queries the first sees the first key, the next one key more, and so on. A `cap` c bounds the scores s
+    before that, c · tanh(s / c).
     """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
     scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
     if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
@@ -788,7 +801,8 @@ def load_checkpoint(
     config = build_config(model_class.config_class, read_json(file), file)
     config.attn_implementation = attn_implementation or config.attn_implementation
     choose(ATTENTION, config.attn_implementation, "attn_implementation")
-    if quantizer is None and (method := (getattr(config, "quantization_config", None) or {}).get("quant_method")):
+    if quantizer is None and (settings := getattr(config, "quantization_config", None)):
+        method = settings.get("quant_method", settings)
         raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
     if isinstance(name := dtype, str):
@@ -884,7 +898,9 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def present_name(key: str, renamed: dict[str, str]) -> str:
-    return next((key.removesuffix(old) + new for old, new in renamed.items() if key.endswith(old)), key)
+    for old, new in renamed.items():
+        key = re.sub(old, new, key)
+    return key
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:

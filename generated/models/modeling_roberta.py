@@ -240,7 +240,7 @@ class PreTrainedModel(nn.Module):
     config_class: ClassVar[Any]
     base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
     _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
-    _renamed_weights: ClassVar[dict[str, str]] = {}  # end of a name in old checkpoints -> what it is now
+    _renamed_weights: ClassVar[dict[str, str]] = {}  # pattern of names in old checkpoints -> what replaces it
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -290,9 +290,9 @@ class RobertaPreTrainedModel(PreTrainedModel):
     config_class = RobertaConfig
     base_model_prefix = "roberta"
     _no_split_modules: ClassVar[list[str]] = ["RobertaEmbeddings", "RobertaLayer"]
-    _renamed_weights: ClassVar[dict[str, str]] = {  # as the original's checkpoints call them
-        "LayerNorm.gamma": "LayerNorm.weight",
-        "LayerNorm.beta": "LayerNorm.bias",
+    _renamed_weights: ClassVar[dict[str, str]] = {
+        r"LayerNorm\.gamma$": "LayerNorm.weight",
+        r"LayerNorm\.beta$": "LayerNorm.bias",
     }
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -480,15 +480,25 @@ def sdpa_attention(
 
 
 def eager_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    causal: bool = True,
+    cap: float | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
     The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
-    several queries the first sees the first key, the next one key more, and so on.
+    several queries the first sees the first key, the next one key more, and so on. A `cap` c bounds the scores s
+    before that, c · tanh(s / c).
     """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
     scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
     if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
@@ -698,7 +708,8 @@ def load_checkpoint(
     config = build_config(model_class.config_class, read_json(file), file)
     config.attn_implementation = attn_implementation or config.attn_implementation
     choose(ATTENTION, config.attn_implementation, "attn_implementation")
-    if quantizer is None and (method := (getattr(config, "quantization_config", None) or {}).get("quant_method")):
+    if quantizer is None and (settings := getattr(config, "quantization_config", None)):
+        method = settings.get("quant_method", settings)
         raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
     if isinstance(name := dtype, str):
@@ -794,7 +805,9 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def present_name(key: str, renamed: dict[str, str]) -> str:
-    return next((key.removesuffix(old) + new for old, new in renamed.items() if key.endswith(old)), key)
+    for old, new in renamed.items():
+        key = re.sub(old, new, key)
+    return key
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:
@@ -821,62 +834,64 @@ MASKS = ("[MASK]", "<mask>")
 
 
 def encode_text(encoder: Any, classifier: Any, predictor: Any) -> None:
-    """Writes, for each text of the command line, its vector, its label or its masked word to standard output."""
-    parser = argparse.ArgumentParser(
-        description=f"Embed or classify texts, or fill in a word, with {encoder.__name__}."
-    )
+    """Writes the vectors of texts, their labels or their masked words to standard output, as the command line asks."""
+    parser = argparse.ArgumentParser(description=f"Embed texts, classify them, or fill in words: {encoder.__name__}.")
     parser.add_argument("checkpoint", help="folder with config.json, *.safetensors and tokenizer.json, or a Hub id")
-    tasks = parser.add_mutually_exclusive_group(required=True)
-    tasks.add_argument("--embed", nargs="+", metavar="TEXT", help="vector of length 1: the mean over the tokens")
-    tasks.add_argument("--classify", nargs="+", metavar="TEXT", help="each label and its probability, best first")
-    tasks.add_argument("--fill", nargs="+", metavar="TEXT", help=f"the five likeliest words for {' or '.join(MASKS)}")
+    tasks = {
+        "embed": (encoder, write_vector, "the mean over the tokens, as a vector of length 1"),
+        "classify": (classifier, write_labels, "each label and its probability, best first"),
+        "fill": (predictor, write_words, f"the five likeliest words for each {' or '.join(MASKS)}"),
+    }
+    choice = parser.add_mutually_exclusive_group(required=True)
+    for task, (_, _, meaning) in tasks.items():
+        choice.add_argument(f"--{task}", nargs="+", metavar="TEXT", help=meaning)
     parser.add_argument("--dtype", help="such as bfloat16; by default that of the checkpoint")
     parser.add_argument("--device")
-    options = parser.parse_args()
-    model_class = classifier if options.classify else predictor if options.fill else encoder
+    options = vars(parser.parse_args())
+    task = next(task for task in tasks if options[task])
+    model_class, write, _ = tasks[task]
     try:
         from tokenizers import Tokenizer
 
-        folder = locate_checkpoint(options.checkpoint, patterns=("*.json", "model*.safetensors"))
+        folder = locate_checkpoint(options["checkpoint"], patterns=("*.json", "model*.safetensors"))
         tokenizer = Tokenizer.from_str(json.dumps(read_json(folder / "tokenizer.json")))
-        model = model_class.from_pretrained(folder, dtype=options.dtype, device=options.device)
+        model = model_class.from_pretrained(folder, dtype=options["dtype"], device=options["device"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(model.config.longest_text)
-        write = write_labels if options.classify else write_words if options.fill else write_vector
         with torch.no_grad():
-            for text in options.embed or options.classify or options.fill:
+            for text in options[task]:
                 write(model, tokenizer, text)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
+def tokenize(model: Any, tokenizer: Any, text: str) -> Tensor:
+    """Token ids [1, S]."""
+    if not (ids := tokenizer.encode(text).ids):
+        raise ValueError(f"{text!r} has no tokens: write a text")
+    return torch.tensor([ids], device=model.device)
+
+
 def write_vector(model: Any, tokenizer: Any, text: str) -> None:
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)  # [1, S]
-    vector = F.normalize(model(ids).last_hidden_state.float().mean(1))[0]  # [1, S, H] -> [H]
-    print(json.dumps([round(value, 6) for value in vector.tolist()]))
+    hidden = model(tokenize(model, tokenizer, text)).last_hidden_state.float()  # [1, S, H]
+    print(json.dumps([round(value, 6) for value in F.normalize(hidden.mean(1))[0].tolist()]))
 
 
 def write_labels(model: Any, tokenizer: Any, text: str) -> None:
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)
-    scores = model(ids).logits[0].float().softmax(-1)  # [L]
-    names = model.config.id2label or {}
-    for score, label in zip(*(values.tolist() for values in scores.sort(descending=True)), strict=True):
-        print(f"{score:.4f} {names.get(label, f'LABEL_{label}')}")
+    scores, names = model(tokenize(model, tokenizer, text)).logits[0].float().softmax(-1), model.config.id2label or {}
+    for label in scores.argsort(descending=True).tolist():
+        print(f"{scores[label]:.4f} {names.get(label, f'LABEL_{label}')}")
 
 
 def write_words(model: Any, tokenizer: Any, text: str) -> None:
-    known = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
-    for mask in known:
-        for other in MASKS:
-            text = text.replace(other, mask)
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)
-    places = torch.isin(ids[0], torch.tensor([tokenizer.token_to_id(mask) for mask in known], device=ids.device))
-    if not places.any():
-        raise ValueError(f"{text!r} has no masked word: write {' or '.join(known or MASKS)} in its place")
+    mask = next((mask for mask in MASKS if tokenizer.token_to_id(mask) is not None), MASKS[0])
+    ids = tokenize(model, tokenizer, text.replace(MASKS[0], mask).replace(MASKS[1], mask))
+    places = [place for place, token in enumerate(ids[0].tolist()) if token == tokenizer.token_to_id(mask)]
+    if not places:
+        raise ValueError(f"{text!r} has no masked word: write {mask} in its place")
     for scores in model(ids).logits[0, places].float().softmax(-1):  # [V], for each mask
-        best = scores.topk(5)
-        for score, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            print(f"{score:.4f} {tokenizer.decode([token]).strip()}")
+        for token in scores.topk(5).indices.tolist():
+            print(f"{scores[token]:.4f} {tokenizer.decode([token], skip_special_tokens=False).strip()}")
 
 
 def main() -> None:

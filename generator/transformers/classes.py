@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .names import Names, common_suffix
 from .renaming import Renamer
-from .shape import Method, Shape, Tree
+from .shape import Method, Shape, Tree, split_arguments
 from .unravel import unravel
 
 SENTINEL = "no_inherit_decorator"
@@ -36,7 +36,7 @@ def inherit(names: Names, child: Tree, base: str, parent: Tree) -> Shape:
     _merge_attributes(shape, own)
     originals = dict(shape.methods)
     _merge_methods(shape, own)
-    unravel(shape, originals, own, rename)
+    unravel(shape, originals, own)
     return shape
 
 
@@ -70,8 +70,7 @@ def _replaces(extra: str, base: str) -> bool:
 
 def _merge_attributes(shape: Shape, own: Shape) -> None:
     for name, text in own.attributes.items():
-        value = text.partition("=")[2].strip()
-        if re.match(r"AttributeError\b", value) and re.match(r"\w+\s*=", text.strip().split("\n")[-1]):
+        if name in own.removals:
             shape.attributes.pop(name)
             continue
         shape.attributes[name] = text
@@ -101,8 +100,8 @@ def _override(method: Method, inherited: Method) -> Method:
     block = method.block
     body = method.node.body
     parameters = method.parameters
-    if not any(piece.is_string for piece in method.home.pieces(method.node)[1]):
-        strings = [p.text for p in inherited.home.pieces(inherited.node)[1] if p.is_string]
+    if not any(piece.is_string for piece in method.pieces()[1]):
+        strings = [p.text for p in inherited.pieces()[1] if p.is_string]
         if strings and body:
             header, _, rest = block.partition("\n")
             block = "\n".join([header, *strings, rest])
@@ -119,45 +118,35 @@ def _override(method: Method, inherited: Method) -> Method:
         block,
         method.node,
         method.home,
+        method.change,
     )
 
 
 def _joined_parameters(method: Method, inherited: Method) -> str:
     """The parent's parameters with the child's in their places and behind them; `**` is the parent's."""
-    own = _parameters(method)
-    theirs = _parameters(inherited)
-    plain = {arg.arg for arg in [*inherited.node.args.posonlyargs, *inherited.node.args.args]}
-    found = [own.get(name, text) for name, text in theirs.items() if _bare(inherited, name, plain)]
-    mine = [arg.arg for arg in [*method.node.args.posonlyargs, *method.node.args.args]]
-    found += [own[name] for name in mine[1:] if name not in theirs]
-    if method.node.args.vararg:
-        found.append("*" + own[method.node.args.vararg.arg])
-    elif method.node.args.kwonlyargs:
-        found.append("*")
-    found += [own[arg.arg] for arg in method.node.args.kwonlyargs]
+    own, theirs = parameter_texts(method), parameter_texts(inherited)
+    word = inherited.home.view.word
+    args = method.node.args
+    plain = [word(arg.arg) for arg in [*inherited.node.args.posonlyargs, *inherited.node.args.args]]
+    found = [own.get(name, theirs[name]) for name in plain]
+    found += [own[arg.arg] for arg in [*args.posonlyargs, *args.args][1:] if arg.arg not in plain]
+    if args.vararg:
+        found.append(own[args.vararg.arg])
+    elif args.kwonlyargs:
+        found.append("*, ")
+    found += [own[arg.arg] for arg in args.kwonlyargs]
     kwarg = inherited.node.args.kwarg
     if kwarg is not None:
-        found.append("**" + theirs[inherited.home.view.word(kwarg.arg)])
-    return ", ".join(found)
+        found.append(theirs[word(kwarg.arg)])
+    return "".join(found)
 
 
-def _bare(inherited: Method, name: str, plain: set[str]) -> bool:
-    word = inherited.home.view.word
-    return name in {word(arg) for arg in plain}
-
-
-def _parameters(method: Method) -> dict[str, str]:
-    """The text of each parameter with its annotation and default, by name."""
-    args, home = method.node.args, method.home
-    positional = [*args.posonlyargs, *args.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
-    pairs = list(zip(positional, [*defaults, *args.defaults], strict=True))
-    pairs += list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
-    pairs += [(arg, None) for arg in (args.vararg, args.kwarg) if arg is not None]
-    found = {}
-    for arg, default in pairs:
-        text = home.of(arg)
-        if default is not None:
-            text += f" = {home.of(default)}" if arg.annotation else f"={home.of(default)}"
-        found[home.view.word(arg.arg)] = text
+def parameter_texts(method: Method) -> dict[str, str]:
+    """Each parameter by name: its text with the stars before it and the comma and comments behind it."""
+    text = method.parameters
+    found: dict[str, str] = {}
+    for piece in split_arguments(text):
+        match = re.search(r"[^\W\d]\w*", re.sub(r"#[^\n]*", lambda m: " " * len(m[0]), piece))
+        if match:
+            found[match[0]] = piece
     return found

@@ -53,33 +53,58 @@ class Scope:
             self.items[view.word(name)] = [view.word(item) for item in items]
         self.order = {name: index for index, name in enumerate(self.own)}
         self.known = dict(self.own)
-        self._needs: dict[str, frozenset[str]] = {}
+        self.pushed: dict[str, tuple[Definition, frozenset[str]]] = {}  # with what each needs
+        self._closures: dict[str, frozenset[str]] = {}
 
-    def direct(self, words: Iterable[str]) -> set[str]:
-        """The known names among some words, and the assignments to parts of what they name."""
+    def definition(self, name: str) -> Definition:
+        return self.pushed[name][0] if name in self.pushed else self.known[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.pushed or name in self.known
+
+    def push(self, name: str, definition: Definition, needs: frozenset[str]) -> None:
+        """Make a function of another parent known, in place of one of that name; what was known before does not need it."""
+        self.pushed[name] = definition, needs
+
+    def closure(self, name: str) -> frozenset[str]:
+        """What a function or an assignment needs, itself included, by what is known without what was pushed."""
+        found = self._closures.get(name)
+        if found is None:
+            names = {name}
+            pending = [name]
+            while pending:
+                definition = self.known[pending.pop()]
+                if definition.kind != "class":
+                    new = self._direct(definition.words) - names
+                    names |= new
+                    pending += new
+            found = self._closures[name] = frozenset(names)
+        return found
+
+    def _direct(self, words: Iterable[str]) -> set[str]:
         found = self.known.keys() & set(words)
         for name in self.items.keys() & set(words):
             found |= set(self.items[name])
         return found
 
     def needs(self, words: Iterable[str]) -> set[str]:
-        """The known names among some words, and what the functions and assignments among them need in turn."""
-        found = self.direct(words)
-        pending = list(found)
-        while pending:
-            name = pending.pop()
-            definition = self.known[name]
-            if definition.kind != "class":
-                new = self.direct(definition.words) - found
-                found |= new
-                pending += new
+        """What is known among some words, and what the functions and assignments among them need in turn."""
+        found: set[str] = set()
+        for name in self._direct(words) - self.pushed.keys():
+            found |= {name} if self.known[name].kind == "class" else self.closure(name)
+        for name in self.pushed.keys() & set(words):
+            found |= {name, *(needed for needed in self.pushed[name][1] if needed in self)}
         return found
 
     def class_needs(self, name: str) -> frozenset[str]:
-        """What a known class needs."""
-        found = self._needs.get(name)
+        """What a known class needs, without what was pushed."""
+        key = f"class {name}"
+        found = self._closures.get(key)
         if found is None:
-            found = self._needs[name] = frozenset(self.needs(self.known[name].words))
+            names: set[str] = set()
+            for word in self._direct(self.known[name].words):
+                names |= {word} if self.known[word].kind == "class" else self.closure(word)
+            found = self._closures[key] = frozenset(names)
         return found
 
 
@@ -122,7 +147,7 @@ def arrange(names: set[str], parent: Scope | None, child: Scope) -> list[str]:
 
     by_parent = sorted((name for name in names if name in parent.order), key=parent.order.__getitem__)
     for name in by_parent:
-        if parent.known[name].kind != "class":
+        if parent.definition(name).kind != "class":
             continue
         needed = (parent.class_needs(name) & names) - done - {name}
         place(sorted((n for n in needed if n in parent.order), key=parent.order.__getitem__))

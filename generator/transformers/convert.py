@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import chain
 
 from .classes import inherit
 from .closure import Definition, Scope, arrange, merge
-from .imports import Candidate, candidates, select
+from .imports import Candidate, candidates, render, select
 from .layout import banner
+from .output import Output, copy_definitions
 from .library import Library
 from .parents import Parent, definitions_of, external_names, inferred_name, parents
 from .renaming import View
 from .shape import Tree
+from .soft import SOFT_TYPES, soften
 from .source import Source, Statement
-
-TOP = ("logger", "_CHECKPOINT_FOR_DOC", "_CONFIG_FOR_DOC")
-
-
-@dataclass
-class Output:
-    """One output in the making: the text of its definitions by name, in the order in which they are written."""
-
-    type: str
-    bodies: dict[str, str] = field(default_factory=dict)
-    words: dict[str, set[str]] = field(default_factory=dict)
-    created: dict[str, str] = field(default_factory=dict)  # class -> sibling module that it is imported from
-
-    def emit(self, name: str, text: str) -> None:
-        """Write a definition; one of that name that is there already goes."""
-        self.bodies.pop(name, None)
-        self.bodies[name] = text
-
-    def ordered(self) -> list[str]:
-        first = [name for name in TOP if name in self.bodies]
-        return [self.bodies[name] for name in [*first, *(n for n in self.bodies if n not in first)]]
 
 
 class Conversion:
@@ -64,12 +43,24 @@ class Conversion:
     def outputs(self) -> dict[str, str]:
         """The raw text of each output, by its path below the models' folder."""
         found = {}
-        bodies = {kind: "\n".join(output.ordered()) for kind, output in self.results.items()}
         for kind, output in self.results.items():
+            body, kept = self._finished(output)
             path = self.path.replace("modular_", f"{kind}_")
-            imports = self._imports(output, bodies[kind])
-            found[path] = f"{banner(self.shown)}{self.source.header}{imports}\n{bodies[kind]}\n"
+            found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
         return found
+
+    def _finished(self, output: Output) -> tuple[str, list[Candidate]]:
+        """The text of an output's definitions, and its imports."""
+        body, kept = output.text(), []
+        kept = self._imports(output, body)
+        torch = self.results.get("image_processing")
+        if output.type == "image_processing_pil" and torch is not None:
+            copied = True
+            while copied:
+                copied = copy_definitions(torch, output, kept, f"image_processing_{self.model}")
+                body = output.text()
+                kept = self._imports(output, body)
+        return body, soften(kept) if output.type in SOFT_TYPES else kept
 
     def _bases(self, statement: Statement) -> tuple[Tree, str | None]:
         """The tree of a class, and the base that comes from a parent."""
@@ -101,22 +92,22 @@ class Conversion:
 
     def _share_functions(self) -> None:
         """Functions that the child imports become its own, and known to all parents."""
-        shared: dict[str, Definition] = {}
+        shared: dict[str, tuple[Definition, frozenset[str]]] = {}
         for path, parent in self.parents.items():
             scope = self.scopes[path]
             for name in definitions_of(parent.names, scope.known):
                 if name in self.child.own:
                     continue
-                for needed in [name, *sorted(scope.needs(scope.known[name].words))]:
+                for needed in sorted(scope.closure(name)):
                     definition = scope.known[needed]
-                    if definition.kind != "class":
-                        self.child.known.setdefault(needed, definition)
-                        if definition.kind == "function":
-                            shared.setdefault(needed, definition)
-        for path, scope in self.scopes.items():
-            for name, definition in shared.items():
+                    if needed not in self.child.own:
+                        self.child.known[needed] = definition
+                    if definition.kind == "function":
+                        shared[needed] = definition, scope.closure(needed)
+        for scope in self.scopes.values():
+            for name, (definition, needs) in shared.items():
                 if definition.view is not scope.view:
-                    scope.known[name] = definition
+                    scope.push(name, definition, needs)
 
     def _output(self, kind: str) -> Output:
         return self.results.setdefault(kind, Output(kind))
@@ -128,7 +119,7 @@ class Conversion:
         if base is None:
             definition = self.child.own[statement.name]
             needed = self._siblings(self.child.needs(definition.words) - {statement.name}, output)
-            needed -= {n for n in needed if self.child.known[n].kind == "class"}
+            needed -= {n for n in needed if n in self.child.own and self.child.own[n].kind == "class"}
             self._write(needed - output.bodies.keys(), None, output)
             output.emit(statement.name, definition.text)
             return
@@ -150,13 +141,13 @@ class Conversion:
     def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:
         """The needed definitions with what their classes need, as far as it is not written yet."""
         found = needed - output.bodies.keys()
-        pending = [name for name in found if scope.known[name].kind == "class"]
+        pending = [name for name in found if scope.definition(name).kind == "class"]
         while pending:
             level: list[str] = []
             for name in pending:
                 new = scope.class_needs(name) - found - output.bodies.keys() - {name}
                 found |= new
-                level += [n for n in new if scope.known[n].kind == "class"]
+                level += [n for n in new if scope.definition(n).kind == "class"]
             pending = level
         return found
 
@@ -165,7 +156,7 @@ class Conversion:
         left = set()
         for name in needed:
             known = self.child.own.get(name) or next(
-                (s.known[name] for s in self.scopes.values() if name in s.known), None
+                (s.definition(name) for s in self.scopes.values() if name in s), None
             )
             kind = self.names.type_of(name, self.model) if known and known.kind == "class" else output.type
             if kind == output.type:
@@ -175,37 +166,35 @@ class Conversion:
         return left
 
     def _write(self, names: Iterable[str], scope: Scope | None, output: Output) -> None:
-        known = scope.known if scope is not None else self.child.known
+        home = scope if scope is not None else self.child
         for name in arrange(set(names), scope, self.child):
-            if name not in output.bodies or known[name].kind == "class":
-                output.emit(name, known[name].text)
+            output.emit(name, home.definition(name).text)
 
-    def _imports(self, output: Output, body: str) -> str:
+    def _imports(self, output: Output, body: str) -> list[Candidate]:
         views = [(scope.view, self.parents[path]) for path, scope in self.scopes.items()]
-        found: list[Candidate] = candidates(self.source, output.created, views)
-        return select(found, body, set(output.bodies))
+        return select(candidates(self.source, output.created, views), body, set(output.bodies))
 
     def _exports(self) -> None:
         statement = self.source.statements.get("__all__")
         special = self.source.statements.get("__getattr__")
         if special is not None:
             text = self.child.view.text(special.start, special.end)
-            kinds = self._getattr_kinds(text)
-            for kind in kinds:
-                self._output(kind).emit("__getattr__", text)
+            lead = self.child.view.text(special.lead, special.start)
+            for kind in self._getattr_kinds(text):
+                self._output(kind).emit("__getattr__", lead + one_line_call(text))
         if statement is None:
             return
-        node = ast.parse(self.child.view.text(statement.start, statement.end)).body[0]
-        assert isinstance(node, ast.Assign)
-        entries = getattr(node.value, "elts", [])
         code = self.child.view.text(statement.start, statement.end)
+        node = ast.parse(code).body[0]
+        assert isinstance(node, ast.Assign)
+        lead = self.child.view.text(statement.lead, statement.start)
         groups: dict[str, list[str]] = {}
-        for entry in entries:
+        for entry in getattr(node.value, "elts", []):
             if isinstance(entry, ast.Constant) and isinstance(entry.value, str):
                 segment = ast.get_source_segment(code, entry) or repr(entry.value)
                 groups.setdefault(self.names.type_of(entry.value, self.model), []).append(segment)
         for kind, group in groups.items():
-            self._output(kind).emit("__all__", f"\n\n__all__ = [{', '.join(group)}]")
+            self._output(kind).emit("__all__", f"{lead}__all__ = [{', '.join(group)}]")
 
     def _getattr_kinds(self, text: str) -> list[str]:
         """The outputs that a module-level `__getattr__` goes to: those of the classes that its call names."""
@@ -218,9 +207,16 @@ class Conversion:
         return sorted(kinds) or ["processing"]
 
 
+def one_line_call(text: str) -> str:
+    """An assignment of a call, without the comma behind the last argument."""
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    call = node.value
+    arguments = [ast.get_source_segment(text, argument) or "" for argument in call.args]
+    arguments += [f"{k.arg}={ast.get_source_segment(text, k.value)}" for k in call.keywords]
+    return f"{ast.unparse(node.targets[0])} = {ast.get_source_segment(text, call.func)}({', '.join(arguments)})"
+
+
 def convert(library: Library, path: str, shown: str) -> dict[str, str]:
     """The raw texts of the outputs of the definition at `path`, by path."""
     return Conversion(library, path, shown).outputs()
-
-
-__all__ = ["Conversion", "Parent", "chain", "convert"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import lexical
 from .parents import Parent, is_model_import
 from .renaming import View
 from .source import Alias, Guard, Import, Source
@@ -48,64 +47,59 @@ def _renamed(entry: Import, view: View | None, own: bool) -> Import | None:
     if view is None or view.renamer is None:
         return entry
     change = view.renamer.plain
+    word = view.renamer.word
     lead = "\n".join("" if "# Copied from" in row else change(row) for row in entry.lead.split("\n"))
     if entry.level == 0 and entry.module is not None:
         return Import(lead, 0, entry.module, entry.aliases, change(entry.trail))
-    aliases = [Alias(change(a.name), change(a.bound) if a.bound else None) for a in entry.aliases]
-    module = view.repair_module(change(entry.module)) if entry.module is not None else None
+    aliases = [Alias(_dotted(word, a.name), word(a.bound) if a.bound else None) for a in entry.aliases]
+    module = view.repair_module(_dotted(word, entry.module)) if entry.module is not None else None
     return Import(lead, entry.level, module, aliases, change(entry.trail))
 
 
-def select(found: list[Candidate], body: str, defined: set[str]) -> str:
-    """The text of the imports that the body and each other need: the first provider of a name wins."""
+def _dotted(word: Callable[[str], str], name: str) -> str:
+    return ".".join(map(word, name.split(".")))
+
+
+def select(found: list[Candidate], body: str, defined: set[str]) -> list[Candidate]:
+    """The imports that the body needs, with the names that it needs: the first provider of a name wins."""
     provided = {alias.local for c in found for entry in c.imports for alias in entry.aliases}
-    wanted = used(provided, body) - defined
-    tests: set[str] = set()
-    while True:
-        plain, guarded, names = _walk(found, wanted | tests)
-        more = _test_names(guarded, provided)
-        if more <= tests:
-            break
-        tests |= more
-    del names
-    return "".join(f"{row}\n" for row in [*plain, *(text for text, _ in guarded)])
-
-
-def _walk(found: list[Candidate], wanted: set[str]) -> tuple[list[str], list[tuple[str, str]], set[str]]:
+    tests = {word for c in found if c.test for word in re.findall(r"\w+", c.test + c.rest)} & provided
+    wanted = (used(provided, body) | tests) - defined
     kept: set[str] = set()
-    plain: list[str] = []
-    guarded: list[tuple[str, str]] = []
+    plain: list[Candidate] = []
+    guarded: list[Candidate] = []
     for candidate in found:
-        if candidate.test is None:
-            text = _filtered(candidate.imports[0], wanted, kept)
-            if text:
-                plain.append(candidate.lead + text)
-            continue
-        rows = [inner.lead + f"    {text}" for inner in candidate.imports if (text := _filtered(inner, wanted, kept))]
-        if rows:
-            body = "\n".join(rows)
-            rest = f"\n{candidate.rest}" if candidate.rest else ""
-            guarded.append((f"{candidate.lead}if {candidate.test}:\n{body}{rest}", candidate.test))
-    return plain, guarded, kept
+        imports = [entry for inner in candidate.imports if (entry := _filtered(inner, wanted, kept))]
+        if imports:
+            group = plain if candidate.test is None else guarded
+            group.append(Candidate(candidate.lead, imports, candidate.test, candidate.rest))
+    return plain + guarded
 
 
-def _filtered(entry: Import, wanted: set[str], kept: set[str]) -> str:
+def _filtered(entry: Import, wanted: set[str], kept: set[str]) -> Import | None:
     names = [alias for alias in entry.aliases if alias.local in wanted and alias.local not in kept]
     kept.update(alias.local for alias in names)
-    return entry.render(names) if names else ""
+    return Import(entry.lead, entry.level, entry.module, names, entry.trail) if names else None
 
 
-def _test_names(guarded: list[tuple[str, str]], provided: set[str]) -> set[str]:
-    return {word for _, test in guarded for word in re.findall(r"\w+", test)} & provided
-
-
-_BEFORE = re.compile(r"(?:\.|\bdef\s+|\bclass\s+)\s*\Z")
+def render(kept: list[Candidate]) -> str:
+    """The text of the imports; statements on one line each, which the formatter breaks."""
+    rows = []
+    for candidate in kept:
+        if candidate.test is None:
+            entry = candidate.imports[0]
+            rows.append(candidate.lead + entry.render(entry.aliases))
+        else:
+            body = "\n".join(f"{inner.lead}    {inner.render(inner.aliases)}" for inner in candidate.imports)
+            rest = f"\n{candidate.rest}" if candidate.rest else ""
+            rows.append(f"{candidate.lead}if {candidate.test}:\n{body}{rest}")
+    return "".join(f"{row}\n" for row in rows)
 
 
 def used(names: set[str], body: str) -> set[str]:
     """The names among those given that the body reads as names of the module."""
     tree = ast.parse(body)
-    found: set[str] = set()
+    found = {name for name in names if "." in name and re.search(rf"(?<![\w.]){re.escape(name)}\b", body)}
     bound: set[str] = set()
     strings: list[str] = []
     for node in ast.walk(tree):
@@ -142,6 +136,3 @@ def _annotation_words(tree: ast.AST, names: set[str]) -> set[str]:
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     found |= set(re.findall(r"\b[^\W\d]\w*", inner.value))
     return found & names
-
-
-__all__ = ["Candidate", "candidates", "lexical", "select", "used"]

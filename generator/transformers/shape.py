@@ -42,6 +42,11 @@ class Method:
     block: str  # from behind the colon
     node: ast.FunctionDef | ast.AsyncFunctionDef
     home: Tree
+    change: Rename
+
+    def pieces(self) -> tuple[str, list[Piece], str]:
+        """What stands behind the colon, the statements of the block, and the comments that end it."""
+        return self.home.pieces(self.node, self.change)
 
     def render(self) -> str:
         returns = f" -> {self.returns}" if self.returns is not None else ""
@@ -61,6 +66,7 @@ class Shape:
     docstrings: list[str] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
     methods: dict[str, Method] = field(default_factory=dict)
+    removals: set[str] = field(default_factory=set)  # attributes that are `AttributeError(…)`
 
     def render(self) -> str:
         arguments = ", ".join([*self.bases, *self.keywords])
@@ -151,7 +157,10 @@ class Tree:
         if is_triple(self.slice(unit.start, unit.end), node):
             shape.docstrings.append(text)
         elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            shape.attributes[self.view.word(node.targets[0].id)] = text
+            name = self.view.word(node.targets[0].id)
+            shape.attributes[name] = text
+            if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "AttributeError":
+                shape.removals.add(name)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             shape.attributes[self.view.word(node.target.id)] = text
 
@@ -189,16 +198,16 @@ class Tree:
             change(block),
             node,
             self,
+            change,
         )
 
     def _line(self, offset: int) -> int:
         return self.code.count("\n", 0, offset - self.base) + 1
 
     def pieces(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef, rename: Rename | None = None
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename
     ) -> tuple[str, list[Piece], str]:
         """What stands behind a method's colon, the statements of its block, and the comments that end it."""
-        change: Rename = rename or (lambda text: text)
         text = self.view.source.text
         opening = text.index("(", self.base + self.rows.start(node.lineno)) + 1
         closing = _find(text, opening, ")")
@@ -256,8 +265,8 @@ def _header_end(node: ast.ClassDef) -> tuple[int, int]:
     return last.end_lineno or 0, last.end_col_offset or 0
 
 
-def _find(text: str, offset: int, sign: str) -> int:
-    """The next `sign` outside brackets, strings and comments; a bracket that closes one opened before counts for nothing."""
+def _find(text: str, offset: int, signs: str) -> int:
+    """The next of some signs outside brackets, strings and comments; a bracket that closes one opened before counts for nothing."""
     depth = 0
     position = offset
     while True:
@@ -268,7 +277,7 @@ def _find(text: str, offset: int, sign: str) -> int:
         if match[0] in "#\"'":
             found: list[lexical.Span] = []
             position = lexical.read(text, here, found)
-        elif depth == 0 and match[0] == sign:
+        elif depth == 0 and match[0] in signs:
             return here
         elif match[0] in "([{":
             depth += 1
@@ -276,4 +285,20 @@ def _find(text: str, offset: int, sign: str) -> int:
             depth = max(0, depth - 1)
 
 
-_SIGNS = re.compile("[][(){}:#\"']")
+_SIGNS = re.compile("[][(){},:#\"']")
+
+
+def split_arguments(text: str) -> list[str]:
+    """The parts of an argument list, each with its comma and the comments on the rest of that line."""
+    found = []
+    start = 0
+    closed = text + ")"
+    while True:
+        comma = _find(closed, start, ",)")
+        if closed[comma] == ")":
+            last = text[start:]
+            return [*found, last] if last.strip() else found
+        rest = re.compile(r"[ \t]*(?:#[^\n]*\n)?").match(text, comma + 1)
+        end = rest.end() if rest else comma + 1
+        found.append(text[start:end])
+        start = end

@@ -115,7 +115,8 @@ class Alias:
 
     @property
     def local(self) -> str:
-        return self.bound or self.name.partition(".")[0]
+        """What the importing module calls it; for `import a.b` the dotted name, as it is written where it is used."""
+        return self.bound or self.name
 
     def __str__(self) -> str:
         return f"{self.name} as {self.bound}" if self.bound else self.name

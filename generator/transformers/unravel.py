@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
 
 from . import lexical
 from .shape import Method, Piece, Shape
@@ -21,13 +20,13 @@ class Records:
         self.deleted: set[str] = set()
 
 
-def unravel(shape: Shape, originals: dict[str, Method], own: Shape, rename: Callable[[str], str] | None) -> None:
+def unravel(shape: Shape, originals: dict[str, Method], own: Shape) -> None:
     """Replace the calls of `super()` in the methods that the child wrote, in the order in which they stand."""
     records = Records()
     written = {method.node.name for method in own.methods.values()}
     for key, method in shape.methods.items():
         if method.node.name in written or method.name in written:
-            _method(shape, key, method, originals, records, rename)
+            _method(shape, key, method, originals, records)
 
 
 def _method(
@@ -36,12 +35,10 @@ def _method(
     method: Method,
     originals: dict[str, Method],
     records: Records,
-    rename: Callable[[str], str] | None,
 ) -> None:
     name = method.name
-    mine = originals.get(key) is method
-    header, pieces, footer = method.home.pieces(method.node, rename if mine else None)
-    strings = _leading_strings(method, pieces, originals.get(key), rename)
+    header, pieces, footer = method.pieces()
+    strings = _leading_strings(method, pieces, originals.get(key))
     body = [*strings, *pieces]
     at = next((i for i, piece in enumerate(body) if _is_super(piece.node, name)), None)
     stop = len(body) if at is None else at
@@ -49,21 +46,18 @@ def _method(
     for piece in body[:stop]:
         changed |= _rewrite(piece, shape.bases)
     if at is not None:
-        original = originals[name]
-        _, inherited, _ = original.home.pieces(original.node, rename)
+        inherited = originals[name].pieces()[1]
         spliced = _splice(inherited, body[at + 1 :], records)
         body = _ordered([*body[:at], *spliced], inherited)
     if changed:
         method.block = "\n".join([header, *(piece.text for piece in body)]) + footer
 
 
-def _leading_strings(
-    method: Method, pieces: list[Piece], inherited: Method | None, rename: Callable[[str], str] | None
-) -> list[Piece]:
+def _leading_strings(method: Method, pieces: list[Piece], inherited: Method | None) -> list[Piece]:
     """The parent's docstrings that were put before the child's body."""
     if inherited is None or inherited is method or any(piece.is_string for piece in pieces):
         return []
-    return [piece for piece in inherited.home.pieces(inherited.node, rename)[1] if piece.is_string]
+    return [piece for piece in inherited.pieces()[1] if piece.is_string]
 
 
 def _is_super(node: ast.stmt | None, name: str) -> bool:

@@ -211,9 +211,9 @@ class BertPreTrainedModel(PreTrainedModel):
     config_class = BertConfig
     base_model_prefix = "bert"
     _no_split_modules: ClassVar[list[str]] = ["BertEmbeddings", "BertLayer"]
-    _renamed_weights: ClassVar[dict[str, str]] = {  # as the original's checkpoints call them
-        "LayerNorm.gamma": "LayerNorm.weight",
-        "LayerNorm.beta": "LayerNorm.bias",
+    _renamed_weights: ClassVar[dict[str, str]] = {
+        r"LayerNorm\.gamma$": "LayerNorm.weight",
+        r"LayerNorm\.beta$": "LayerNorm.bias",
     }
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -72,10 +72,10 @@ class GemmaScaledEmbedding(nn.Embedding):
 
 
 class GemmaPreTrainedModel(LlamaPreTrainedModel):
-    def initialize(self, module: nn.Module, parameter: nn.Parameter) -> None:
-        super().initialize(module, parameter)
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
         if isinstance(module, GemmaRMSNorm):
-            parameter.zero_()
+            module.weight.data.zero_()
 
 
 class GemmaModel(LlamaModel):

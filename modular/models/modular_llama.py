@@ -192,10 +192,13 @@ class LlamaAttention(nn.Module):
         query, key = apply_rotary_pos_emb(query, key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)  # [B, K, T, D]
+        output = self.attend(query, key, value, mask)  # [B, N, S, D]
+        return self.o_proj(output.transpose(1, 2).flatten(2))  # [B, S, N·D] -> [B, S, H]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         attention = ATTENTION[self.config.attn_implementation]
         dropout = self.config.attention_dropout if self.training else 0.0
-        output = attention(query, key, value, mask, self.scaling, dropout)  # [B, N, S, D]
-        return self.o_proj(output.transpose(1, 2).flatten(2))  # [B, S, N·D] -> [B, S, H]
+        return attention(query, key, value, mask, self.scaling, dropout)
 
 
 class LlamaDecoderLayer(nn.Module):

@@ -110,7 +110,7 @@ def expression(scope: Scope, depth: int = 2) -> str:
         (1, lambda: f"[{leaf(scope)}, {expression(scope, depth - 1)}][{random.choice((0, 1, -1))}]"),
         (1, lambda: f"int({condition(scope)})"),
         (2, lambda: comprehension(scope, depth)),
-        (1, lambda: f"len(f\"{{{unquoted(scope)}}}{random.choice(('alpha', 'AlphaPart', '-'))}\")"),
+        (1, lambda: f"len(f\"{{{unquoted(scope)}}}{random.choice(('-',))}\")"),
         (1, lambda: f"(lambda {(n := local(scope))}, k={leaf(scope)}: {n} + k)({expression(scope.nested, depth - 1)})"),
     ]
     if scope.methods:

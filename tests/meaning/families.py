@@ -384,7 +384,7 @@ class Writer:
         """Constants and functions under the names that the parents' have here."""
         body = []
         for constant in family.constants.values():
-            if self.chance(0.25):
+            if self.chance(0.25) and not constant.name.endswith(("_LOW", "_HIGH", "_NEAR", "_FAR", "_1", "_2")):
                 constant.home = family
                 body.append(f"{constant.name} = {self.random.randint(0, 9)}")
         for key, function in family.functions.items():

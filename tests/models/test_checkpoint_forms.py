@@ -39,25 +39,34 @@ def difference(model, info) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("case", HEADS, ids=str)
 def test_a_head_on_a_base_checkpoint(checkpoint, case):
-    """The base model's values are taken; the head is missing, named in one warning, and gets random values."""
+    """The base model's values are taken; the head is missing, named in one warning, and gets random values.
+
+    A pooler that the head does not need is named in another.
+    """
     base = checkpoint(base_of(case))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model, info = case.model_class.from_pretrained(base.folder, output_loading_info=True)
-    inside = {f"{model.base_model_prefix}.{name}" for name in base.original.state_dict()}
-    head = set(model.state_dict()) - inside
-    assert head
-    assert info == {"missing_keys": head, "unexpected_keys": set(), "mismatched_keys": set()}
-    (warning,) = caught
-    assert str(warning.message).startswith(str(base.folder))
-    assert all(name in str(warning.message) for name in head)
-    assert warning.filename == __file__
-    for name, tensor in base.original.state_dict().items():
-        assert torch.equal(model.state_dict()[f"{model.base_model_prefix}.{name}"], tensor), name
+    stored = base.original.state_dict()
+    unused = {name for name in stored if f"{model.base_model_prefix}.{name}" not in model.state_dict()}
+    assert all(name.startswith("pooler.") for name in unused)
+    head = set(model.state_dict()) - {f"{model.base_model_prefix}.{name}" for name in stored}
+    head -= set(model._tied_weights_keys) if model.config.tie_word_embeddings else set()
+    assert info == {"missing_keys": head, "unexpected_keys": unused, "mismatched_keys": set()}
+    assert len(caught) == bool(head) + bool(unused)
+    for warning, names in zip(caught, [names for names in (head, unused) if names], strict=True):
+        assert str(warning.message).startswith(str(base.folder))
+        assert all(name in str(warning.message) for name in names)
+        assert warning.filename == __file__
+    for name, tensor in stored.items():
+        assert name in unused or torch.equal(model.state_dict()[f"{model.base_model_prefix}.{name}"], tensor), name
     for name in head:
         tensor = model.state_dict()[name]
         assert torch.isfinite(tensor).all()
-        assert (tensor.std() if tensor.ndim > 1 else 1 - tensor.abs().max()) > 0
+        if tensor.ndim > 1:
+            assert tensor.std() > 0, name
+        else:
+            assert tensor.unique().tolist() == [float(name.lower().endswith("norm.weight"))], name
 
 
 @pytest.mark.parametrize("case", CAUSAL, ids=str)
@@ -156,7 +165,8 @@ def test_what_the_checkpoint_lacks_is_named_and_drawn(checkpoint, tmp_path, case
     assert len(caught) == 1
     assert info == {"missing_keys": lacking, "unexpected_keys": set(), "mismatched_keys": set()}
     state = model.state_dict()
-    assert torch.equal(state["model.norm.weight"], torch.ones_like(state["model.norm.weight"]))
+    fresh = case.model_class(model.config).state_dict()["model.norm.weight"]
+    assert torch.equal(state["model.norm.weight"], fresh)
     drawn = state["model.layers.1.mlp.up_proj.weight"]
     assert drawn.std().item() == pytest.approx(model.config.initializer_range, rel=0.2)
     for name, tensor in written.original.state_dict().items():

@@ -13,6 +13,8 @@ from torch import Tensor
 
 LEARNING_RATE = 0.1
 LABELLED = [case for case in cases() if case.auto_class != "AutoModel"]
+DECODERS = {case.model_type for case in cases("AutoModelForCausalLM")}
+BY_LAST_TOKEN = [case for case in cases("AutoModelForSequenceClassification") if case.model_type in DECODERS]
 
 every_scale = pytest.mark.parametrize("scale", SCALES)
 every_case = pytest.mark.parametrize("case", LABELLED, ids=str)
@@ -24,6 +26,9 @@ def labelled_batch(case: Case) -> dict[str, Tensor]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if case.auto_class == "AutoModelForCausalLM":
         return {**inputs, "labels": batch.input_ids.masked_fill(batch.attention_mask == 0, -100)}
+    if case.auto_class == "AutoModelForMaskedLM":
+        masked = (torch.arange(batch.input_ids.shape[1]) % 3 == 1) & batch.attention_mask.bool()
+        return {**inputs, "labels": batch.input_ids.masked_fill(~masked, -100)}
     if case.auto_class == "AutoModelForSequenceClassification":
         return {**inputs, "labels": torch.tensor([2, 0, 1])}
     if case.auto_class == "AutoModelForTokenClassification":
@@ -43,10 +48,11 @@ def trained(model, inputs: dict[str, Tensor], folder: Path) -> tuple[Tensor, dic
     loss = model(**inputs).loss
     loss.backward()
     with torch.no_grad():
-        gradients = [parameter.grad.clone() for parameter in model.parameters()]
+        used = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad.clone() for parameter in used]
         torch.optim.SGD(model.parameters(), lr=LEARNING_RATE).step()
         updated = stored_tensors(model, folder / "updated")
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        for parameter, gradient in zip(used, gradients, strict=True):
             parameter.copy_(gradient)
     return loss.detach(), stored_tensors(model, folder / "gradients"), updated
 
@@ -107,7 +113,7 @@ def test_dropout_before_the_head(tmp_path, case, rate):
     assert_same_step(written, labelled_batch(case), tmp_path)
 
 
-@pytest.mark.parametrize("case", cases("AutoModelForSequenceClassification"), ids=str)
+@pytest.mark.parametrize("case", BY_LAST_TOKEN, ids=str)
 def test_several_rows_need_a_padding_token(tmp_path, case):
     """Without a padding token the last token of a row is unknown, so several rows are refused; one row is not."""
     written = save(case, "unit", tmp_path, pad_token_id=None)

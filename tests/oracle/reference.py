@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from oracle.zoo import Case
 
 SCALES = ("small", "unit")
-VALUES = ("last_hidden_state", "logits", "start_logits", "end_logits")
+VALUES = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
 TOLERANCE = {"small": 1e-5, "unit": 2e-4}
 
 transformers.utils.logging.disable_progress_bar()
@@ -51,7 +51,7 @@ class Checkpoint:
             model = copy.deepcopy(self.original)
         else:
             model = oracle_class(self.case).from_pretrained(self.folder, dtype=dtype).eval()
-        model.set_attn_implementation(attention)
+        model.set_attn_implementation(attention if model._supports_sdpa else "eager")  # gemma2 caps its scores
         return model
 
     def load(self, **options: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from unibody.core.hub import locate_checkpoint, read_json
 
@@ -16,59 +17,61 @@ MASKS = ("[MASK]", "<mask>")
 
 
 def encode_text(encoder: Any, classifier: Any, predictor: Any) -> None:
-    """Writes, for each text of the command line, its vector, its label or its masked word to standard output."""
-    parser = argparse.ArgumentParser(
-        description=f"Embed or classify texts, or fill in a word, with {encoder.__name__}."
-    )
+    """Writes the vectors of texts, their labels or their masked words to standard output, as the command line asks."""
+    parser = argparse.ArgumentParser(description=f"Embed texts, classify them, or fill in words: {encoder.__name__}.")
     parser.add_argument("checkpoint", help="folder with config.json, *.safetensors and tokenizer.json, or a Hub id")
-    tasks = parser.add_mutually_exclusive_group(required=True)
-    tasks.add_argument("--embed", nargs="+", metavar="TEXT", help="vector of length 1: the mean over the tokens")
-    tasks.add_argument("--classify", nargs="+", metavar="TEXT", help="each label and its probability, best first")
-    tasks.add_argument("--fill", nargs="+", metavar="TEXT", help=f"the five likeliest words for {' or '.join(MASKS)}")
+    tasks = {
+        "embed": (encoder, write_vector, "the mean over the tokens, as a vector of length 1"),
+        "classify": (classifier, write_labels, "each label and its probability, best first"),
+        "fill": (predictor, write_words, f"the five likeliest words for each {' or '.join(MASKS)}"),
+    }
+    choice = parser.add_mutually_exclusive_group(required=True)
+    for task, (_, _, meaning) in tasks.items():
+        choice.add_argument(f"--{task}", nargs="+", metavar="TEXT", help=meaning)
     parser.add_argument("--dtype", help="such as bfloat16; by default that of the checkpoint")
     parser.add_argument("--device")
-    options = parser.parse_args()
-    model_class = classifier if options.classify else predictor if options.fill else encoder
+    options = vars(parser.parse_args())
+    task = next(task for task in tasks if options[task])
+    model_class, write, _ = tasks[task]
     try:
         from tokenizers import Tokenizer
 
-        folder = locate_checkpoint(options.checkpoint, patterns=("*.json", "model*.safetensors"))
+        folder = locate_checkpoint(options["checkpoint"], patterns=("*.json", "model*.safetensors"))
         tokenizer = Tokenizer.from_str(json.dumps(read_json(folder / "tokenizer.json")))
-        model = model_class.from_pretrained(folder, dtype=options.dtype, device=options.device)
+        model = model_class.from_pretrained(folder, dtype=options["dtype"], device=options["device"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(model.config.longest_text)
-        write = write_labels if options.classify else write_words if options.fill else write_vector
         with torch.no_grad():
-            for text in options.embed or options.classify or options.fill:
+            for text in options[task]:
                 write(model, tokenizer, text)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
+def tokenize(model: Any, tokenizer: Any, text: str) -> Tensor:
+    """Token ids [1, S]."""
+    if not (ids := tokenizer.encode(text).ids):
+        raise ValueError(f"{text!r} has no tokens: write a text")
+    return torch.tensor([ids], device=model.device)
+
+
 def write_vector(model: Any, tokenizer: Any, text: str) -> None:
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)  # [1, S]
-    vector = F.normalize(model(ids).last_hidden_state.float().mean(1))[0]  # [1, S, H] -> [H]
-    print(json.dumps([round(value, 6) for value in vector.tolist()]))
+    hidden = model(tokenize(model, tokenizer, text)).last_hidden_state.float()  # [1, S, H]
+    print(json.dumps([round(value, 6) for value in F.normalize(hidden.mean(1))[0].tolist()]))
 
 
 def write_labels(model: Any, tokenizer: Any, text: str) -> None:
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)
-    scores = model(ids).logits[0].float().softmax(-1)  # [L]
-    names = model.config.id2label or {}
-    for score, label in zip(*(values.tolist() for values in scores.sort(descending=True)), strict=True):
-        print(f"{score:.4f} {names.get(label, f'LABEL_{label}')}")
+    scores, names = model(tokenize(model, tokenizer, text)).logits[0].float().softmax(-1), model.config.id2label or {}
+    for label in scores.argsort(descending=True).tolist():
+        print(f"{scores[label]:.4f} {names.get(label, f'LABEL_{label}')}")
 
 
 def write_words(model: Any, tokenizer: Any, text: str) -> None:
-    known = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
-    for mask in known:
-        for other in MASKS:
-            text = text.replace(other, mask)
-    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)
-    places = torch.isin(ids[0], torch.tensor([tokenizer.token_to_id(mask) for mask in known], device=ids.device))
-    if not places.any():
-        raise ValueError(f"{text!r} has no masked word: write {' or '.join(known or MASKS)} in its place")
+    mask = next((mask for mask in MASKS if tokenizer.token_to_id(mask) is not None), MASKS[0])
+    ids = tokenize(model, tokenizer, text.replace(MASKS[0], mask).replace(MASKS[1], mask))
+    places = [place for place, token in enumerate(ids[0].tolist()) if token == tokenizer.token_to_id(mask)]
+    if not places:
+        raise ValueError(f"{text!r} has no masked word: write {mask} in its place")
     for scores in model(ids).logits[0, places].float().softmax(-1):  # [V], for each mask
-        best = scores.topk(5)
-        for score, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            print(f"{score:.4f} {tokenizer.decode([token]).strip()}")
+        for token in scores.topk(5).indices.tolist():
+            print(f"{scores[token]:.4f} {tokenizer.decode([token], skip_special_tokens=False).strip()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def load_checkpoint(
     config = build_config(model_class.config_class, read_json(file), file)
     config.attn_implementation = attn_implementation or config.attn_implementation
     choose(ATTENTION, config.attn_implementation, "attn_implementation")
-    if quantizer is None and (method := (getattr(config, "quantization_config", None) or {}).get("quant_method")):
+    if quantizer is None and (settings := getattr(config, "quantization_config", None)):
+        method = settings.get("quant_method", settings)
         raise ValueError(f"{folder} is quantized ({method}): pass the quantizer that reads it, quantizer=…")
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
     if isinstance(name := dtype, str):
@@ -140,7 +142,9 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def present_name(key: str, renamed: dict[str, str]) -> str:
-    return next((key.removesuffix(old) + new for old, new in renamed.items() if key.endswith(old)), key)
+    for old, new in renamed.items():
+        key = re.sub(old, new, key)
+    return key
 
 
 def share_tied_weights(model: Any, state: dict[str, Tensor]) -> set[str]:

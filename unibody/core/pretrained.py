@@ -18,7 +18,7 @@ class PreTrainedModel(nn.Module):
     config_class: ClassVar[Any]
     base_model_prefix: ClassVar[str] = "model"  # the attribute by which a model with a head holds the one without
     _tied_weights_keys: ClassVar[dict[str, str]] = {}  # name of a weight -> name of the weight that it is, if tied
-    _renamed_weights: ClassVar[dict[str, str]] = {}  # end of a name in old checkpoints -> what it is now
+    _renamed_weights: ClassVar[dict[str, str]] = {}  # pattern of names in old checkpoints -> what replaces it
 
     def __init__(self, config: Any) -> None:
         super().__init__()
