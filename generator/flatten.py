@@ -38,6 +38,7 @@ def flatten(unit: Unit) -> None:
                 own[name] = known[name] = merge(shape, parents, partial(_ancestors, unit, known)).definition()
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
+    unit.family.split = _split(derived, own)
     unit.family.bindings = _bindings(unit, _local_names(unit, ""))
 
 
@@ -79,6 +80,17 @@ def _ancestors(unit: Unit, known: dict[str, Definition], name: str) -> set[str]:
             if text not in found:
                 found.add(text)
                 pending.append((definitions, bindings, text))
+    return found
+
+
+def _split(derived: list[dict[str, Definition]], own: dict[str, Definition]) -> dict[str, str]:
+    """Names that a parent assigns in one statement (`A, B = 1, 2`) with a name that the child defines itself."""
+    found = {}
+    for members in derived:
+        for definition in members.values():
+            overridden = [name for name in definition.names if name in own]
+            if overridden:
+                found |= {name: overridden[0] for name in definition.names if name not in own}
     return found
 
 

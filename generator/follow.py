@@ -49,7 +49,9 @@ def follow(unit: Unit) -> None:
         scope = _Scope(graph, families, space)
         for use in part.definition.uses:
             target = scope.resolve(use.id)
-            if use.id in scope.conflicts:
+            if scope.family is not None and use.id in scope.family.split:
+                problems.append(scope.split(part, use, scope.family.split[use.id]))
+            elif use.id in scope.conflicts:
                 problems.append(scope.conflict(part, use))
             elif isinstance(target, Internal):
                 pending.append((target.path, target.name))
@@ -91,6 +93,10 @@ class _Scope:
         message = f"`{use.id}` would be both {' and '.join(self.conflicts[use.id])}"
         remedy = f"write `class {use.id}(…)` with the one that is meant as its base"
         return at(part.definition.text, use, "UB011", message, remedy)
+
+    def split(self, part: Part, use: ast.Name, other: str) -> Diagnostic:
+        message = f"`{use.id}` is assigned together with `{other}`, which `{self.space}` defines itself"
+        return at(part.definition.text, use, "UB013", message, f"define `{use.id}` there too")
 
     def undefined(self, part: Part, use: ast.Name) -> Diagnostic:
         text = part.definition.text

@@ -27,6 +27,7 @@ class Family:
     ambiguous: dict[str, list[str]] = field(
         default_factory=dict
     )  # a parent's member -> classes that could fill its role
+    split: dict[str, str] = field(default_factory=dict)  # a name assigned together with one that this file overrides
     conflicts: dict[str, list[str]] = field(
         default_factory=dict
     )  # a name -> the parents whose different members land on it

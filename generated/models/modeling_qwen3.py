@@ -100,6 +100,7 @@ class Qwen3Config(PreTrainedConfig):
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
         self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0, **(self.rope_parameters or {})}
+        self.sliding_window = self.sliding_window if self.use_sliding_window else None
         first = self.max_window_layers if self.use_sliding_window else self.num_hidden_layers
         self.layer_types = self.layer_types or [
             "full_attention" if layer < first else "sliding_attention" for layer in range(self.num_hidden_layers)

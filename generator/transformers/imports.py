@@ -12,6 +12,9 @@ from .renaming import View
 from .source import Alias, Guard, Import, Source
 
 
+_ELIF = re.compile(r"^elif ([^\n]*):", re.MULTILINE)
+
+
 @dataclass(slots=True)
 class Candidate:
     """An import statement, or a guarded group of them, that an output may use."""
@@ -63,7 +66,9 @@ def _dotted(word: Callable[[str], str], name: str) -> str:
 def select(found: list[Candidate], body: str, defined: set[str]) -> list[Candidate]:
     """The imports that the body needs, with the names that it needs: the first provider of a name wins."""
     provided = {alias.local for c in found for entry in c.imports for alias in entry.aliases}
-    tests = {word for c in found if c.test for word in re.findall(r"\w+", c.test + c.rest)} & provided
+    tests = {
+        word for c in found if c.test for word in re.findall(r"\w+", c.test + " ".join(_ELIF.findall(c.rest)))
+    } & provided
     wanted = (used(provided, body) | tests) - defined
     kept: set[str] = set()
     plain: list[Candidate] = []

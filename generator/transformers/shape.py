@@ -204,9 +204,7 @@ class Tree:
     def _line(self, offset: int) -> int:
         return self.code.count("\n", 0, offset - self.base) + 1
 
-    def pieces(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename
-    ) -> tuple[str, list[Piece], str]:
+    def pieces(self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename) -> tuple[str, list[Piece], str]:
         """What stands behind a method's colon, the statements of its block, and the comments that end it."""
         text = self.view.source.text
         opening = text.index("(", self.base + self.rows.start(node.lineno)) + 1

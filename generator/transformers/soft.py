@@ -25,7 +25,7 @@ def soften(kept: list[Candidate]) -> list[Candidate]:
             test = f"is_{library}_available"
             missing.append(test)
             others.append(Candidate("", [_bare(entry) for entry in imports], f"{test}()"))
-    return _with_tests(others, missing)
+    return _with_tests(others, missing) if missing else kept
 
 
 def _library(candidate: Candidate) -> str | None:
@@ -45,9 +45,13 @@ def _bare(entry: Import) -> Import:
 
 
 def _with_tests(kept: list[Candidate], tests: list[str]) -> list[Candidate]:
-    """The imports with the functions that the blocks ask imported, before all others."""
-    present = {alias.local for c in kept for entry in c.imports for alias in entry.aliases}
-    new = [Alias(test, None) for test in tests if test not in present]
-    if not new:
-        return kept
-    return [Candidate("", [Import("", 3, "utils", new, "")]), *kept]
+    """The imports with the functions that the blocks ask added to the first import from `utils` without them, or to a new one."""
+    for candidate in kept:
+        entry = candidate.imports[0]
+        if candidate.test is None and entry.level and entry.module and entry.module.rpartition(".")[2] == "utils":
+            present = {alias.local for alias in entry.aliases}
+            new = [Alias(test, None) for test in tests if test not in present]
+            if new:
+                entry = Import(entry.lead, entry.level, entry.module, [*entry.aliases, *new], entry.trail)
+                return [Candidate(candidate.lead, [entry]) if c is candidate else c for c in kept]
+    return [Candidate("", [Import("", 3, "utils", [Alias(test, None) for test in tests], "")]), *kept]

@@ -49,7 +49,9 @@ class Gemma2Config(GemmaConfig):
     attn_logit_softcapping: float | None = 50.0
     final_logit_softcapping: float | None = 30.0
     sliding_window: int | None = 4096  # tokens that a query sees in a layer with a window, itself included
-    layer_types: list[str] = field(default_factory=list)  # by default every other layer, the first included, has a window
+    layer_types: list[str] = field(
+        default_factory=list
+    )  # by default every other layer, the first included, has a window
     hidden_act = removed
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -51,10 +51,17 @@ class Qwen2Config(LlamaConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.sliding_window = self.sliding_window if self.use_sliding_window else None
         first = self.max_window_layers if self.use_sliding_window else self.num_hidden_layers
         self.layer_types = self.layer_types or [
             "full_attention" if layer < first else "sliding_attention" for layer in range(self.num_hidden_layers)
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.head_dim == self.hidden_size // self.num_attention_heads:
+            del values["head_dim"]  # the Hub's files do not name it
+        return values
 
     @property
     def attention_windows(self) -> list[int | None]:

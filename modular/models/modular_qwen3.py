@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unibody.core import removed
+
 from .modular_llama import LlamaAttention, LlamaRMSNorm
 from .modular_qwen2 import (
     Qwen2Config,
@@ -35,6 +37,7 @@ class Qwen3Config(Qwen2Config):
 
     head_dim: int = 128
     attention_bias: bool = False
+    to_dict = removed  # its files do name head_dim
 
 
 class Qwen3Attention(LlamaAttention):

@@ -110,8 +110,11 @@ def expression(scope: Scope, depth: int = 2) -> str:
         (1, lambda: f"[{leaf(scope)}, {expression(scope, depth - 1)}][{random.choice((0, 1, -1))}]"),
         (1, lambda: f"int({condition(scope)})"),
         (2, lambda: comprehension(scope, depth)),
-        (1, lambda: f"len(f\"{{{unquoted(scope)}}}{random.choice(('-',))}\")"),
-        (1, lambda: f"(lambda {(n := local(scope))}, k={leaf(scope)}: {n} + k)({expression(scope.nested, depth - 1)})"),
+        (1, lambda: f'len(f"{{{unquoted(scope)}}}{random.choice(("-",))}")'),
+        (
+            1,
+            lambda: f"(lambda {(n := local(scope))}, k={leaf(scope)}: {n} + k)({expression(scope.nested, depth - 1)})",
+        ),
     ]
     if scope.methods:
         options.append((5, lambda: call(scope, scope.receiver, random.choice(scope.methods), depth - 1)))
@@ -174,7 +177,11 @@ def statements(scope: Scope, count: int, depth: int = 2) -> list[str]:
 
 def statement(scope: Scope, depth: int) -> list[str]:
     random = scope.random
-    options: list[tuple[int, Callable[[Scope], Iterator[str]]]] = [(8, assignment), (1, nested_function), (1, deletion)]
+    options: list[tuple[int, Callable[[Scope], Iterator[str]]]] = [
+        (8, assignment),
+        (1, nested_function),
+        (1, deletion),
+    ]
     if scope.logs:
         options += [(4, note)]
     if scope.own:
@@ -223,7 +230,12 @@ def super_statement(scope: Scope) -> Iterator[str]:
     random, name = scope.random, local(scope)
     methods = [m for m in scope.supers if m.kind != "property"] or scope.supers
     text = call(scope, "super()", random.choice(methods), 1)
-    forms = [text, f"{name} = {text}", f"{name}, {local(scope)}_2 = {text}, {leaf(scope)}", f"{name} = {text} + {text}"]
+    forms = [
+        text,
+        f"{name} = {text}",
+        f"{name}, {local(scope)}_2 = {text}, {leaf(scope)}",
+        f"{name} = {text} + {text}",
+    ]
     forms += [f"{name} = {leaf(scope)} and {text}", f"{scope.receiver}.log.append({text})" if scope.logs else text]
     form = random.choice(forms)
     plain = [m for m in methods if m.kind in ("method", "class", "static")]

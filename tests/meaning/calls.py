@@ -14,7 +14,9 @@ from meaning.families import Family
 def scenario(family: Family, random: Random) -> list[tuple[Any, ...]]:
     """What to do with the family: each step is a verb and what it needs."""
     steps: list[tuple[Any, ...]] = [("look", cls.name) for cls in family.classes.values() if cls.home is family]
-    steps += [("make", f"{family.prefix}Config", {n: random.randint(0, 4) for n in family.fields if random.random() < 0.3})]
+    steps += [
+        ("make", f"{family.prefix}Config", {n: random.randint(0, 4) for n in family.fields if random.random() < 0.3})
+    ]
     steps += [("get", "half"), ("set", "half", 3), ("state",)]
     for key, cls in family.classes.items():
         if key == "Config":
@@ -89,7 +91,9 @@ def look(cls: type) -> dict[str, Any]:
             found[name] = plain(value)
             if inspect.isfunction(value) or isinstance(value, (classmethod, staticmethod)):
                 function = value if inspect.isfunction(value) else value.__func__
-                found[name] = [(p.name, str(p.kind), plain(p.default)) for p in inspect.signature(function).parameters.values()]
+                found[name] = [
+                    (p.name, str(p.kind), plain(p.default)) for p in inspect.signature(function).parameters.values()
+                ]
     if dataclasses.is_dataclass(cls):
         found["fields"] = [(f.name, plain(f.default), f.kw_only) for f in dataclasses.fields(cls)]
     return found
@@ -110,5 +114,7 @@ def plain(value: Any, depth: int = 6) -> Any:
     kind = type(value).__name__
     if depth and hasattr(value, "__dict__") and not callable(value):
         with contextlib.suppress(RecursionError):
-            return kind, {name: plain(item, depth - 1) for name, item in vars(value).items() if not name.startswith("_")}
+            return kind, {
+                name: plain(item, depth - 1) for name, item in vars(value).items() if not name.startswith("_")
+            }
     return kind

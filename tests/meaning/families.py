@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from meaning.bodies import LOCALS, SHADOWS, Method, Parameter, Scope, arguments, call, condition, expression, signature, statements
+from meaning.bodies import (
+    LOCALS,
+    SHADOWS,
+    Method,
+    Parameter,
+    Scope,
+    arguments,
+    call,
+    condition,
+    expression,
+    signature,
+    statements,
+)
 
 KINDS = ("methods", "attributes", "settings", "parts", "init")  # init: the parameters of the constructor, or nothing
 TRACED = """
@@ -94,7 +106,13 @@ class Writer:
         return family
 
     def finish(self, family: Family, body: list[str]) -> Family:
-        lines = ["import contextlib", "import functools", "from dataclasses import dataclass, field", "from typing import ClassVar", ""]
+        lines = [
+            "import contextlib",
+            "import functools",
+            "from dataclasses import dataclass, field",
+            "from typing import ClassVar",
+            "",
+        ]
         lines += [
             f"from .modular_{file} import {name}" + (f" as {alias}" if alias != name else "")
             for (file, name), alias in family.imports.items()
@@ -110,16 +128,26 @@ class Writer:
         for parent in family.parents:
             for theirs in (*parent.classes.values(), *parent.functions.values(), *parent.constants.values()):
                 if theirs.home is parent is member.home and derived(theirs.name, parent, family) == member.name:
-                    alias = f"{theirs.name}_" if theirs.name in LOCALS + SHADOWS and theirs.name[0].islower() else theirs.name
+                    alias = (
+                        f"{theirs.name}_"
+                        if theirs.name in LOCALS + SHADOWS and theirs.name[0].islower()
+                        else theirs.name
+                    )
                     return family.imports.setdefault((parent.file, theirs.name), alias)
         return None
 
-    def scope(self, family: Family, cls: Class | None, method: Method, inherited: dict[str, Any] | None = None) -> Scope:
+    def scope(
+        self, family: Family, cls: Class | None, method: Method, inherited: dict[str, Any] | None = None
+    ) -> Scope:
         """What a body may name: a method's of a class, or a function's."""
         pool = LOCALS + (SHADOWS if self.chance(0.1) else ())
         scope = Scope(self.random, method.rank, [p.name for p in method.parameters], pool=pool)
         before = list(family.functions.values())
-        before = before if cls else [f for f in before if f.name != method.name][: [f.name for f in before].index(method.name)]
+        before = (
+            before
+            if cls
+            else [f for f in before if f.name != method.name][: [f.name for f in before].index(method.name)]
+        )
         named = [(self.name_of(family, f), f.parameters) for f in before if not f.name.startswith("traced")]
         scope.functions = [(n, p) for n, p in named if n and n not in pool]
         constants = [self.name_of(family, c) for c in family.constants.values() if self.chance(0.5)]
@@ -135,7 +163,11 @@ class Writer:
             return scope
         methods: dict[str, Method] = cls.has("methods", family)
         settings = [n for n, kind in cls.has("settings", family).items() if kind == "int"]
-        kinds = ("class", "static") if method.kind in ("class", "static") else ("method", "property", "generator", "class", "static")
+        kinds = (
+            ("class", "static")
+            if method.kind in ("class", "static")
+            else ("method", "property", "generator", "class", "static")
+        )
         usable = [m for m in methods.values() if m.kind in kinds]
         if method.kind == "static":
             scope.receiver, usable = "", []
@@ -174,7 +206,11 @@ class Writer:
         if any(line.endswith("COUNTER = COUNTER + 1") for line in lines):
             lines.insert(0, "global COUNTER")
         name = "__init__" if method.kind == "init" else method.name
-        return [f"def {name}({signature(method.parameters, receiver)}):", *(f"    {line}" for line in lines or ["pass"]), ""]
+        return [
+            f"def {name}({signature(method.parameters, receiver)}):",
+            *(f"    {line}" for line in lines or ["pass"]),
+            "",
+        ]
 
     def parameters(self, like: tuple[Parameter, ...] | None = None) -> tuple[Parameter, ...]:
         """Parameters for a new method, or for one that overrides a method with those."""
@@ -183,7 +219,9 @@ class Writer:
             names = random.sample(LOCALS[:6], random.randint(0, 3))
             cut = random.randint(0, len(names))
             kinds = ["/" if self.chance(0.05) else ""] + [""] * 3
-            found = [Parameter(n, str(random.randint(0, 5)) if i >= cut else None, kinds[i]) for i, n in enumerate(names)]
+            found = [
+                Parameter(n, str(random.randint(0, 5)) if i >= cut else None, kinds[i]) for i, n in enumerate(names)
+            ]
             if found and found[-1].kind == "" and self.chance(0.15):
                 found[-1] = found[-1]._replace(kind="*")
             return tuple(found)
@@ -198,10 +236,14 @@ class Writer:
             found = [p._replace(default=str(random.randint(0, 5))) if p.default else p for p in found]
         return tuple(found)
 
-    def method(self, family: Family, cls: Class, method: Method, inherited: dict[str, Any] | None, setter: bool = False) -> list[str]:
+    def method(
+        self, family: Family, cls: Class, method: Method, inherited: dict[str, Any] | None, setter: bool = False
+    ) -> list[str]:
         receiver = {"static": "", "class": "cls"}.get(method.kind, "self")
         lines = self.function(self.scope(family, cls, method, inherited), method, receiver)
-        decorators = {"static": ["@staticmethod"], "class": ["@classmethod"], "property": ["@property"]}.get(method.kind, [])
+        decorators = {"static": ["@staticmethod"], "class": ["@classmethod"], "property": ["@property"]}.get(
+            method.kind, []
+        )
         traced = family.functions.get("traced")
         if method.kind == "method" and traced and self.chance(0.15) and (name := self.name_of(family, traced)):
             decorators = [f"@{name}"]
@@ -216,8 +258,15 @@ class Writer:
         family = self.start(prefix, [])
         low, high = (f"{family.type.upper()}_{end}" for end in ends)
         family.constants = {n: Named(n, family) for n in (limit, low, high, "COUNTER")}
-        body = [f"{limit} = {random.randint(1, 9)}", f"{low}, {high} = {random.randint(0, 3)}, {random.randint(4, 9)}", "COUNTER = 0"]
-        body += random.sample([f"{limit}_TWICE = 2 * {limit}", f"{low}_1 = {low}_2 = {random.randint(0, 9)}", f"{limit}_DEPTH: int = 2"], 1)
+        body = [
+            f"{limit} = {random.randint(1, 9)}",
+            f"{low}, {high} = {random.randint(0, 3)}, {random.randint(4, 9)}",
+            "COUNTER = 0",
+        ]
+        body += random.sample(
+            [f"{limit}_TWICE = 2 * {limit}", f"{low}_1 = {low}_2 = {random.randint(0, 9)}", f"{limit}_DEPTH: int = 2"],
+            1,
+        )
         name = body[-1].partition(" ")[0].strip(":")
         family.constants[name] = Named(name, family)
         for function in (clip, f"{family.type}_{mix}"):
@@ -245,7 +294,17 @@ class Writer:
         family.classes[key] = cls
         if base is None or self.chance(0.5):
             lines += self.constructor(family, cls, inherited, family.classes)
-        lines += [] if base else ["def tick(self, value=1):", "    self.log.append(value)", "    self.count += 1", "    return value", ""]
+        lines += (
+            []
+            if base
+            else [
+                "def tick(self, value=1):",
+                "    self.log.append(value)",
+                "    self.count += 1",
+                "    return value",
+                "",
+            ]
+        )
         for rank, word in enumerate(random.sample(WORDS, random.randint(2, 4))):
             kind = random.choices(("method", "generator", "property", "class", "static"), (66, 9, 10, 8, 7))[0]
             parameters = () if kind == "property" else self.parameters()
@@ -258,15 +317,25 @@ class Writer:
     def settings(self, family: Family, cls: Class) -> list[str]:
         """Class attributes of a root's class."""
         names = {"limit": "int", "marks": "tuple", "plan": "dict", "kind": "str", "label": "str"}
-        values = {"limit": str(self.random.randint(1, 9)), "marks": "(1, 2)", "plan": '{"a": 1}', "kind": f'"{family.type}"'}
+        values = {
+            "limit": str(self.random.randint(1, 9)),
+            "marks": "(1, 2)",
+            "plan": '{"a": 1}',
+            "kind": f'"{family.type}"',
+        }
         values["label"] = f'"{family.prefix}{self.random.choice(ROOTS[family.prefix][0])}"'
         for other in family.classes.values():
-            names[f"{other.name[len(family.prefix):].lower()}_class"], values[f"{other.name[len(family.prefix):].lower()}_class"] = "class", other.name
+            (
+                names[f"{other.name[len(family.prefix) :].lower()}_class"],
+                values[f"{other.name[len(family.prefix) :].lower()}_class"],
+            ) = "class", other.name
         chosen = [name for name in names if self.chance(0.4)]
         cls.layer["settings"] = {name: names[name] for name in chosen}
         return [f"{n}: ClassVar = {values[n]}" if self.chance(0.1) else f"{n} = {values[n]}" for n in chosen]
 
-    def constructor(self, family: Family, cls: Class, inherited: dict[str, Any] | None, others: dict[str, Class]) -> list[str]:
+    def constructor(
+        self, family: Family, cls: Class, inherited: dict[str, Any] | None, others: dict[str, Class]
+    ) -> list[str]:
         random = self.random
         theirs = inherited["init"].get("init", ()) if inherited else ()
         spare = [n for n in ("x", "y", "size") if n not in [p.name for p in theirs]]
@@ -288,7 +357,12 @@ class Writer:
             words += [f"{p.name}={expression(scope, 1)}" for p in theirs if self.chance(0.5)]
             lines = [*statements(scope, random.randint(0, 1), 0), f"super().__init__({', '.join(words)})"]
             if self.chance(0.1):
-                lines[-1:] = [f"if {condition(scope)}:", f"    {lines[-1]}", "else:", "    super().__init__(config, log)"]
+                lines[-1:] = [
+                    f"if {condition(scope)}:",
+                    f"    {lines[-1]}",
+                    "else:",
+                    "    super().__init__(config, log)",
+                ]
             gone = None
             for name in inherited["attributes"]:
                 if self.chance(0.25):
@@ -302,7 +376,12 @@ class Writer:
             after = ["self.post_init()"] if "post_init" in inherited["methods"] and self.chance(0.5) else []
         for key, other in others.items():
             spelled = self.name_of(family, other)
-            if spelled and other is not cls and key not in ("Config", cls.base, "Model", "Tower", "Head") and self.chance(0.6):
+            if (
+                spelled
+                and other is not cls
+                and key not in ("Config", cls.base, "Model", "Tower", "Head")
+                and self.chance(0.6)
+            ):
                 cls.layer["parts"][f"{key.lower()}_part"] = key
                 lines.append(f"self.{key.lower()}_part = {spelled}(config, log)")
         lines = [f"def __init__({signature(whole)}):", *(f"    {line}" for line in lines + after), ""]
@@ -316,10 +395,16 @@ class Writer:
         random, lines = self.random, []
         cls = family.classes["Config"] = Class(f"{family.prefix}Config", family)
         if family.type != family.file:
-            lines.append(random.choice((f'model_type: ClassVar[str] = "{family.type}"', f'model_type = "{family.type}"')))
-        limits = [n for key, c in family.constants.items() if key in ("LIMIT", "FLOOR") and (n := self.name_of(family, c))]
+            lines.append(
+                random.choice((f'model_type: ClassVar[str] = "{family.type}"', f'model_type = "{family.type}"'))
+            )
+        limits = [
+            n for key, c in family.constants.items() if key in ("LIMIT", "FLOOR") and (n := self.name_of(family, c))
+        ]
         if base is None:
-            family.fields = {"size": "int", "depth": "int"} | {n: t for n, t in (("label", "str"), ("items", "list"), ("ratio", "int")) if self.chance(0.5)}
+            family.fields = {"size": "int", "depth": "int"} | {
+                n: t for n, t in (("label", "str"), ("items", "list"), ("ratio", "int")) if self.chance(0.5)
+            }
             values = {"size": str(random.randint(1, 5)), "depth": "2", "label": f'"{family.type}"', "ratio": limits[0]}
             values["items"] = "field(default_factory=lambda: [1, 2])"
             lines += [f"{name}: {kind} = {values[name]}" for name, kind in family.fields.items()]
@@ -327,7 +412,11 @@ class Writer:
         else:
             decorator = ["@dataclass(kw_only=True)"] if self.chance(0.3) else []
             for name, kind in list(family.fields.items()):
-                value = {"int": limits[0] if limits and self.chance(0.3) else "7", "str": '"own"', "list": "field(default_factory=list)"}[kind]
+                value = {
+                    "int": limits[0] if limits and self.chance(0.3) else "7",
+                    "str": '"own"',
+                    "list": "field(default_factory=list)",
+                }[kind]
                 if self.chance(0.3):
                     lines.append(random.choice((f"{name} = {value}", f"{name}: {kind} = {value}")))
                 elif name not in ("size", "depth") and self.chance(0.15):
@@ -341,14 +430,29 @@ class Writer:
             lines += ["def __post_init__(self):", "    super().__post_init__()" if base else "    self.area = 0"]
             lines += [f"    self.area = self.size * {random.randint(1, 5)}", ""]
         if base is None or self.chance(0.3):
-            lines += ["@property", "def half(self):", f"    return {'super().half' if base and self.chance(0.5) else 'self.size'} // 2", ""]
+            lines += [
+                "@property",
+                "def half(self):",
+                f"    return {'super().half' if base and self.chance(0.5) else 'self.size'} // 2",
+                "",
+            ]
             if base is None or self.chance(0.3):
-                lines += ["@half.setter", "def half(self, value):", f"    self.size = value * {random.randint(1, 3)}", ""]
+                lines += [
+                    "@half.setter",
+                    "def half(self, value):",
+                    f"    self.size = value * {random.randint(1, 3)}",
+                    "",
+                ]
         if base is None or self.chance(0.2):
             lines += ["@classmethod", "def small(cls, size=1):", "    return cls(size=size, depth=1)", ""]
         cls.layer["methods"] = {"half": Method("half", 0, (), "property")}
         lines = lines if any(lines) else ["pass"]
-        return [*decorator, f"class {cls.name}{f'({base})' if base else ''}:", *(f"    {line}" if line else "" for line in lines), ""]
+        return [
+            *decorator,
+            f"class {cls.name}{f'({base})' if base else ''}:",
+            *(f"    {line}" if line else "" for line in lines),
+            "",
+        ]
 
     def child(self, prefix: str, parents: list[Family]) -> Family:
         """A definition that inherits from others."""
@@ -367,7 +471,11 @@ class Writer:
         body = self.overridden_functions(family)
         inheritable = [key for key, c in family.classes.items() if c.home in parents and key != "Config"]
         chosen = [key for key in inheritable if self.chance(0.65)]
-        chosen += [random.choice(keys) for p in parents if not {*chosen} & {*(keys := [k for k in inheritable if k in p.classes])}]
+        chosen += [
+            random.choice(keys)
+            for p in parents
+            if not {*chosen} & {*(keys := [k for k in inheritable if k in p.classes])}
+        ]
         bases = {key: [self.name_of(family, family.classes[key])] for key in chosen}
         base = family.imports.setdefault((parents[0].file, f"{parents[0].prefix}Config"), f"{parents[0].prefix}Config")
         body += self.configuration(family, base)
@@ -403,8 +511,12 @@ class Writer:
         inherited = {kind: old.has(kind, family) for kind in KINDS}
         if len(bases) > 1:
             inherited = {kind: {**family.classes["Unit"].has(kind, family), **inherited[kind]} for kind in KINDS}
-        old.layer = {kind: {**found, **(inherited[kind] if len(bases) > 1 else {})} for kind, found in old.layer.items()}
-        cls = family.classes[key] = Class(f"{family.prefix}{random.choice(('', '', '', 'Special'))}{key}", family, old.base, old.layer)
+        old.layer = {
+            kind: {**found, **(inherited[kind] if len(bases) > 1 else {})} for kind, found in old.layer.items()
+        }
+        cls = family.classes[key] = Class(
+            f"{family.prefix}{random.choice(('', '', '', 'Special'))}{key}", family, old.base, old.layer
+        )
         lines = ['"""What differs."""'] if self.chance(0.2) else []
         for name, kind in inherited["settings"].items():
             if self.chance(0.25):
@@ -427,7 +539,9 @@ class Writer:
             if method.name not in ("tick", "post_init") and self.chance(0.35):
                 parameters = () if method.kind == "property" else self.parameters(method.parameters)
                 own = Method(method.name, method.rank, parameters, method.kind)
-                lines += self.method(family, cls, own, inherited, setter=method.kind == "property" and self.chance(0.2))
+                lines += self.method(
+                    family, cls, own, inherited, setter=method.kind == "property" and self.chance(0.2)
+                )
                 cls.layer["methods"][own.name] = own
         if fresh and self.chance(0.5):
             own = Method(fresh[0], 5, self.parameters())
@@ -439,7 +553,11 @@ class Writer:
 
 def derived(name: str, parent: Family, child: Family) -> str:
     """What a member is called in a child that does not mention it."""
-    for old, new in ((parent.prefix, child.prefix), (f"{parent.type}_", f"{child.type}_"), (f"{parent.type.upper()}_", f"{child.type.upper()}_")):
+    for old, new in (
+        (parent.prefix, child.prefix),
+        (f"{parent.type}_", f"{child.type}_"),
+        (f"{parent.type.upper()}_", f"{child.type.upper()}_"),
+    ):
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name

@@ -239,7 +239,9 @@ class View:
         for key, value in list(vars(cls).items()):
             kept = next((vars(c)[key] for c in cls.__mro__[1:] if c in world.layers and key in vars(c)), None)
             if isinstance(value, property) and isinstance(kept, property):
-                setattr(cls, key, property(value.fget, value.fset or kept.fset, value.fdel or kept.fdel, value.__doc__))
+                setattr(
+                    cls, key, property(value.fget, value.fset or kept.fset, value.fdel or kept.fdel, value.__doc__)
+                )
             elif "super_kwargs" in getattr(getattr(value, "__code__", None), "co_varnames", ()):
                 setattr(cls, key, take_super_kwargs(value, getattr(super(cls, cls), key)))
         return cls
@@ -247,7 +249,10 @@ class View:
     def meaning(self, name: str) -> str:
         """A text that two members have in common if and only if they mean the same."""
         node = Rewriter(self).visit(copy.deepcopy(self.definition.own[name]))
-        bases = [b and [v.meaning(n) for v, n in self.parent(b[0]).sources(b[1])] for b in self.definition.bases.get(name, ())]
+        bases = [
+            b and [v.meaning(n) for v, n in self.parent(b[0]).sources(b[1])]
+            for b in self.definition.bases.get(name, ())
+        ]
         for each in ast.walk(node):
             if isinstance(each, ast.Name) and each.id in self.definition.members:
                 each.id = self.final(each.id)

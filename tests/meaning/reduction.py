@@ -49,7 +49,18 @@ def _changes(trees: dict[str, ast.Module]) -> Iterator[Callable[[], None]]:
     """The simplifications of all texts, the large ones first."""
     nodes = [node for tree in reversed(trees.values()) for node in ast.walk(tree)]
     for node in nodes:
-        for field in ("body", "orelse", "finalbody", "handlers", "decorator_list", "names", "bases", "keywords", "args", "elts"):
+        for field in (
+            "body",
+            "orelse",
+            "finalbody",
+            "handlers",
+            "decorator_list",
+            "names",
+            "bases",
+            "keywords",
+            "args",
+            "elts",
+        ):
             block = getattr(node, field, None)
             for index in range(len(block) if isinstance(block, list) else 0):
                 yield lambda block=block, index=index, field=field: _drop(block, index, field)

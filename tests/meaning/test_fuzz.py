@@ -102,7 +102,9 @@ def examine(numbers: range) -> tuple[Counter[str], list[Finding]]:
         last = error.__traceback__
         while last.tb_next:
             last = last.tb_next
-        return Counter(), [Finding(written[numbers[0]][-1], f"crash: {error!r} {last.tb_frame.f_code.co_name} {last.tb_lineno}")]
+        return Counter(), [
+            Finding(written[numbers[0]][-1], f"crash: {error!r} {last.tb_frame.f_code.co_name} {last.tb_lineno}")
+        ]
 
 
 def judge(written: dict[int, list[Family]]) -> tuple[Counter[str], list[Finding]]:
@@ -111,7 +113,9 @@ def judge(written: dict[int, list[Family]]) -> tuple[Counter[str], list[Finding]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         result = compiled(root, [family for families in written.values() for family in families])
-        codes = {Path(diagnostic.path).stem.removeprefix("modular_"): diagnostic.code for diagnostic in result.diagnostics}
+        codes = {
+            Path(diagnostic.path).stem.removeprefix("modular_"): diagnostic.code for diagnostic in result.diagnostics
+        }
         library = Library(root)
         for number, families in written.items():
             for family in families:
