@@ -85,7 +85,7 @@ def _ancestors(unit: Unit, known: dict[str, Definition], name: str) -> set[str]:
 
 def _split(derived: list[dict[str, Definition]], own: dict[str, Definition]) -> dict[str, str]:
     """Names that a parent assigns in one statement (`A, B = 1, 2`) with a name that the child defines itself."""
-    found = {}
+    found: dict[str, str] = {}
     for members in derived:
         for definition in members.values():
             overridden = [name for name in definition.names if name in own]

@@ -30,6 +30,7 @@ def traced(function):
 
     return traced_function
 """
+ORDER = {"Part": 0, "Unit": 0, "Cell": 1, "Model": 2, "Tower": 2, "Head": 3}  # what may hold what: the smaller number
 WORDS = ("scan", "fold", "step", "turn", "blend", "cast")
 ROOTS = {
     "Alpha": (("Part", "Cell", "Model", "Head"), "clip", "mix", "LIMIT", ("LOW", "HIGH"), "TABLE"),
@@ -152,7 +153,8 @@ class Writer:
         scope.functions = [(n, p) for n, p in named if n and n not in pool]
         constants = [self.name_of(family, c) for c in family.constants.values() if self.chance(0.5)]
         scope.atoms = [n for n in constants if n and n not in pool]
-        scope.constants = [c.name for c in family.constants.values() if c.home is family and c.name == "COUNTER"]
+        if method.name not in ("clip", "trim"):  # which constants are made with: they have no side effects
+            scope.constants = [c.name for c in family.constants.values() if c.home is family and c.name == "COUNTER"]
         classes = {n: c for c in family.classes.values() if (n := self.name_of(family, c)) and n not in pool}
         scope.atoms += [f'len("{c.name}")' for c in family.classes.values()] + [f'len("{family.type}")']
         scope.atoms += [f"len({n}.__name__)" for n in classes]
@@ -337,6 +339,7 @@ class Writer:
         self, family: Family, cls: Class, inherited: dict[str, Any] | None, others: dict[str, Class]
     ) -> list[str]:
         random = self.random
+        own = next((key for key, other in others.items() if other is cls), "Head")
         theirs = inherited["init"].get("init", ()) if inherited else ()
         spare = [n for n in ("x", "y", "size") if n not in [p.name for p in theirs]]
         parameters = (*theirs, *(Parameter(n, "1") for n in spare if self.chance(0.3)))

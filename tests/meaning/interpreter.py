@@ -50,7 +50,8 @@ class World:
         self.making: set[str] = set()
         self.holders: dict[str, list[tuple[dict[str, Any], str]]] = {}  # who binds a member, and by what name
         self.embedded: dict[Definition, World] = {}
-        self.layers: dict[type, Any] = {}  # every class that was made, with its dataclass decorator
+        self.dataclasses: dict[type, Any] = {}  # every class that was made, with its dataclass decorator
+        self.layers: dict[type, list[type]] = {}  # and the classes that were made for it alone
         self.views: list[View] = []
         self.root = View(self, definition, None, "", {})
 
@@ -221,11 +222,10 @@ class View:
         node.name = label
         node.body = [s for s in node.body if not (isinstance(s, ast.AnnAssign) and removed & {*bound_names(s)})]
         gone = sorted(removed.intersection(*[[n for s in node.body for n in bound_names(s)]]))
-        node.body = [class_level(self, s, layers) for s in node.body] + [
-            ast.Delete([ast.Name(n, ast.Del())]) for n in gone
-        ]
-        chain = [c for layer in layers.values() for c in layer.__mro__ if c in world.layers]
-        decorate = next((world.layers[c] for c in chain if world.layers[c]), None)
+        chain = [c for layer in layers.values() for c in (layer, *world.layers[layer])]
+        node.body = [class_level(self, s, layers, chain) for s in node.body]
+        node.body += [ast.Delete([ast.Name(n, ast.Del())]) for n in gone]
+        decorate = next((world.dataclasses[c] for c in chain if world.dataclasses[c]), None)
         for decorator in [d for d in node.decorator_list if is_dataclass(d)]:
             expression = ast.fix_missing_locations(ast.Expression(decorator))
             decorate = eval(compile(expression, "", "eval"), self.namespace)  # noqa: S307 (the tests' own text)
@@ -235,9 +235,9 @@ class View:
         made: dict[str, Any] = {}
         self.execute(node, made)
         cls = made[label]
-        world.layers[cls] = decorate
+        world.dataclasses[cls], world.layers[cls] = decorate, [c for c in cls.__mro__ if c in chain]
         for key, value in list(vars(cls).items()):
-            kept = next((vars(c)[key] for c in cls.__mro__[1:] if c in world.layers and key in vars(c)), None)
+            kept = next((vars(c)[key] for c in world.layers[cls] if key in vars(c)), None)
             if isinstance(value, property) and isinstance(kept, property):
                 setattr(
                     cls, key, property(value.fget, value.fset or kept.fset, value.fdel or kept.fdel, value.__doc__)
@@ -266,7 +266,7 @@ class View:
         return ast.Name(name, ast.Load())
 
 
-def class_level(view: View, statement: ast.stmt, layers: dict[str, type]) -> ast.stmt:
+def class_level(view: View, statement: ast.stmt, layers: dict[str, type], chain: list[type]) -> ast.stmt:
     """A statement of a class body, in which a parent's table is its layer's, and a parent's field stays a field."""
     if isinstance(statement, FUNCTIONS):
         return statement
@@ -274,10 +274,10 @@ def class_level(view: View, statement: ast.stmt, layers: dict[str, type]) -> ast
         if isinstance(reference, ast.Attribute) and getattr(reference.value, "id", None) in layers:
             reference.value = view.refer(layers[reference.value.id])
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-        for layer in layers.values():
-            field = getattr(layer, "__dataclass_fields__", {}).get(statement.targets[0].id)
-            if field is not None and "ClassVar" not in field.type:
-                return ast.AnnAssign(statement.targets[0], ast.parse(field.type).body[0].value, statement.value, 1)
+        name = statement.targets[0].id
+        annotation = next((c.__annotations__[name] for c in chain if name in c.__annotations__), None)
+        if annotation is not None and "ClassVar" not in annotation:
+            return ast.AnnAssign(statement.targets[0], ast.parse(annotation).body[0].value, statement.value, 1)
     return statement
 
 

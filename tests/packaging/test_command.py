@@ -38,14 +38,19 @@ def test_names_project_and_exit_code_pass_through(
 ) -> None:
     calls = []
 
-    def record(names: list[str], project: Path) -> int:
-        calls.append((names, project))
+    def record(names: list[str], project: Path, form: str, jobs: int) -> int:
+        calls.append((names, project, form, jobs))
         return code
 
     monkeypatch.setattr(commands, command, record)
     assert run(monkeypatch, command, "llama", "models/mistral", "--project", str(tmp_path)) == code
     assert run(monkeypatch, command) == code
-    assert calls == [(["llama", "models/mistral"], tmp_path), ([], Path())]
+    assert run(monkeypatch, command, "--format", "json", "--jobs", "3") == code
+    assert calls == [
+        (["llama", "models/mistral"], tmp_path, "text", 1),
+        ([], Path(), "text", 1),
+        ([], Path(), "json", 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,13 +76,19 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert dict(rows) == {
         "generate": "Compile definitions; write the generated files that change.",
         "check": "Say which generated files are stale, missing or orphaned.",
+        "diff": "Show what `generate` would change, as a patch.",
+        "watch": "Generate whenever a source changes.",
+        "explain": "Say where a generated line comes from.",
+        "graph": "Draw the family tree of definitions.",
+        "help": "Explain the code of an error, with an example and its remedy.",
+        "new": "Write the start of a definition, and of its test.",
     }
 
 
 def test_defect_of_unibody_is_not_taken_for_wrong_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(names: list[str], project: Path) -> int:
+    def fail(names: list[str], project: Path, form: str, jobs: int) -> int:
         raise ZeroDivisionError("as a test")
 
     monkeypatch.setattr(commands, "check", fail)
