@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .diagnostics import CompileError, Diagnostic
-from .discover import discover, select
-from .pipeline import Result, compile_project
+from .memory import recall, remember
 from .progress import progress
 from .project import Project, find_project
 from .report import FINE, UNUSABLE, VERDICTS, WRONG, Format, as_github, as_json, coloured, difference, refuse, verdict
-from .write import Change, apply, compare
+
+if TYPE_CHECKING:
+    from .pipeline import Result
+    from .write import Change
 
 NOTE = (
     "note: nothing in a generated file records what it was made from: a stale one was edited by hand, "
@@ -21,24 +25,40 @@ NOTE = (
 def generate(names: list[str], project: Path, form: Format = "text", jobs: int = 1) -> int:
     """Write what the definitions compile to; 0 when all compiled, 1 when some were refused, 2 when nothing could be run."""
     try:
-        found, result = _compile(names, project, jobs)
-        changes = compare(found, result.outputs, result.complete)
+        found = find_project(project)
+        known = None if names else recall(found)
+        if known is not None:
+            return _report_generate([], known, (), form)
+        result, changes = _compile(found, names, jobs)
+        from .write import apply
+
         apply(found, changes)
     except CompileError as error:
         return _refuse(error.diagnostics, UNUSABLE, form)
-    status = WRONG if result.diagnostics else FINE
-    done = [(change.path, change.kind) for change in changes if change.kind != "unchanged"]
+    done = [change for change in changes if change.kind != "unchanged"]
+    return _report_generate(done, len(changes) - len(done), result.diagnostics, form)
+
+
+def _report_generate(changes: list[Change], unchanged: int, diagnostics: tuple[Diagnostic, ...], form: Format) -> int:
+    status = WRONG if diagnostics else FINE
     if form != "text":
-        return _publish(result.diagnostics, done, status, form)
-    for path, kind in done:
-        print(f"{kind} {path}")
-    counts = {kind: sum(c.kind == kind for c in changes) for kind in ("created", "updated", "unchanged", "removed")}
-    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    return refuse(result.diagnostics, status) if status else FINE
+        return _publish(diagnostics, [(change.path, change.kind) for change in changes], status, form)
+    for change in changes:
+        print(f"{change.kind} {change.path}")
+    counts = {kind: sum(c.kind == kind for c in changes) for kind in ("created", "updated", "removed")}
+    print(
+        "{created} created, {updated} updated, {unchanged} unchanged, {removed} removed".format(
+            unchanged=unchanged, **counts
+        )
+    )
+    return refuse(diagnostics, status) if diagnostics else status
 
 
 def show(name: str, project: Path) -> int:
     """Print what one definition compiles to, and write nothing; 1 when it was refused, 2 when it could not be found."""
+    from .discover import discover, select
+    from .pipeline import compile_project
+
     try:
         found = find_project(project)
         keys = select(discover(found), [name])
@@ -57,24 +77,33 @@ def show(name: str, project: Path) -> int:
 def check(names: list[str], project: Path, form: Format = "text", jobs: int = 1) -> int:
     """Compare the checked-in files with what the definitions compile to; 0 when equal, 1 when not, 2 when nothing could be run."""
     try:
-        found, result = _compile(names, project, jobs)
-        changes = _changes(found, result)
+        found = find_project(project)
+        known = None if names else recall(found)
+        if known is not None:
+            return _report_check([], known, (), names, form)
+        result, changes = _compile(found, names, jobs)
     except CompileError as error:
         return _refuse(error.diagnostics, UNUSABLE, form)
-    status = WRONG if result.diagnostics or changes else FINE
+    wrong = [change for change in changes if change.kind != "unchanged"]
+    return _report_check(wrong, len(result.outputs), result.diagnostics, names, form)
+
+
+def _report_check(
+    changes: list[Change], count: int, diagnostics: tuple[Diagnostic, ...], names: list[str], form: Format
+) -> int:
+    status = WRONG if diagnostics or changes else FINE
     remedy = " ".join(["unibody generate", *names])
     if form != "text":
-        states = [(c.path, VERDICTS[c.kind]) for c in changes]
+        states = [(change.path, VERDICTS[change.kind]) for change in changes]
         if form == "github":
             states = [(path, f"{state}; run: {remedy}") for path, state in states]
-        return _publish(result.diagnostics, states, status, form)
+        return _publish(diagnostics, states, status, form)
     for change in changes:
         print(verdict(change))
     if any(change.kind == "updated" for change in changes):
         print(NOTE)
-    if result.diagnostics:
-        return refuse(result.diagnostics, status)
-    count = len(result.outputs)
+    if diagnostics:
+        return refuse(diagnostics, status)
     print(f"{len(changes)} of {count} files differ; run: {remedy}" if changes else f"{count} files are up to date")
     return status
 
@@ -82,25 +111,32 @@ def check(names: list[str], project: Path, form: Format = "text", jobs: int = 1)
 def diff(names: list[str], project: Path) -> int:
     """Print what `generate` would change, as a patch; 0 when nothing, 1 when something or not all compiled, 2 when nothing could be run."""
     try:
-        found, result = _compile(names, project)
-        changes = _changes(found, result)
+        found = find_project(project)
+        if not names and recall(found) is not None:
+            return FINE
+        result, changes = _compile(found, names)
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
-    for change in changes:
+    wrong = [change for change in changes if change.kind != "unchanged"]
+    for change in wrong:
         print("\n".join(coloured(difference(change))))
     if result.diagnostics:
         return refuse(result.diagnostics, WRONG)
-    return WRONG if changes else FINE
+    return WRONG if wrong else FINE
 
 
-def _compile(names: list[str], project: Path, jobs: int = 1) -> tuple[Project, Result]:
-    found = find_project(project)
+def _compile(project: Project, names: list[str], jobs: int = 1) -> tuple[Result, list[Change]]:
+    """What the definitions compile to, and how the disk differs from it; that it does not is remembered."""
+    from .pipeline import compile_project
+    from .write import compare
+
+    start = time.time_ns()
     with progress() as seen:
-        return found, compile_project(found, names or None, jobs, seen)
-
-
-def _changes(project: Project, result: Result) -> list[Change]:
-    return [c for c in compare(project, result.outputs, result.complete) if c.kind != "unchanged"]
+        result = compile_project(project, names or None, jobs, seen)
+    changes = compare(project, result.outputs, result.complete)
+    if result.complete and all(change.kind == "unchanged" for change in changes):
+        remember(project, len(changes), result.modules, start)
+    return result, changes
 
 
 def _refuse(diagnostics: tuple[Diagnostic, ...], status: int, form: Format) -> int:

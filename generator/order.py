@@ -30,13 +30,25 @@ def order(unit: Unit) -> None:
 
 
 def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
+    """Append a part, and before it what Python reads when it executes the part, and what functions called then read."""
     part = unit.parts[name]
     if part.definition.name in placed:
         return
     for needed in part.definition.needs:
         if needed in unit.parts and unit.parts[needed] is not part:
             _place(needed, unit, placed)
-    placed[part.definition.name] = part
+    running = [called for called in part.definition.calls if called in unit.parts]
+    seen = {name}
+    while running:
+        called = running.pop()
+        if called not in seen:
+            seen.add(called)
+            inner = [use.id for use in unit.parts[called].definition.uses if use.id in unit.parts]
+            running += inner
+            for needed in inner:
+                if unit.parts[needed] is not part and needed not in seen:
+                    _place(needed, unit, placed)
+    placed.setdefault(part.definition.name, part)
 
 
 def _files(unit: Unit, parts: list[Part]) -> list[str]:

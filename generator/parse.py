@@ -11,7 +11,7 @@ from typing import Literal
 
 from .diagnostics import CompileError, Diagnostic, at
 from .import_statements import Import, read_imports
-from .scopes import executed_names, global_names
+from .scopes import called_names, executed_names, global_names
 from .text import Text
 
 Kind = Literal["class", "function", "constant"]
@@ -42,6 +42,11 @@ class Definition:
     def uses(self) -> tuple[ast.Name, ...]:
         """The module-level names that it reads."""
         return tuple(name for name in self.globals if name.id not in self.names or not isinstance(name.ctx, ast.Store))
+
+    @cached_property
+    def calls(self) -> tuple[str, ...]:
+        """The module-level names that are called when it is executed."""
+        return tuple(dict.fromkeys(use.id for use in called_names(self.node)))
 
     @cached_property
     def needs(self) -> tuple[str, ...]:

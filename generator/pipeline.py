@@ -34,6 +34,7 @@ class Result:
     diagnostics: tuple[Diagnostic, ...]
     complete: bool
     sources: dict[str, Source] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()  # every file that was read, as displayed
     units: dict[str, Unit] = field(
         default_factory=dict
     )  # by the definition's path, foreign parents included; none of a run in processes
@@ -68,7 +69,9 @@ def compile_project(
             outputs[stub_path(project)] = render_stub(project, listed)
     errors = _errors(graph, failed, {sources[key].path for key in wanted} if names else None)
     diagnostics = tuple(_in_source(graph, error) for error in errors)
-    return Result(format_files(project, outputs), diagnostics, not failed and not names, sources, units)
+    return Result(
+        format_files(project, outputs), diagnostics, not failed and not names, sources, tuple(graph.modules), units
+    )
 
 
 class _Made(NamedTuple):

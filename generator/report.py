@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .diagnostics import Diagnostic
-from .write import Change
+
+if TYPE_CHECKING:
+    from .write import Change
 
 Format = Literal["text", "json", "github"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -84,6 +85,8 @@ def verdict(change: Change) -> str:
 
 
 def _unified(current: str | None, expected: str | None, old: str, new: str) -> list[str]:
+    import difflib
+
     rows = []
     for row in difflib.unified_diff(_lines(current), _lines(expected), old, new):
         rows.append(row.removesuffix("\n"))

@@ -20,6 +20,14 @@ def executed_names(node: ast.AST) -> Iterator[ast.Name]:
         yield from (name for name in global_names(part) if isinstance(name.ctx, ast.Load))
 
 
+def called_names(node: ast.AST) -> Iterator[ast.Name]:
+    """The names that are called when a definition is executed, decorators included."""
+    for part in _executed(node):
+        decorators = getattr(node, "decorator_list", ())
+        calls = [child.func for child in ast.walk(part) if isinstance(child, ast.Call)]
+        yield from (f for f in [*calls, *(d for d in decorators if d is part)] if isinstance(f, ast.Name))
+
+
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.ClassDef):
         yield from [*node.decorator_list, *node.bases, *node.keywords]

@@ -144,7 +144,9 @@ def _spliceable(parent: Function, form: str) -> bool:
     if parent.decorator_list:
         return False
     nodes = list(_own_nodes(parent))
-    if any(isinstance(n, (ast.Yield, ast.YieldFrom, ast.Global, ast.Nonlocal)) for n in nodes):
+    if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in nodes):
+        return False
+    if any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(parent)):
         return False
     returns = [n for n in nodes if isinstance(n, ast.Return)]
     if form == "return":
@@ -253,8 +255,8 @@ def _substitute(
 ) -> Text:
     plan = _plan(outer, use, inner, arguments)
     edits = []
-    for node in (n for statement in inner.body for n in ast.walk(statement)):
-        if isinstance(node, ast.Name) and node.id in plan:
+    for node in global_names(ast.Module(inner.body, [])):  # of nested scopes only what they take from this one
+        if node.id in plan:
             new = plan[node.id]
             start, end = parent.span(node)
             edits.append(

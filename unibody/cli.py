@@ -99,7 +99,7 @@ def generate(
 def check(names: Names = None, project: Project = Path(), form: Findings = Form.TEXT, jobs: Jobs = 1) -> None:
     """Say which generated files are stale, missing or orphaned.
 
-    Writes nothing. Exits with 0 if all is up to date, with 1 if not or if a definition cannot be compiled, and with 2
+    Writes none of them. Exits with 0 if all is up to date, with 1 if not or if a definition cannot be compiled, and with 2
     on wrong usage.
     """
     from unibody.generator import commands
@@ -111,7 +111,7 @@ def check(names: Names = None, project: Project = Path(), form: Findings = Form.
 def diff(names: Names = None, project: Project = Path()) -> None:
     """Show what `generate` would change, as a patch.
 
-    Writes nothing. Exits with 0 if nothing would change, otherwise as `check` does.
+    Writes none of them. Exits with 0 if nothing would change, otherwise as `check` does.
     """
     from unibody.generator import commands
 

@@ -89,8 +89,8 @@ class BertConfig(PreTrainedConfig):
     type_vocab_size: int = 2  # segments, such as a question and a text
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    is_decoder: bool = False  # this and the next: of decoders made from BERT, which this file does not run
-    add_cross_attention: bool = False
+    is_decoder: bool = False  # of decoders made from BERT, which this file does not run
+    add_cross_attention: bool = False  # likewise
     use_cache: bool = True  # without effect in an encoder
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
@@ -334,30 +334,21 @@ class BertModel(BertPreTrainedModel):
         return BaseModelOutputWithPooling(hidden, None if self.pooler is None else self.pooler(hidden))
 
 
-class BertPredictionHeadTransform(nn.Module):
-    """A last layer before words are chosen."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.transform_act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.LayerNorm(self.transform_act_fn(self.dense(hidden)))
-
-
 class BertLMPredictionHead(nn.Module):
-    """Which word stands where, scored by the word embeddings (1810.04805, section 3.1, task 1)."""
+    """Which word stands where: one more layer, then scores by the word embeddings (1810.04805, section 3.1, task 1)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
+        dense = nn.Linear(config.hidden_size, config.hidden_size)
+        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.transform = nn.ModuleDict({"dense": dense, "LayerNorm": norm})
+        self.act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))  # the decoder's, under its other name
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.decoder(self.transform(hidden))  # H -> V
+        hidden = self.act_fn(self.transform["dense"](hidden))
+        return self.decoder(self.transform["LayerNorm"](hidden))  # H -> V
 
 
 class BertForMaskedLM(BertPreTrainedModel):
@@ -851,10 +842,8 @@ def encode_text(encoder: Any, classifier: Any, predictor: Any) -> None:
     task = next(task for task in tasks if options[task])
     model_class, write, _ = tasks[task]
     try:
-        from tokenizers import Tokenizer
-
         folder = locate_checkpoint(options["checkpoint"], patterns=("*.json", "model*.safetensors"))
-        tokenizer = Tokenizer.from_str(json.dumps(read_json(folder / "tokenizer.json")))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         model = model_class.from_pretrained(folder, dtype=options["dtype"], device=options["device"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(model.config.longest_text)
@@ -892,6 +881,12 @@ def write_words(model: Any, tokenizer: Any, text: str) -> None:
     for scores in model(ids).logits[0, places].float().softmax(-1):  # [V], for each mask
         for token in scores.topk(5).indices.tolist():
             print(f"{scores[token]:.4f} {tokenizer.decode([token], skip_special_tokens=False).strip()}")
+
+
+def read_tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(read_json(file)))
 
 
 def main() -> None:

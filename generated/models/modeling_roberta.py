@@ -86,8 +86,8 @@ class RobertaConfig(PreTrainedConfig):
     type_vocab_size: int = 2  # segments, such as a question and a text
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    is_decoder: bool = False  # this and the next: of decoders made from BERT, which this file does not run
-    add_cross_attention: bool = False
+    is_decoder: bool = False  # of decoders made from BERT, which this file does not run
+    add_cross_attention: bool = False  # likewise
     use_cache: bool = True  # without effect in an encoder
     tie_word_embeddings: bool = True
     pad_token_id: int = 1
@@ -334,7 +334,7 @@ class RobertaModel(RobertaPreTrainedModel):
 
 
 class RobertaLMHead(nn.Module):
-    """Which word stands where, scored by the word embeddings (1810.04805, section 3.1, task 1)."""
+    """Which word stands where: one more layer, then scores by the word embeddings (1810.04805, section 3.1, task 1)."""
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()
@@ -851,10 +851,8 @@ def encode_text(encoder: Any, classifier: Any, predictor: Any) -> None:
     task = next(task for task in tasks if options[task])
     model_class, write, _ = tasks[task]
     try:
-        from tokenizers import Tokenizer
-
         folder = locate_checkpoint(options["checkpoint"], patterns=("*.json", "model*.safetensors"))
-        tokenizer = Tokenizer.from_str(json.dumps(read_json(folder / "tokenizer.json")))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         model = model_class.from_pretrained(folder, dtype=options["dtype"], device=options["device"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(model.config.longest_text)
@@ -892,6 +890,12 @@ def write_words(model: Any, tokenizer: Any, text: str) -> None:
     for scores in model(ids).logits[0, places].float().softmax(-1):  # [V], for each mask
         for token in scores.topk(5).indices.tolist():
             print(f"{scores[token]:.4f} {tokenizer.decode([token], skip_special_tokens=False).strip()}")
+
+
+def read_tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(read_json(file)))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
+from . import lexical
 from .classes import inherit
 from .closure import Definition, Scope, arrange, merge
 from .imports import Candidate, candidates, render, select
@@ -15,7 +16,7 @@ from .parents import Parent, definitions_of, external_names, inferred_name, pare
 from .renaming import View
 from .shape import Tree
 from .soft import SOFT_TYPES, soften
-from .source import Source, Statement
+from .source import Statement
 
 
 class Conversion:
@@ -44,23 +45,20 @@ class Conversion:
         """The raw text of each output, by its path below the models' folder."""
         found = {}
         for kind, output in self.results.items():
-            body, kept = self._finished(output)
+            kept = self._finished(output)
             path = self.path.replace("modular_", f"{kind}_")
+            body = "\n".join(output.pieces())
             found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
         return found
 
-    def _finished(self, output: Output) -> tuple[str, list[Candidate]]:
-        """The text of an output's definitions, and its imports."""
-        body, kept = output.text(), []
-        kept = self._imports(output, body)
+    def _finished(self, output: Output) -> list[Candidate]:
+        """The imports of an output, once nothing more comes into it."""
+        kept = self._imports(output)
         torch = self.results.get("image_processing")
         if output.type == "image_processing_pil" and torch is not None:
-            copied = True
-            while copied:
-                copied = copy_definitions(torch, output, kept, f"image_processing_{self.model}")
-                body = output.text()
-                kept = self._imports(output, body)
-        return body, soften(kept) if output.type in SOFT_TYPES else kept
+            while copy_definitions(torch, output, kept, f"image_processing_{self.model}"):
+                kept = self._imports(output)
+        return soften(kept) if output.type in SOFT_TYPES else kept
 
     def _bases(self, statement: Statement) -> tuple[Tree, str | None]:
         """The tree of a class, and the base that comes from a parent."""
@@ -129,8 +127,7 @@ class Conversion:
         original = scope.own[renamed]
         shape = inherit(self.names, tree, base, Tree(scope.view, original.statement))
         text = shape.render()
-        source = Source(text.lstrip("\n"), self.path)
-        words = set(source.statements[statement.name].words) - {statement.name}
+        words = lexical.identifiers(text, lexical.spans(text), 0, len(text)) - {statement.name}
         external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())
         needed = scope.needs(words) - external - output.created.keys()
         needed = self._siblings(needed, output)
@@ -170,9 +167,9 @@ class Conversion:
         for name in arrange(set(names), scope, self.child):
             output.emit(name, home.definition(name).text)
 
-    def _imports(self, output: Output, body: str) -> list[Candidate]:
+    def _imports(self, output: Output) -> list[Candidate]:
         views = [(scope.view, self.parents[path]) for path, scope in self.scopes.items()]
-        return select(candidates(self.source, output.created, views), body, set(output.bodies))
+        return select(candidates(self.source, output.created, views), output.pieces(), set(output.bodies))
 
     def _exports(self) -> None:
         statement = self.source.statements.get("__all__")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from .parents import Parent, is_model_import
 from .renaming import View
 from .source import Alias, Guard, Import, Source
+from .usage import used
 
 
 _ELIF = re.compile(r"^elif ([^\n]*):", re.MULTILINE)
@@ -63,13 +63,13 @@ def _dotted(word: Callable[[str], str], name: str) -> str:
     return ".".join(map(word, name.split(".")))
 
 
-def select(found: list[Candidate], body: str, defined: set[str]) -> list[Candidate]:
-    """The imports that the body needs, with the names that it needs: the first provider of a name wins."""
+def select(found: list[Candidate], pieces: list[str], defined: set[str]) -> list[Candidate]:
+    """The imports that the definitions need, with the names that it needs: the first provider of a name wins."""
     provided = {alias.local for c in found for entry in c.imports for alias in entry.aliases}
     tests = {
         word for c in found if c.test for word in re.findall(r"\w+", c.test + " ".join(_ELIF.findall(c.rest)))
     } & provided
-    wanted = (used(provided, body) | tests) - defined
+    wanted = (used(provided, pieces) | tests) - defined
     kept: set[str] = set()
     plain: list[Candidate] = []
     guarded: list[Candidate] = []
@@ -99,45 +99,3 @@ def render(kept: list[Candidate]) -> str:
             rest = f"\n{candidate.rest}" if candidate.rest else ""
             rows.append(f"{candidate.lead}if {candidate.test}:\n{body}{rest}")
     return "".join(f"{row}\n" for row in rows)
-
-
-def used(names: set[str], body: str) -> set[str]:
-    """The names among those given that the body reads as names of the module."""
-    tree = ast.parse(body)
-    found = {name for name in names if "." in name and re.search(rf"(?<![\w.]){re.escape(name)}\b", body)}
-    bound: set[str] = set()
-    strings: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if node.id in names:
-                if isinstance(node.ctx, ast.Load):
-                    found.add(node.id)
-                else:
-                    bound.add(node.id)
-        elif isinstance(node, ast.arg):
-            if node.arg in names:
-                bound.add(node.arg)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
-            strings.append(node.value)
-    for text in strings:
-        words = set(re.findall(r"\b[^\W\d]\w*", text)) & names - found
-        if words:
-            found |= words & _annotation_words(tree, names)
-    if bound & found:
-        from ..scopes import global_names
-
-        precise = {name.id for name in global_names(tree) if isinstance(name.ctx, ast.Load)}
-        found -= (bound & found) - precise
-    return found
-
-
-def _annotation_words(tree: ast.AST, names: set[str]) -> set[str]:
-    """The names in annotations that are written as strings."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        annotation = getattr(node, "annotation", None) or getattr(node, "returns", None)
-        if annotation is not None:
-            for inner in ast.walk(annotation):
-                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                    found |= set(re.findall(r"\b[^\W\d]\w*", inner.value))
-    return found & names

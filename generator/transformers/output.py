@@ -28,13 +28,13 @@ class Output:
         self.bodies[name] = text
         self.positions[name] = position
 
-    def text(self) -> str:
-        """All definitions, in order."""
+    def pieces(self) -> list[str]:
+        """The text of all definitions, in order."""
         ends = {name: index for index, name in enumerate(TOP)}
         first = [name for name in ends if name in self.bodies]
         last = [name for name in BOTTOM if name in self.bodies]
         middle = sorted((n for n in self.bodies if n not in TOP and n not in BOTTOM), key=self.positions.__getitem__)
-        return "\n".join(self.bodies[name] for name in [*first, *middle, *last])
+        return [self.bodies[name] for name in [*first, *middle, *last]]
 
 
 def copy_definitions(torch: Output, pil: Output, kept: list[Candidate], module: str) -> bool:

@@ -59,8 +59,8 @@ class BertConfig(PreTrainedConfig):
     type_vocab_size: int = 2  # segments, such as a question and a text
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    is_decoder: bool = False  # this and the next: of decoders made from BERT, which this file does not run
-    add_cross_attention: bool = False
+    is_decoder: bool = False  # of decoders made from BERT, which this file does not run
+    add_cross_attention: bool = False  # likewise
     use_cache: bool = True  # without effect in an encoder
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
@@ -254,30 +254,21 @@ class BertModel(BertPreTrainedModel):
         return BaseModelOutputWithPooling(hidden, None if self.pooler is None else self.pooler(hidden))
 
 
-class BertPredictionHeadTransform(nn.Module):
-    """A last layer before words are chosen."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.transform_act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.LayerNorm(self.transform_act_fn(self.dense(hidden)))
-
-
 class BertLMPredictionHead(nn.Module):
-    """Which word stands where, scored by the word embeddings (1810.04805, section 3.1, task 1)."""
+    """Which word stands where: one more layer, then scores by the word embeddings (1810.04805, section 3.1, task 1)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
+        dense = nn.Linear(config.hidden_size, config.hidden_size)
+        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.transform = nn.ModuleDict({"dense": dense, "LayerNorm": norm})
+        self.act_fn = choose(ACTIVATIONS, config.hidden_act, "hidden_act")
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))  # the decoder's, under its other name
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.decoder(self.transform(hidden))  # H -> V
+        hidden = self.act_fn(self.transform["dense"](hidden))
+        return self.decoder(self.transform["LayerNorm"](hidden))  # H -> V
 
 
 class BertForMaskedLM(BertPreTrainedModel):

@@ -75,7 +75,7 @@ class RobertaModel(BertModel):
 
 
 class RobertaLMHead(nn.Module):
-    """Which word stands where, scored by the word embeddings (1810.04805, section 3.1, task 1)."""
+    """Which word stands where: one more layer, then scores by the word embeddings (1810.04805, section 3.1, task 1)."""
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()

@@ -48,6 +48,7 @@ class Scope:
     receiver: str = "self"
     logs: bool = True
     pool: tuple[str, ...] = LOCALS
+    safe: bool = False  # nothing raises
 
     @property
     def nested(self) -> Scope:
@@ -104,7 +105,7 @@ def expression(scope: Scope, depth: int = 2) -> str:
         return leaf(scope)
     options: list[tuple[int, Callable[[], str]]] = [
         (6, lambda: f"{expression(scope, depth - 1)} {random.choice('+-*')} {leaf(scope)}"),
-        (2, lambda: f"({expression(scope, depth - 1)}) % {random.choice((7, 97, leaf(scope)))}"),
+        (2, lambda: f"({expression(scope, depth - 1)}) % {random.choice((7, 97, 97 if scope.safe else leaf(scope)))}"),
         (2, lambda: f"({leaf(scope)} if {condition(scope)} else {expression(scope, depth - 1)})"),
         (1, lambda: f"max({leaf(scope)}, {expression(scope, depth - 1)})"),
         (1, lambda: f"[{leaf(scope)}, {expression(scope, depth - 1)}][{random.choice((0, 1, -1))}]"),

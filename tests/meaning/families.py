@@ -31,6 +31,7 @@ def traced(function):
     return traced_function
 """
 ORDER = {"Part": 0, "Unit": 0, "Cell": 1, "Model": 2, "Tower": 2, "Head": 3}  # what may hold what: the smaller number
+SAFE = ("clip", "trim")  # functions that constants and constructors call: they have no effects and do not raise
 WORDS = ("scan", "fold", "step", "turn", "blend", "cast")
 ROOTS = {
     "Alpha": (("Part", "Cell", "Model", "Head"), "clip", "mix", "LIMIT", ("LOW", "HIGH"), "TABLE"),
@@ -153,7 +154,7 @@ class Writer:
         scope.functions = [(n, p) for n, p in named if n and n not in pool]
         constants = [self.name_of(family, c) for c in family.constants.values() if self.chance(0.5)]
         scope.atoms = [n for n in constants if n and n not in pool]
-        if method.name not in ("clip", "trim"):  # which constants are made with: they have no side effects
+        if method.name not in SAFE:
             scope.constants = [c.name for c in family.constants.values() if c.home is family and c.name == "COUNTER"]
         classes = {n: c for c in family.classes.values() if (n := self.name_of(family, c)) and n not in pool}
         scope.atoms += [f'len("{c.name}")' for c in family.classes.values()] + [f'len("{family.type}")']
@@ -161,7 +162,7 @@ class Writer:
         for name, c in classes.items():
             scope.atoms += [f"{name}.{n}" for n, kind in c.has("settings", family).items() if kind == "int"]
         if cls is None:
-            scope.logs = False
+            scope.logs, scope.safe = False, method.name in SAFE
             return scope
         methods: dict[str, Method] = cls.has("methods", family)
         settings = [n for n, kind in cls.has("settings", family).items() if kind == "int"]
@@ -195,7 +196,7 @@ class Writer:
 
     def function(self, scope: Scope, method: Method, receiver: str = "", first: tuple[str, ...] = ()) -> list[str]:
         """The text of a function with a random body after its first lines."""
-        lines = [*first, *statements(scope, self.random.randint(0, 3))]
+        lines = [*first, *statements(scope, 0 if scope.safe else self.random.randint(0, 3))]
         if method.kind == "generator":
             theirs = [m for m in scope.supers if m.kind == "generator"]
             if theirs and self.chance(0.7):
@@ -347,18 +348,20 @@ class Writer:
         whole = (Parameter("config"), Parameter("log"), *parameters)
         scope = Scope(random, 0, [p.name for p in parameters])
         scope.atoms = ["config.size", "config.depth"]
-        scope.functions = self.scope(family, cls, Method("~", -1, (), "static")).functions
+        named = [(self.name_of(family, f), f) for key, f in family.functions.items() if key in SAFE]
+        scope.functions, scope.safe = [(n, f.parameters) for n, f in named if n], True
         lines, after = [], []
         if inherited is None:
             lines = ["self.config = config", "self.log = log", "self.count = 0", "self.stored = 1"]
             for name in random.sample(("first", "second", "third", family.type), 2):
                 cls.layer["attributes"][name] = None
                 lines.append(f"self.{name} = {expression(scope)}")
-            after = ["self.post_init()"] if self.chance(0.2) else []
+            after = ["self.post_init()"] if self.chance(0.3) and ORDER[own] > 1 else []
         else:
             words = ["config", "log"] if self.chance(0.7) else ["log=log", "config=config"]
             words += [f"{p.name}={expression(scope, 1)}" for p in theirs if self.chance(0.5)]
-            lines = [*statements(scope, random.randint(0, 1), 0), f"super().__init__({', '.join(words)})"]
+            lines = [f"{random.choice(LOCALS)} = {expression(scope)}"] if self.chance(0.4) else []
+            lines += [f"super().__init__({', '.join(words)})"]
             if self.chance(0.1):
                 lines[-1:] = [
                     f"if {condition(scope)}:",
@@ -504,7 +507,8 @@ class Writer:
                 if key == "traced":
                     body += TRACED.replace('"traced"', f'"{family.type} traced"').split("\n")
                 else:
-                    method = Method(function.name, 0, self.parameters(function.parameters))
+                    like = function.parameters
+                    method = Method(function.name, 0, like if function.name in SAFE else self.parameters(like))
                     function.parameters = method.parameters
                     body += ["", *self.function(self.scope(family, None, method), method)]
         return body

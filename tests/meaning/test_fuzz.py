@@ -62,13 +62,17 @@ def attempt(make: Callable[[], dict[str, Any]]) -> dict[str, Any] | Exception:
         return error
 
 
+def told(made: dict[str, Any] | Exception) -> str:
+    return repr(made) if isinstance(made, Exception) else "without error"
+
+
 def compare(root: Path, library: Library, family: Family, text: str, seed: int) -> str:
     """Where interpretation and output differ; "" if nowhere."""
     steps = scenario(family, random.Random(seed))
     meant = attempt(lambda: interpret(root, f"modular/modular_{family.file}.py", library))
     found = attempt(lambda: execute(family.file, text))
     if isinstance(meant, Exception) or isinstance(found, Exception):
-        return "" if type(meant) is type(found) else f"interpreted {meant!r:.200}, compiled {found!r:.200}"
+        return "" if type(meant) is type(found) else f"interpreted {told(meant)}, compiled {told(found)}"
     names = {name for name, value in found.items() if getattr(value, "__module__", "").startswith("generated")}
     if strange := names - meant.keys():
         return f"the output has {strange}, which the family has not"

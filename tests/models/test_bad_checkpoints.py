@@ -14,6 +14,7 @@ from oracle.zoo import first_case
 from safetensors.torch import load_file, save_file
 
 import unibody
+from unibody.generated.registry import MODELS
 
 CASE = first_case()
 
@@ -122,17 +123,23 @@ def test_another_model_type(folder, kind):
 @pytest.mark.parametrize("kind", ["auto class", "auto configuration"])
 @pytest.mark.parametrize(
     "model_type, found",
-    [
-        ("mistrl", "says model_type 'mistrl'; generated files read mistral, llama"),
-        (None, "has no model_type; generated"),
-    ],
+    [("mistrl", "says model_type 'mistrl'"), (None, "has no model_type")],
     ids=["misspelt", "none"],
 )
 def test_unknown_model_type(folder, kind, model_type, found):
+    """The error names every model type that can be read, the most similar first."""
     change_config(folder, model_type=model_type)
     text = refusal(lambda: READERS[kind](folder), ValueError, folder)
-    assert text.startswith(f"FOLDER/config.json {found}")
-    assert text.endswith("if not, write modular/models/modular_<name>.py and run `unibody generate`")
+    start, end = (
+        f"FOLDER/config.json {found}; generated files read ",
+        ": correct it if it should be one of these; "
+        "if not, write modular/models/modular_<name>.py and run `unibody generate`",
+    )
+    assert text.startswith(start)
+    assert text.endswith(end)
+    named = text.removeprefix(start).removesuffix(end).split(", ")
+    assert sorted(named) == sorted(MODELS)
+    assert model_type is None or named[0] == "mistral"
 
 
 DAMAGES = {

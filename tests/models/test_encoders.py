@@ -166,6 +166,22 @@ def test_each_dropout_is_the_oracles(tmp_path, case, rate, attention):
         assert (hidden[0] - written.load()(token_ids()).last_hidden_state).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("rate", [None, 0.0, 0.5])
+@pytest.mark.parametrize(
+    "case", [case for case in cases("AutoModelForSequenceClassification") if case in ENCODERS], ids=str
+)
+def test_dropout_before_the_label(tmp_path, case, rate):
+    """`classifier_dropout` counts in the head alone; null means the rate of the layers."""
+    rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.0, "classifier_dropout": rate}
+    written = save(case, "unit", tmp_path, **rates)
+    logits = []
+    for model in (written.load(), written.reference()):
+        torch.manual_seed(0)
+        logits.append(model.train()(token_ids()).logits.detach())
+    assert_close(logits[0], logits[1], written.tolerance)
+    assert (logits[0] - written.load()(token_ids()).logits).abs().max() > 0.01
+
+
 def rewritten(written: Checkpoint, folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
     """A copy of the checkpoint in `folder` whose tensors went through `change`."""
     folder.mkdir(parents=True, exist_ok=True)

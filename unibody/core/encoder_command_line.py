@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unibody.core.hub import locate_checkpoint, read_json
+from unibody.core.command_line import read_tokenizer
+from unibody.core.hub import locate_checkpoint
 
 MASKS = ("[MASK]", "<mask>")
 
@@ -34,10 +35,8 @@ def encode_text(encoder: Any, classifier: Any, predictor: Any) -> None:
     task = next(task for task in tasks if options[task])
     model_class, write, _ = tasks[task]
     try:
-        from tokenizers import Tokenizer
-
         folder = locate_checkpoint(options["checkpoint"], patterns=("*.json", "model*.safetensors"))
-        tokenizer = Tokenizer.from_str(json.dumps(read_json(folder / "tokenizer.json")))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         model = model_class.from_pretrained(folder, dtype=options["dtype"], device=options["device"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(model.config.longest_text)
