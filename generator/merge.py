@@ -185,7 +185,8 @@ class _Merge:
         ):
             text = splice(member.text, uses[0], theirs.text)
             if text is not None:
-                return replace(member, text=tidy_constructor(text, member.text, uses[0]))
+                tidy = text if uses[0].nested else tidy_constructor(text, member.text, uses[0])
+                return replace(member, text=tidy)
         return self._keep_private(member, uses, taken)
 
     def _keep_private(self, member: Member, uses: list[SuperUse], taken: set[str]) -> Member:

@@ -22,13 +22,14 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class SuperUse:
-    """`super().<method>`, called or not; `statement` is the top-level statement of the method that holds it."""
+    """`super().<method>`, called or not, and the innermost statement that holds it."""
 
     attribute: ast.Attribute
     call: ast.Call | None  # the call of it, where it is called
     method: str
     statement: ast.stmt
-    index: int  # of that statement in the method's body
+    index: int  # in the method's body, of the statement that it is or stands in
+    nested: bool  # whether it only stands in that one
 
 
 def super_uses(method: Text) -> list[SuperUse]:
@@ -46,13 +47,22 @@ def super_uses(method: Text) -> list[SuperUse]:
                 remedy = "call it in the method itself and pass the result on"
                 raise CompileError(at(method, child, "UB013", message, remedy))
             if isinstance(child, ast.Attribute) and _is_super(child.value):
-                found.append(SuperUse(child, called.get(id(child)), child.attr, statement, index))
+                inner = _innermost(statement, child)
+                found.append(SuperUse(child, called.get(id(child)), child.attr, inner, index, inner is not statement))
                 known.add(child.value)
     for child in ast.walk(node):
         if _is_super(child) and isinstance(child, ast.Call) and (child.args or child not in known):
             message = "`super` with arguments" if child.args else "`super()` by itself"
             raise CompileError(at(method, child, "UB013", message, "write `super().method(…)`"))
     return sorted(found, key=lambda use: (use.attribute.end_lineno or 0, use.attribute.end_col_offset or 0))
+
+
+def _innermost(statement: ast.stmt, target: ast.AST) -> ast.stmt:
+    """The smallest statement around a node."""
+    around = [
+        node for node in ast.walk(statement) if isinstance(node, ast.stmt) and any(n is target for n in ast.walk(node))
+    ]
+    return around[-1]  # walk goes from the outside to the inside
 
 
 def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
@@ -174,7 +184,12 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
         n.attr for n in ast.walk(inner) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
     }
     before = {p.arg for p in parameters(outer)} | bound_names(outer.body[: use.index])
-    live = {name for name in before if _read_later(name, outer.body[use.index + 1 :])}
+    if not use.nested:
+        live = {name for name in before if _read_later(name, outer.body[use.index + 1 :])}
+    elif isinstance(use.statement, ast.Return):
+        live = set()
+    else:  # in a loop, what stands before may run later
+        live = {n.id for n in ast.walk(outer) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     live |= {n.id for n in _target_reads(use.statement)}
     live |= {n.id for n in global_names(outer)}
     taken = _bound(outer) | {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)} | parent_bound

@@ -261,10 +261,20 @@ class Gemma2Attention(nn.Module):
         return self.o_proj(output.transpose(1, 2).flatten(2))  # [B, S, N·D] -> [B, S, H]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Always by the plain implementation: no fused kernel caps the scores."""
-        dropout = self.config.attention_dropout if self.training else 0.0
+        """Scores s bounded by c · tanh(s / c) before the softmax, which no fused kernel does."""
         cap = self.config.attn_logit_softcapping
-        return eager_attention(query, key, value, mask, self.scaling, dropout, cap=cap)
+        if not cap:
+            attention = ATTENTION[self.config.attn_implementation]
+            dropout = self.config.attention_dropout if self.training else 0.0
+            return attention(query, key, value, mask, self.scaling, dropout)
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))  # K -> N heads
+        scores = cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / cap)  # [B, N, S, T]
+        if mask is None and query.shape[2] > 1:
+            mask = torch.ones_like(scores, dtype=torch.bool).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, torch.float32).to(value.dtype)
+        return F.dropout(weights, self.config.attention_dropout, self.training) @ value
 
 
 class Gemma2DecoderLayer(nn.Module):
@@ -532,25 +542,15 @@ def sdpa_attention(
 
 
 def eager_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    dropout: float,
-    causal: bool = True,
-    cap: float | None = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
     The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
-    several queries the first sees the first key, the next one key more, and so on. A `cap` c bounds the scores s
-    before that, c · tanh(s / c).
+    several queries the first sees the first key, the next one key more, and so on.
     """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
     scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
-    if cap:
-        scores = cap * torch.tanh(scores / cap)
     if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:

@@ -533,25 +533,15 @@ def sdpa_attention(
 
 
 def eager_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    dropout: float,
-    causal: bool = True,
-    cap: float | None = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """softmax(scale · q kᵀ) v [B, N, S, D] of queries [B, N, S, D], keys and values [B, K, T, D]; softmax in float32.
 
     The mask [B or 1, 1, S or 1, T] is True where a query sees a key. Without one, all see all keys, or if `causal`, of
-    several queries the first sees the first key, the next one key more, and so on. A `cap` c bounds the scores s
-    before that, c · tanh(s / c).
+    several queries the first sees the first key, the next one key more, and so on.
     """
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))  # [B, K, T, D] -> [B, N, T, D]
     scores = q @ k.transpose(2, 3) * scale  # [B, N, S, T]
-    if cap:
-        scores = cap * torch.tanh(scores / cap)
     if causal and mask is None and q.shape[2] > 1:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:

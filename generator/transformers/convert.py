@@ -22,14 +22,14 @@ from .source import Statement
 class Conversion:
     """The conversion of one definition; `outputs` holds the raw texts by path when it is made."""
 
-    def __init__(self, library: Library, path: str, shown: str) -> None:
+    def __init__(self, library: Library, path: str) -> None:
         self.library = library
         self.names = library.names
         self.path = path
-        self.shown = shown
+        self.shown = library.shown(path)
         self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
         self.source = library.source(path)
-        self.parents = parents(self.source)
+        self.parents = parents(library, path)
         self.origin = {name: parent for parent in self.parents.values() for name in parent.names}
         self.child = Scope(View(self.source, None))
         self.trees: dict[str, Tree] = {}
@@ -46,7 +46,7 @@ class Conversion:
         found = {}
         for kind, output in self.results.items():
             kept = self._finished(output)
-            path = self.path.replace("modular_", f"{kind}_")
+            path = output_path(self.path, kind)
             body = "\n".join(output.pieces())
             found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
         return found
@@ -204,6 +204,11 @@ class Conversion:
         return sorted(kinds) or ["processing"]
 
 
+def output_path(path: str, kind: str) -> str:
+    """The path of the output of a kind that the definition at `path` makes."""
+    return path.replace("modular_", f"{kind}_")
+
+
 def one_line_call(text: str) -> str:
     """An assignment of a call, without the comma behind the last argument."""
     node = ast.parse(text).body[0]
@@ -214,6 +219,6 @@ def one_line_call(text: str) -> str:
     return f"{ast.unparse(node.targets[0])} = {ast.get_source_segment(text, call.func)}({', '.join(arguments)})"
 
 
-def convert(library: Library, path: str, shown: str) -> dict[str, str]:
+def convert(library: Library, path: str) -> dict[str, str]:
     """The raw texts of the outputs of the definition at `path`, by path."""
-    return Conversion(library, path, shown).outputs()
+    return Conversion(library, path).outputs()

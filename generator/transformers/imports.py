@@ -54,6 +54,9 @@ def _renamed(entry: Import, view: View | None, own: bool) -> Import | None:
     lead = "\n".join("" if "# Copied from" in row else change(row) for row in entry.lead.split("\n"))
     if entry.level == 0 and entry.module is not None:
         return Import(lead, 0, entry.module, entry.aliases, change(entry.trail))
+    whole = view.absolute(entry.level, entry.module) if entry.module is not None else None
+    if whole is not None:
+        return Import(lead, 0, whole, entry.aliases, change(entry.trail))
     aliases = [Alias(_dotted(word, a.name), word(a.bound) if a.bound else None) for a in entry.aliases]
     module = view.repair_module(_dotted(word, entry.module)) if entry.module is not None else None
     return Import(lead, entry.level, module, aliases, change(entry.trail))

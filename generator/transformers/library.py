@@ -1,45 +1,131 @@
-"""The files of a tree of models: read once, and seen under as many names as needed."""
+"""The files of a tree of models: found by path, read once, seen under as many names as needed."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
+from ..diagnostics import CompileError, Diagnostic
+from ..parse import read_source
 from .names import Names, read_table
+from .quirks import Quirks
 from .renaming import Renamer, View
 from .source import Source
 
+PACKAGE = "@"  # begins the paths of files in installed packages: @transformers/models/llama/modeling_llama.py
+
 
 class Library:
-    """Finds and keeps the sources of a folder `models`; `overlay` holds texts that count instead of the files on disk."""
+    """Finds and keeps sources below a folder; `overlay` holds texts that count instead of the files on disk."""
 
-    def __init__(self, models: Path, overlay: Mapping[str, str] | None = None) -> None:
-        self.models = models
-        self.overlay = dict(overlay or {})
-        self.names = Names(read_table(models))
+    def __init__(self, root: Path, quirks: Quirks | None = None) -> None:
+        self.root = root
+        self.quirks = quirks or Quirks()
+        self.overlay: dict[str, str] = {}
         self._sources: dict[str, Source] = {}
         self._views: dict[tuple[str, str, str, bool], View] = {}
 
-    def text(self, path: str) -> str:
-        """The text of a file, by its path below the folder."""
-        found = self.overlay.get(path)
-        return found if found is not None else (self.models / path).read_text(encoding="utf-8")
+    @cached_property
+    def in_tree(self) -> bool:
+        """Whether the folder is that of the models of transformers itself."""
+        folder = self.root.resolve()
+        return folder.name == "models" and folder.parent.name == "transformers"
 
-    def source(self, path: str) -> Source:
-        source = self._sources.get(path)
-        if source is None:
-            source = self._sources[path] = Source(self.text(path), path)
-        return source
+    @cached_property
+    def names(self) -> Names:
+        models = self.root if self.in_tree else package_file("transformers/models")
+        return Names(read_table(models) if models is not None else {})
+
+    def shown(self, path: str) -> str:
+        """The path of a file as banners and messages show it."""
+        if path.startswith(PACKAGE):
+            return path.removeprefix(PACKAGE)
+        return f"src/transformers/models/{path}" if self.in_tree else path
+
+    def definitions(self) -> list[str]:
+        """The paths of all definitions below the folder."""
+        found = (file.relative_to(self.root) for file in self.root.rglob("modular_*.py"))
+        return sorted(
+            path.as_posix()
+            for path in found
+            if not any(part.startswith(".") or part in ("node_modules", "site-packages") for part in path.parts)
+        )
+
+    def file(self, path: str) -> Path | None:
+        if path.startswith(PACKAGE):
+            return package_file(path.removeprefix(PACKAGE))
+        return self.root / path
 
     def exists(self, path: str) -> bool:
-        return path in self.overlay or (self.models / path).is_file()
+        file = self.file(path)
+        return path in self.overlay or file is not None and file.is_file()
+
+    def resolve(self, path: str, level: int, module: str) -> str | None:
+        """The path of the module that a `from` import in the file at `path` names; None where it leaves the folder."""
+        pieces = module.split(".")
+        if level == 0:
+            if self.in_tree and module.startswith("transformers.models."):
+                return "/".join(pieces[2:]) + ".py"
+            return PACKAGE + "/".join(pieces) + ".py"
+        if level == 3 and self.in_tree:
+            return "/".join(pieces[1:]) + ".py"
+        folders = PurePosixPath(path).parent.parts
+        if level - 1 > len(folders):
+            return None
+        return "/".join([*folders[: len(folders) - level + 1], *pieces]) + ".py"
+
+    def replace(self, texts: Mapping[str, str]) -> None:
+        """Let some texts count instead of what is on disk, and forget what was made from the old ones."""
+        self.overlay.update(texts)
+        for path in texts:
+            self._sources.pop(path, None)
+        self._views = {key: view for key, view in self._views.items() if key[0] not in texts}
+
+    def source(self, path: str) -> Source:
+        """The parsed file; refused where it cannot be read or parsed."""
+        source = self._sources.get(path)
+        if source is None:
+            text = self.overlay.get(path)
+            if text is None:
+                file = self.file(path)
+                shown = self.shown(path)
+                if file is None:
+                    raise CompileError(Diagnostic("UB004", "there is no such file", "install its package", shown))
+                text = read_source(file, shown)
+            source = self._sources[path] = _parsed(text, self.shown(path))
+        return source
 
     def view(self, path: str, old: str, new: str, name: str) -> View:
         """A parent's file in a new name; where that is an alias of `name`, its imports of siblings stay those of `name`."""
-        alias = new.replace("-", "_") != name
+        new = new.replace("-", "_")
+        alias = new != name
         key = (path, old, new, alias)
         view = self._views.get(key)
         if view is None:
-            repaired = (new.replace("-", "_"), name) if alias else None
-            view = self._views[key] = View(self.source(path), Renamer(self.names, old, new), repaired)
+            repaired = (new, name) if alias else None
+            package = path.removeprefix(PACKAGE).split("/")[:-1] if path.startswith(PACKAGE) else None
+            renamer = Renamer(self.names, old, new, whole_words=not self.quirks.renames_inside_words)
+            view = self._views[key] = View(self.source(path), renamer, repaired, package)
         return view
+
+
+def _parsed(text: str, path: str) -> Source:
+    try:
+        return Source(text, path)
+    except SyntaxError as error:
+        line, column = error.lineno or 1, max(1, error.offset or 1)
+        rows = text.split("\n")
+        row = rows[line - 1] if line <= len(rows) else ""
+        remedy = "mend the syntax; the file must parse as Python"
+        raise CompileError(Diagnostic("UB001", error.msg, remedy, path, line, column, row)) from None
+
+
+def package_file(path: str) -> Path | None:
+    """A file or folder of an installed package, found on the search path and never by importing."""
+    for entry in sys.path:
+        candidate = Path(entry or ".", path)
+        if candidate.exists():
+            return candidate
+    return None

@@ -6,12 +6,16 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ..diagnostics import CompileError
 from .closure import Definition
 from .library import Library
 from .names import TYPES, common_suffix
+from .problems import point
 from .source import Source
 
 _NEIGHBOUR = re.compile(rf"(\w+)\.((?:{'|'.join(TYPES)})_\w+)\Z")
+
+_INSTALLED = re.compile(rf"\.((?:{'|'.join(TYPES)})_\w+)\Z")
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Parent:
     path: str
     model: str
     names: list[str] = field(default_factory=list)
+    offset: int = 0  # of its first import
 
     @property
     def type(self) -> str:
@@ -38,31 +43,37 @@ def is_model_import(level: int, module: str) -> bool:
     if "auto.modeling_auto" in module:
         return False
     if level == 0:
-        return "transformers.models." in module
+        return "transformers.models." in module or _INSTALLED.search(module) is not None
     if level == 2:
         return _NEIGHBOUR.match(module) is not None
     return level == 3 and module.startswith("models.")
 
 
-def parents(source: Source) -> dict[str, Parent]:
-    """The parents of a definition by path, in the order of their imports."""
+def parents(library: Library, path: str) -> dict[str, Parent]:
+    """The parents of a definition by path, in the order of their imports; refused where one is no model's file."""
+    source = library.source(path)
     found: dict[str, Parent] = {}
-    for level, module, names, _ in source.from_imports():
+    problems = []
+    for level, module, names, offset in source.from_imports():
         if not is_model_import(level, module):
             continue
-        pieces = module.split(".")
-        if level != 2:
-            pieces = pieces[pieces.index("models") + 1 :]
-        path = "/".join(pieces) + ".py"
-        parent = found.setdefault(path, Parent(path, pieces[0]))
+        resolved = library.resolve(path, level, module)
+        if resolved is None or "/" not in resolved or not library.exists(resolved):
+            message = f"there is no file for `{'.' * level}{module}`"
+            remedy = "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
+            problems.append(point(source, offset, len("from"), "UB004", message, remedy))
+            continue
+        parent = found.setdefault(resolved, Parent(resolved, resolved.split("/")[-2], offset=offset))
         parent.names += [name for name in names if name not in parent.names]
+    if problems:
+        raise CompileError(*problems)
     return found
 
 
 def inferred_name(library: Library, classes: list[tuple[str, str]], parent: Parent, name: str) -> str:
     """The lower name in which a parent is read: what the classes that inherit from it have before the common part."""
     cased = library.names.cased(name)
-    if not classes:
+    if not classes or not library.quirks.prefers_aliases:
         return name
     candidates = [_candidate(library, child, base, cased, parent.model) for child, base in classes]
     counts = Counter(candidates)

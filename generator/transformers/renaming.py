@@ -29,7 +29,8 @@ class Hit(NamedTuple):
 class Renamer:
     """Replaces one model's name by another's wherever a word begins with it, whatever its case and whatever follows."""
 
-    def __init__(self, names: Names, old: str, new: str) -> None:
+    def __init__(self, names: Names, old: str, new: str, whole_words: bool = False) -> None:
+        self._whole_words = whole_words
         old, new = old.replace("-", "_"), new.replace("-", "_")
         self.old, self.new = old, new
         self.cased_new = names.cased(new)
@@ -48,13 +49,19 @@ class Renamer:
             while at >= 0:
                 end = at + len(key)
                 before = lowered[at - 1] if at else " "
-                if not ("a" <= before <= "z" or "0" <= before <= "9"):
+                if not ("a" <= before <= "z" or "0" <= before <= "9") and self._ends(text, at, end):
                     found.append(Hit(at, end, self._value(text[at:end], text[end : end + 1])))
                     at = lowered.find(key, end)
                 else:
                     at = lowered.find(key, at + 1)
         found.sort()
         return [hit for index, hit in enumerate(found) if not index or hit.start >= found[index - 1].end]
+
+    def _ends(self, text: str, start: int, end: int) -> bool:
+        """Whether a word may end here: always, unless whole words are wanted and a small letter goes on where one stood."""
+        if not self._whole_words:
+            return True
+        return not text[end : end + 1].islower() or text[start:end] not in self.pairs
 
     def _value(self, word: str, following: str) -> str:
         if self._capitals and word.isupper():
@@ -116,8 +123,15 @@ def apply(text: str, hits: list[Hit]) -> str:
 class View:
     """A source file as it reads under other names; offsets are those of the file as written."""
 
-    def __init__(self, source: Source, renamer: Renamer | None, repaired: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        renamer: Renamer | None,
+        repaired: tuple[str, str] | None = None,
+        package: list[str] | None = None,
+    ) -> None:
         self.source = source
+        self._package = package  # of an installed file: its relative imports become absolute
         self.renamer = renamer
         self._repaired = repaired
         self.hits = self._hits(renamer) if renamer else []
@@ -145,6 +159,21 @@ class View:
         pieces.append(text[start:end])
         return "".join(pieces)
 
+    def absolute(self, level: int, module: str) -> str | None:
+        """What a relative import of an installed file is called from elsewhere; None for that of a sibling."""
+        if self._package is None or level < 2:
+            return None
+        return ".".join([*self._package[: len(self._package) - level + 1], *([module] if module else [])])
+
+    def _absolute_hits(self) -> list[Hit]:
+        found = []
+        for level, module, _, offset in self.source.from_imports():
+            whole = self.absolute(level, module)
+            if whole is not None:
+                start = self.source.text.index(".", offset)
+                found.append(Hit(start, start + level + len(module), whole))
+        return found
+
     def repair_module(self, module: str) -> str:
         """The module of a relative import: `<type>_<alias>` is `<type>_<name>` again."""
         if self._repaired is None:
@@ -163,6 +192,8 @@ class View:
             if span.kind == lexical.COMMENT and "# Copied from" in text[span.start : span.end]
         ]
         exempt += copied
+        absolute = self._absolute_hits() if self._package else []
+        exempt += [(hit.start, self.source.text.find("\n", hit.end)) for hit in absolute]
         exempt.sort()
         found = []
         index = 0
@@ -172,4 +203,4 @@ class View:
             inside = index < len(exempt) and exempt[index][0] <= hit.start
             if not inside and not renamer.protected(text, spans, hit):
                 found.append(hit)
-        return sorted(found + [Hit(start, end, "") for start, end in copied])
+        return sorted(found + [Hit(start, end, "") for start, end in copied] + absolute)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core import removed
 from unibody.core.activations import ACTIVATIONS
-from unibody.core.attention import eager_attention
 from unibody.core.choices import choose
 
 from .modular_gemma import (
@@ -80,10 +80,18 @@ class Gemma2Attention(LlamaAttention):
         self.scaling = config.query_pre_attn_scalar**-0.5
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Always by the plain implementation: no fused kernel caps the scores."""
-        dropout = self.config.attention_dropout if self.training else 0.0
+        """Scores s bounded by c · tanh(s / c) before the softmax, which no fused kernel does."""
         cap = self.config.attn_logit_softcapping
-        return eager_attention(query, key, value, mask, self.scaling, dropout, cap=cap)
+        if not cap:
+            return super().attend(query, key, value, mask)
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))  # K -> N heads
+        scores = cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / cap)  # [B, N, S, T]
+        if mask is None and query.shape[2] > 1:
+            mask = torch.ones_like(scores, dtype=torch.bool).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, torch.float32).to(value.dtype)
+        return F.dropout(weights, self.config.attention_dropout, self.training) @ value
 
 
 class Gemma2DecoderLayer(LlamaDecoderLayer):

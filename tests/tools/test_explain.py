@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,3 +165,16 @@ def test_broken_definition(project: Workspace) -> None:
     done = unibody("explain", f"{OUTPUT}:1", cwd=project.root)
     assert (done.status, done.out) == (2, "")
     assert "error[UB001]" in done.err
+
+
+def test_example_of_the_documentation(root: Path) -> None:
+    """What docs/tools.md shows is what the command prints, but for the numbers of the lines."""
+    shown = (root / "docs/tools.md").read_text().partition("$ unibody explain ")[2].partition("```")[0]
+    rows = (root / "generated/models/modeling_mistral.py").read_text().split("\n")
+    number = next(n for n, row in enumerate(rows, start=1) if row.strip().startswith("self.q_proj = "))
+    done = unibody("explain", f"generated/models/modeling_mistral.py:{number}", cwd=root)
+    assert without_numbers(done.out) == without_numbers(shown.partition("\n")[2])
+
+
+def without_numbers(text: str) -> list[str]:
+    return [re.sub(r"^ *\d* \||:\d+", "#", row) for row in text.strip().split("\n")]
