@@ -14,6 +14,7 @@ from .report import FINE, UNUSABLE, VERDICTS, WRONG, Format, as_github, as_json,
 
 if TYPE_CHECKING:
     from .pipeline import Result
+    from .session import Session
     from .write import Change
 
 NOTE = (
@@ -22,14 +23,16 @@ NOTE = (
 )
 
 
-def generate(names: list[str], project: Path, form: Format = "text", jobs: int = 1) -> int:
+def generate(
+    names: list[str], project: Path, form: Format = "text", jobs: int = 1, session: Session | None = None
+) -> int:
     """Write what the definitions compile to; 0 when all compiled, 1 when some were refused, 2 when nothing could be run."""
     try:
         found = find_project(project)
         known = None if names else recall(found)
         if known is not None:
             return _report_generate([], known, (), form)
-        result, changes = _compile(found, names, jobs)
+        result, changes = _compile(found, names, jobs, session)
         from .write import apply
 
         apply(found, changes)
@@ -125,14 +128,16 @@ def diff(names: list[str], project: Path) -> int:
     return WRONG if wrong else FINE
 
 
-def _compile(project: Project, names: list[str], jobs: int = 1) -> tuple[Result, list[Change]]:
+def _compile(
+    project: Project, names: list[str], jobs: int = 1, session: Session | None = None
+) -> tuple[Result, list[Change]]:
     """What the definitions compile to, and how the disk differs from it; that it does not is remembered."""
     from .pipeline import compile_project
     from .write import compare
 
     start = time.time_ns()
     with progress() as seen:
-        result = compile_project(project, names or None, jobs, seen)
+        result = compile_project(project, names or None, jobs, seen, session)
     changes = compare(project, result.outputs, result.complete)
     if result.complete and all(change.kind == "unchanged" for change in changes):
         remember(project, len(changes), result.modules, start)

@@ -12,7 +12,6 @@ from .diagnostics import CompileError, Diagnostic
 from .discover import Source, discover, select
 from .flatten import flatten
 from .follow import follow
-from .format import format_files
 from .graph import Graph
 from .imports import select_imports
 from .order import order
@@ -21,6 +20,7 @@ from .project import Project
 from .registry import Entry, registry_entries, registry_path, render_registry
 from .rename import rename
 from .render import render
+from .session import Session
 from .stub import render_stub, stub_path
 from .unit import Family, Unit
 from .workers import in_processes, shares
@@ -46,12 +46,18 @@ FAMILY = PASSES[:2]  # what a definition of another project, inherited from here
 
 
 def compile_project(
-    project: Project, names: list[str] | None = None, jobs: int = 1, seen: Seen | None = None
+    project: Project,
+    names: list[str] | None = None,
+    jobs: int = 1,
+    seen: Seen | None = None,
+    session: Session | None = None,
 ) -> Result:
     """Compile the named definitions (all by default). Definitions with errors are left out and reported; the others compile.
 
-    `jobs` is the most processes to use; `seen` is told how many definitions are done, and of how many.
+    `jobs` is the most processes to use; `seen` is told how many definitions are done, and of how many. A `session` keeps
+    what the next compilation of this process need not do again.
     """
+    session = session or Session()
     sources = discover(project)
     wanted = select(sources, names) if names else list(sources)
     with _uncollected():
@@ -59,7 +65,7 @@ def compile_project(
         for source in sources.values():
             graph.add(source.file)
         by_path = {source.path: source for source in sources.values()}
-        units, made, failed = _run_all(graph, by_path, jobs, seen or (lambda done, total: None))
+        units, made, failed = _run_all(graph, by_path, jobs, seen or (lambda done, total: None), session)
     outputs = {sources[key].output: made[sources[key].path].text for key in wanted if sources[key].path in made}
     if not failed:
         entries = _distinct([entry for path in graph.order if path in made for entry in made[path].entries])
@@ -70,7 +76,7 @@ def compile_project(
     errors = _errors(graph, failed, {sources[key].path for key in wanted} if names else None)
     diagnostics = tuple(_in_source(graph, error) for error in errors)
     return Result(
-        format_files(project, outputs), diagnostics, not failed and not names, sources, tuple(graph.modules), units
+        session.format(project, outputs), diagnostics, not failed and not names, sources, tuple(graph.modules), units
     )
 
 
@@ -87,17 +93,18 @@ _Failed = dict[
 
 
 def _run_all(
-    graph: Graph, by_path: dict[str, Source], jobs: int, seen: Seen
+    graph: Graph, by_path: dict[str, Source], jobs: int, seen: Seen, session: Session
 ) -> tuple[dict[str, Unit], dict[str, _Made], _Failed]:
     """The units (of a run in one process), what they came to, and the definitions that failed; by path."""
     pieces = shares([path for path in graph.order if path in by_path], jobs)
     if len(pieces) == 1:
-        units, failed = _run(graph, by_path, graph.order, seen)
+        units, failed = _run(graph, by_path, graph.order, seen, session)
+        session.keep(graph, units)
         return units, _made(units, by_path), failed
 
     def run(piece: list[str]) -> tuple[dict[str, _Made], _Failed]:
         needed = {path for asked in piece for path in (asked, *graph.lineage(asked))}
-        units, failed = _run(graph, by_path, [path for path in graph.order if path in needed])
+        units, failed = _run(graph, by_path, [path for path in graph.order if path in needed], session=session)
         return _made(units, by_path), failed
 
     made: dict[str, _Made] = {}
@@ -110,7 +117,11 @@ def _run_all(
 
 
 def _run(
-    graph: Graph, by_path: dict[str, Source], paths: list[str], seen: Seen = lambda done, total: None
+    graph: Graph,
+    by_path: dict[str, Source],
+    paths: list[str],
+    seen: Seen = lambda done, total: None,
+    session: Session | None = None,
 ) -> tuple[dict[str, Unit], _Failed]:
     """The units of the given paths (parents first) that compiled, and those that failed."""
     families: dict[str, Family] = {}
@@ -122,9 +133,10 @@ def _run(
         if path in graph.errors or broken or any(parent in failed for parent in graph.parents(path)):
             failed[path] = tuple(graph.errors.get(path, ()))
             continue
-        unit = Unit(source, graph, families)
+        known = session.recall(graph, path, families) if session else None
+        unit = known or Unit(source, graph, families)
         try:
-            for run in PASSES if path in by_path else FAMILY:
+            for run in () if known else PASSES if path in by_path else FAMILY:
                 run(unit)
         except CompileError as error:
             failed[path] = error.diagnostics

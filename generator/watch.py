@@ -12,6 +12,7 @@ from .diagnostics import CompileError
 from .project import Project, find_project
 from .render import TEMPLATES
 from .report import FINE, UNUSABLE, refuse
+from .session import Session
 
 INTERVAL = 0.2  # seconds between two looks at the files
 
@@ -27,23 +28,28 @@ def watch(names: list[str], project: Path, wait: Callable[[float], None] = time.
     folders = dict.fromkeys(f"{found.display(folder)}/" for folder in _folders(found))
     print(f"watching {', '.join(folders)}; Ctrl-C ends it", flush=True)
     seen: Stamps | None = None
+    session = Session()
     try:
         while True:
             stamps = _stamps(found)
             if stamps != seen:
+                if seen and any(
+                    stamps.get(file) != seen.get(file) for file in stamps.keys() | seen if file.suffix == ".j2"
+                ):
+                    session = Session()
                 seen = stamps
-                found = _generate(names, found)
+                found = _generate(names, found, session)
             wait(INTERVAL)
     except KeyboardInterrupt:
         print()
         return FINE
 
 
-def _generate(names: list[str], project: Project) -> Project:
+def _generate(names: list[str], project: Project, session: Session) -> Project:
     """One run, timed; returns the project as it is configured now."""
     start = time.perf_counter()
     try:
-        generate(names, project.root)
+        generate(names, project.root, session=session)
         project = find_project(project.root)
     except CompileError:
         pass  # `generate` has printed what is wrong with pyproject.toml

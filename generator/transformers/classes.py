@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import ast
+import ast
 import re
 from collections.abc import Callable
 
-from .names import Names, common_suffix
+from .library import Library
+from .names import common_suffix
+from .problems import refuse
+from .quirks import Quirks
 from .renaming import Renamer
 from .shape import Method, Shape, Tree, split_arguments
+from .source import is_docstring
 from .unravel import unravel
 
 SENTINEL = "no_inherit_decorator"
 
 
-def second_renaming(names: Names, old: str, new: str) -> Callable[[str], str] | None:
+def second_renaming(library: Library, old: str, new: str) -> Callable[[str], str] | None:
     """What changes the strings and comments of a class that gets a name of its own: the parent's name becomes the child's."""
     if old == new:
         return None
     suffix = common_suffix(old, new)
     cut = (lambda name: name.removesuffix(suffix)) if suffix else (lambda name: name)
-    return Renamer(names, names.lower(cut(old)), names.lower(cut(new))).prose
+    names = library.names
+    whole = not library.quirks.renames_inside_words
+    return Renamer(names, names.lower(cut(old)), names.lower(cut(new)), whole).prose
 
 
-def inherit(names: Names, child: Tree, base: str, parent: Tree) -> Shape:
+def inherit(library: Library, child: Tree, base: str, parent: Tree) -> Shape:
     """The class `child` with the class `parent`, which it names `base`, merged in."""
     name = child.node.name
-    rename = second_renaming(names, parent.view.word(parent.node.name), name)
+    rename = second_renaming(library, parent.view.word(parent.node.name), name)
     shape = parent.shape(rename)
     own = child.shape()
     shape.name = name
     shape.decorators = _decorators(own.decorators, shape.decorators)
     shape.bases = _bases(shape.bases, [b for b in own.bases if b != base])
     shape.docstrings = own.docstrings or shape.docstrings
-    _merge_attributes(shape, own)
+    _merge_attributes(shape, own, child)
     originals = dict(shape.methods)
-    _merge_methods(shape, own)
-    unravel(shape, originals, own)
+    _merge_methods(shape, own, library.quirks)
+    unravel(shape, originals, own, library.quirks)
     return shape
 
 
@@ -68,32 +75,43 @@ def _replaces(extra: str, base: str) -> bool:
     return bool(suffix) and suffix[0].isupper() or extra != base and extra.endswith(base)
 
 
-def _merge_attributes(shape: Shape, own: Shape) -> None:
+def _merge_attributes(shape: Shape, own: Shape, child: Tree) -> None:
     for name, text in own.attributes.items():
         if name in own.removals:
-            shape.attributes.pop(name)
+            if shape.attributes.pop(name, None) is None:
+                offset = child.view.source.text.index(text.strip().split("\n")[-1], child.base)
+                message = f"the parent has no attribute `{name}` to remove"
+                raise refuse(child.view.source, offset, len(name), "UB014", message, "take the line out")
             continue
         shape.attributes[name] = text
         for key in (name, f"{name}_setter"):
             shape.methods.pop(key, None)
 
 
-def _merge_methods(shape: Shape, own: Shape) -> None:
+def _merge_methods(shape: Shape, own: Shape, quirks: Quirks) -> None:
     for key, method in own.methods.items():
         inherited = shape.methods.get(key)
         if inherited is None:
             shape.methods[key] = method
-        elif is_removal(method):
+        elif is_removal(method, quirks):
             del shape.methods[key]
         else:
             shape.methods[key] = _override(method, inherited)
 
 
-def is_removal(method: Method) -> bool:
+def is_removal(method: Method, quirks: Quirks) -> bool:
     """Whether a method only says that the inherited one goes: one empty line, `def`, and directly below `raise …Error(`."""
+    if not quirks.removes_by_layout:
+        return only_raises(method.node)
     if method.lead != "\n" or method.decorators or method.opening.lstrip().startswith("async"):
         return False
     return re.match(r"\n[^\n]*\n {8}raise[^\n]*Error\(", method.render()) is not None
+
+
+def only_raises(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a method does nothing but raise an error, whatever its decorators, docstring and layout."""
+    body = [part for part in node.body if not is_docstring(part)]
+    return len(body) == 1 and isinstance(body[0], ast.Raise) and "Error" in ast.unparse(body[0])
 
 
 def _override(method: Method, inherited: Method) -> Method:
@@ -138,7 +156,12 @@ def _joined_parameters(method: Method, inherited: Method) -> str:
     kwarg = inherited.node.args.kwarg
     if kwarg is not None:
         found.append(theirs[word(kwarg.arg)])
-    return "".join(found)
+    return "".join(text if _closed(text) else f"{text.rstrip()}, " for text in found[:-1]) + "".join(found[-1:])
+
+
+def _closed(text: str) -> bool:
+    """Whether a comma stands behind a parameter, comments aside."""
+    return re.sub(r"#[^\n]*", "", text).rstrip().endswith(",")
 
 
 def parameter_texts(method: Method) -> dict[str, str]:

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterable
 
 from . import lexical
+from ..diagnostics import CompileError
+from .checks import check_class, check_dropped, check_imports
 from .classes import inherit
 from .closure import Definition, Scope, arrange, merge
 from .imports import Candidate, candidates, render, select
@@ -13,10 +15,12 @@ from .layout import banner
 from .output import Output, copy_definitions
 from .library import Library
 from .parents import Parent, definitions_of, external_names, inferred_name, parents
+from .problems import refuse
 from .renaming import View
 from .shape import Tree
 from .soft import SOFT_TYPES, soften
 from .source import Statement
+from .usage import used
 
 
 class Conversion:
@@ -30,6 +34,7 @@ class Conversion:
         self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
         self.source = library.source(path)
         self.parents = parents(library, path)
+        check_imports(library, self.source, self.parents)
         self.origin = {name: parent for parent in self.parents.values() for name in parent.names}
         self.child = Scope(View(self.source, None))
         self.trees: dict[str, Tree] = {}
@@ -47,9 +52,24 @@ class Conversion:
         for kind, output in self.results.items():
             kept = self._finished(output)
             path = output_path(self.path, kind)
-            body = "\n".join(output.pieces())
+            pieces = output.pieces()
+            body = "\n".join(pieces)
+            self._check(output, kept, pieces)
             found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
         return found
+
+    def _check(self, output: Output, kept: list[Candidate], pieces: list[str]) -> None:
+        """Refuse an output that nothing but `__all__` asks for, or that lacks what the definition itself dropped."""
+        if output.bodies.keys() == {"__all__"}:
+            statement = self.source.statements["__all__"]
+            entries = pieces[0].partition("[")[2].rstrip("]")
+            message = f"`__all__` names {entries}, for which there is no class: {output_path(self.path, output.type)} would be empty"
+            remedy = "define the class, or take the entry out"
+            raise refuse(self.source, statement.start, len("__all__"), "UB005", message, remedy)
+        if self.source.dropped_names:
+            words = used(self.source.dropped_names, pieces)
+            present = {alias.local for c in kept for entry in c.imports for alias in entry.aliases}
+            check_dropped(self.source, words, present | output.bodies.keys())
 
     def _finished(self, output: Output) -> list[Candidate]:
         """The imports of an output, once nothing more comes into it."""
@@ -65,6 +85,7 @@ class Conversion:
         tree = self.trees.get(statement.name)
         if tree is None:
             tree = self.trees[statement.name] = Tree(self.child.view, statement)
+            check_class(self.source, tree, self.origin)
         bases = [base.id for base in tree.node.bases if isinstance(base, ast.Name) and base.id in self.origin]
         return tree, bases[0] if bases else None
 
@@ -124,8 +145,10 @@ class Conversion:
         parent = self.origin[base]
         scope = self.scopes[parent.path]
         renamed = scope.view.word(base)
-        original = scope.own[renamed]
-        shape = inherit(self.names, tree, base, Tree(scope.view, original.statement))
+        original = scope.own.get(renamed)
+        if original is None or original.kind != "class":
+            raise self._no_class(tree, base, parent)
+        shape = inherit(self.library, tree, base, Tree(scope.view, original.statement))
         text = shape.render()
         words = lexical.identifiers(text, lexical.spans(text), 0, len(text)) - {statement.name}
         external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())
@@ -134,6 +157,11 @@ class Conversion:
         needed = {n for n in needed if not (n in self.child.own and self.child.own[n].kind == "class")}
         self._write(self._follow(scope, needed, output), scope, output)
         output.emit(statement.name, text)
+
+    def _no_class(self, tree: Tree, base: str, parent: Parent) -> CompileError:
+        offset = self.source.text.index(base, tree.base)
+        message = f"`{base}` is not a class of {self.library.shown(parent.path)}"
+        return refuse(self.source, offset, len(base), "UB005", message, "inherit from a class that the file defines")
 
     def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:
         """The needed definitions with what their classes need, as far as it is not written yet."""

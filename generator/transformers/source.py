@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..scopes import bound_names
 from . import lexical
 
 _FROM = re.compile(r"^([ \t]*)from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n#\\]|\\\n)*)", re.MULTILINE)
@@ -169,6 +170,7 @@ class Dropped:
 
     line: int
     what: str
+    names: frozenset[str] = frozenset()  # what it binds
 
 
 class Source:
@@ -182,6 +184,7 @@ class Source:
         self.items: dict[str, list[str]] = {}  # `NAME[...] = v`: the statements that belong to NAME
         self.imports: list[Import | Guard] = []
         self.dropped: list[Dropped] = []
+        self.repeated: list[Statement] = []  # definitions of which a later one of the same name is left
         self.header = text
         self._index()
 
@@ -258,12 +261,22 @@ class Source:
                 self._add("item", name, unit)
                 self.items.setdefault(target.value.id, []).append(name)
             else:
-                self.dropped.append(Dropped(node.lineno, "an assignment to several names"))
-        elif not is_docstring(node) or unit.lead != unit.start or node.lineno > 1 and self.statements:
-            self.dropped.append(Dropped(node.lineno, _description(node)))
+                self._drop(node, "an assignment to several names")
+        elif not is_docstring(node):
+            self._drop(node, _description(node))
+
+    def _drop(self, node: ast.stmt, what: str) -> None:
+        self.dropped.append(Dropped(node.lineno, what, frozenset(bound_names([node]))))
+
+    @property
+    def dropped_names(self) -> set[str]:
+        """What the statements bind that no output will have."""
+        return {name for dropped in self.dropped for name in dropped.names}
 
     def _add(self, kind: str, name: str, unit: Unit) -> None:
         words, exempt = self.words(unit.start, unit.end)
+        if name in self.statements:
+            self.repeated.append(self.statements[name])
         self.statements[name] = Statement(kind, name, unit.lead, unit.start, unit.end, words, exempt, unit.node.lineno)
 
     def _guard(self, rows: Rows, unit: Unit, node: ast.If) -> None:
@@ -274,7 +287,7 @@ class Source:
                 piece.lead = max(piece.lead, rows.start((node.test.end_lineno or node.lineno) + 1))
                 imports.append(read_import(rows, piece))
             else:
-                self.dropped.append(Dropped(piece.node.lineno, "a statement that is not an import, under `if`"))
+                self._drop(piece.node, "a statement that is not an import, under `if`")
         if not imports:
             return
         rest = ""

@@ -6,6 +6,8 @@ import ast
 import re
 
 from . import lexical
+from .problems import refuse
+from .quirks import Quirks
 from .shape import Method, Piece, Shape
 from .source import Rows
 
@@ -20,13 +22,13 @@ class Records:
         self.deleted: set[str] = set()
 
 
-def unravel(shape: Shape, originals: dict[str, Method], own: Shape) -> None:
+def unravel(shape: Shape, originals: dict[str, Method], own: Shape, quirks: Quirks) -> None:
     """Replace the calls of `super()` in the methods that the child wrote, in the order in which they stand."""
     records = Records()
     written = {method.node.name for method in own.methods.values()}
     for key, method in shape.methods.items():
         if method.node.name in written or method.name in written:
-            _method(shape, key, method, originals, records)
+            _method(shape, key, method, originals, records if quirks.shares_records else Records(), quirks)
 
 
 def _method(
@@ -35,6 +37,7 @@ def _method(
     method: Method,
     originals: dict[str, Method],
     records: Records,
+    quirks: Quirks,
 ) -> None:
     name = method.name
     header, pieces, footer = method.pieces()
@@ -46,8 +49,13 @@ def _method(
     for piece in body[:stop]:
         changed |= _rewrite(piece, shape.bases)
     if at is not None:
+        if name not in originals:
+            source = method.home.view.source
+            message = f"the parent has no method `{name}` that `super()` could call"
+            remedy = "write the body out, or inherit from a class that has the method"
+            raise refuse(source, source.text.index("super", body[at].offset), 5, "UB015", message, remedy)
         inherited = originals[name].pieces()[1]
-        spliced = _splice(inherited, body[at + 1 :], records)
+        spliced = _splice(inherited, body[at + 1 :], records, quirks)
         body = _ordered([*body[:at], *spliced], inherited)
     if changed:
         method.block = "\n".join([header, *(piece.text for piece in body)]) + footer
@@ -74,7 +82,7 @@ def _is_super(node: ast.stmt | None, name: str) -> bool:
     )
 
 
-def _splice(inherited: list[Piece], rest: list[Piece], records: Records) -> list[Piece]:
+def _splice(inherited: list[Piece], rest: list[Piece], records: Records, quirks: Quirks) -> list[Piece]:
     for piece in rest:
         if piece.target is not None:
             records.assigned[piece.target] = piece
@@ -93,7 +101,7 @@ def _splice(inherited: list[Piece], rest: list[Piece], records: Records) -> list
             body.append(piece)
     present = {_bare(piece) for piece in body}
     for piece in rest:
-        if piece.deleted is None and id(piece) not in used and _bare(piece) not in present:
+        if piece.deleted is None and id(piece) not in used and not (quirks.swallows_repetitions and _bare(piece) in present):
             body.append(piece)
             present.add(_bare(piece))
     return body

@@ -166,6 +166,11 @@ def local(scope: Scope) -> str:
     return scope.random.choice(scope.pool)
 
 
+def fresh(scope: Scope) -> str:
+    """A local that has no value here, so that nobody misses it when it is unbound."""
+    return scope.random.choice([name for name in scope.pool if name not in scope.names] or ["spare"])
+
+
 def unquoted(scope: Scope) -> str:
     text = leaf(scope)
     return "1" if '"' in text else text
@@ -285,15 +290,13 @@ def count_down(scope: Scope) -> Iterator[str]:
 
 
 def attempt(scope: Scope) -> Iterator[str]:
-    name = local(scope)
+    name = fresh(scope)
     yield "try:"
     yield from block(scope, 1)
     yield f"    if {condition(scope)}:"
     yield f"        raise {scope.random.choice(('ValueError', 'KeyError'))}({leaf(scope)})"
     yield f"except ValueError as {name}:"
-    inner = replace(scope, names=[n for n in scope.names if n != name])
-    yield from block(inner, 1)
-    scope.names[:] = [n for n in scope.names if n != name]
+    yield from block(scope, 1)
     if scope.chance(0.3):
         yield "finally:"
         yield from block(scope, 1)
@@ -333,10 +336,9 @@ def nested_function(scope: Scope) -> Iterator[str]:
 
 
 def deletion(scope: Scope) -> Iterator[str]:
-    name = local(scope)
+    name = fresh(scope)
     yield f"{name} = {leaf(scope)}"
     yield f"del {name}"
-    scope.names[:] = [n for n in scope.names if n != name]
 
 
 def count_globally(scope: Scope) -> Iterator[str]:

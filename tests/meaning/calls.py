@@ -86,7 +86,7 @@ def look(cls: type) -> dict[str, Any]:
     """What a class offers: public names, with the parameters of functions, and the fields of dataclasses in order."""
     found: dict[str, Any] = {}
     for name in dir(cls):
-        if not name.startswith("_") or name == "__init__":
+        if (not name.startswith("_") and hasattr(cls, name)) or name == "__init__":
             value = inspect.getattr_static(cls, name)
             found[name] = plain(value)
             if inspect.isfunction(value) or isinstance(value, (classmethod, staticmethod)):

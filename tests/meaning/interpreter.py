@@ -199,7 +199,7 @@ class View:
         return self.made[id(original)][name]
 
     def make_class(self, name: str, label: str, removed: set[str], finished: bool) -> type:
-        """The class, made anew, called `label`, without `removed` members; `finished`: an heir calls post_init itself."""
+        """The class, made anew, called `label`, without `removed` fields; `finished`: an heir calls post_init itself."""
         definition, world = self.definition, self.world
         node = Rewriter(self).visit(copy.deepcopy(definition.classes[name]))
         removals = [s for s in node.body if getattr(getattr(s, "value", None), "id", None) in definition.removers]
@@ -221,10 +221,8 @@ class View:
         self.prepare(executed_names(node))
         node.name = label
         node.body = [s for s in node.body if not (isinstance(s, ast.AnnAssign) and removed & {*bound_names(s)})]
-        gone = sorted(removed.intersection(*[[n for s in node.body for n in bound_names(s)]]))
         chain = [c for layer in layers.values() for c in (layer, *world.layers[layer])]
         node.body = [class_level(self, s, layers, chain) for s in node.body]
-        node.body += [ast.Delete([ast.Name(n, ast.Del())]) for n in gone]
         decorate = next((world.dataclasses[c] for c in chain if world.dataclasses[c]), None)
         for decorator in [d for d in node.decorator_list if is_dataclass(d)]:
             expression = ast.fix_missing_locations(ast.Expression(decorator))
@@ -236,6 +234,9 @@ class View:
         self.execute(node, made)
         cls = made[label]
         world.dataclasses[cls], world.layers[cls] = decorate, [c for c in cls.__mro__ if c in chain]
+        for gone in {n for statement in removals for n in bound_names(statement)}:
+            kept = [vars(c)[gone] for c in cls.__mro__[1:] if gone in vars(c) and c not in chain]
+            setattr(cls, gone, kept[0] if kept else Removed())
         for key, value in list(vars(cls).items()):
             kept = next((vars(c)[key] for c in world.layers[cls] if key in vars(c)), None)
             if isinstance(value, property) and isinstance(kept, property):
@@ -308,6 +309,13 @@ def take_super_kwargs(function: Any, inherited: Any) -> Any:
 
 def is_dataclass(decorator: ast.expr) -> bool:
     return "dataclass" in ast.unparse(decorator).partition("(")[0].split(".")
+
+
+class Removed:
+    """A member that was taken away: whoever asks for it is told so."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError
 
 
 class Rewriter(ast.NodeTransformer):

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from oracle.inputs import token_ids
-from oracle.reference import Checkpoint, assert_close, oracle_class
+from oracle.reference import assert_close, oracle_class, rewritten
 from oracle.zoo import Case, cases
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 HEADS = [case for case in cases() if case.auto_class != "AutoModel" and case.entry == case.model_type]
 CAUSAL = cases("AutoModelForCausalLM")
 TIED = [case for case in CAUSAL if case.config.get("tie_word_embeddings")]
-
-
-def rewritten(written: Checkpoint, folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
-    """A copy of the checkpoint in `folder` whose tensors went through `change`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_bytes((written.folder / "config.json").read_bytes())
-    tensors = change(load_file(written.folder / "model.safetensors"))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def base_of(case: Case) -> Case:

@@ -1,21 +1,13 @@
-"""What only encoders have: segments, positions that skip padding, poolers, and the forms of their checkpoints on the Hub."""
+"""What only encoders have: segments, positions that skip padding, poolers, dropout in every layer."""
 
 from __future__ import annotations
-
-import json
-import sys
-import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from oracle.inputs import padded_batch, token_ids
-from oracle.reference import SCALES, Checkpoint, assert_close, oracle_class, save, stored_tensors, values
-from oracle.zoo import ZOO, Case, cases
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from oracle.reference import SCALES, Checkpoint, assert_close, save, values
+from oracle.zoo import ZOO, cases
 from torch import Tensor
 
 ATTENTIONS = ("sdpa", "eager")
@@ -23,13 +15,11 @@ MASKED = cases("AutoModelForMaskedLM")
 TYPES = list(dict.fromkeys(case.model_type for case in MASKED))
 ENCODERS = [case for case in cases() if case.model_type in TYPES]
 BASES = [case for case in cases("AutoModel") if case.model_type in TYPES]
-TIED = [case for case in MASKED if case.config.get("tie_word_embeddings", True)]
 
 every_attention = pytest.mark.parametrize("attention", ATTENTIONS)
 every_encoder = pytest.mark.parametrize("case", ENCODERS, ids=str)
 every_base = pytest.mark.parametrize("case", BASES, ids=str)
 every_masked = pytest.mark.parametrize("case", MASKED, ids=str)
-every_tied = pytest.mark.parametrize("case", TIED, ids=str)
 
 
 def assert_same_values(
@@ -182,171 +172,6 @@ def test_dropout_before_the_label(tmp_path, case, rate):
     assert (logits[0] - written.load()(token_ids()).logits).abs().max() > 0.01
 
 
-def rewritten(written: Checkpoint, folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
-    """A copy of the checkpoint in `folder` whose tensors went through `change`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_bytes((written.folder / "config.json").read_bytes())
-    tensors = {
-        name: tensor.clone() for name, tensor in change(load_file(written.folder / "model.safetensors")).items()
-    }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def assert_read_as_by_the_oracle(case: Case, folder: Path, *, whole: bool = True) -> None:
-    """Both read the folder without missing keys; unless `whole`, keys without a use are the same; logits are equal."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        ours, info = case.model_class.from_pretrained(folder, output_loading_info=True)
-    theirs, expected = oracle_class(case).from_pretrained(folder, output_loading_info=True)
-    assert info["missing_keys"] == expected["missing_keys"] == set()
-    assert info["unexpected_keys"] == expected["unexpected_keys"]
-    assert bool(caught) == bool(info["unexpected_keys"]) == (not whole)
-    assert all(name in str(caught[0].message) for name in info["unexpected_keys"])
-    with torch.no_grad():
-        our_values, their_values = values(ours(token_ids())), values(theirs.eval()(token_ids()))
-    for name, tensor in their_values.items():
-        assert_close(our_values[name], tensor, 2e-4)
-
-
-def gamma_and_beta(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-    renamed = {}
-    for name, tensor in tensors.items():
-        ending = next((ending for ending in old if name.endswith(ending)), "")
-        renamed[name.removesuffix(ending) + old.get(ending, "")] = tensor
-    assert len(renamed.keys() - tensors.keys()) > 6
-    return renamed
-
-
-@every_encoder
-def test_gamma_and_beta(checkpoint, tmp_path, case):
-    """The first checkpoints name the weights of LayerNorm as the paper does; what we save has today's names."""
-    written = checkpoint(case)
-    folder = rewritten(written, tmp_path / "old", gamma_and_beta)
-    assert_read_as_by_the_oracle(case, folder)
-    model = case.model_class.from_pretrained(folder)
-    assert set(stored_tensors(model, tmp_path / "new")) == set(load_file(written.folder / "model.safetensors"))
-
-
-@every_encoder
-def test_keys_with_and_without_the_prefix(checkpoint, tmp_path, case):
-    """A head reads a base model's keys without their prefix; a base model reads them with it."""
-    prefix = f"{case.model_type}."
-
-    def other(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        if case in BASES:
-            return {prefix + name: tensor for name, tensor in tensors.items()}
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-    folder = rewritten(checkpoint(case), tmp_path, other)
-    assert set(load_file(folder / "model.safetensors")) != set(
-        load_file(checkpoint(case).folder / "model.safetensors")
-    )
-    assert_read_as_by_the_oracle(case, folder)
-
-
-@every_encoder
-def test_stored_positions_are_ignored(checkpoint, tmp_path, case):
-    """Old checkpoints store the numbers 0, 1, 2, …"""
-    prefix = "" if case in BASES else f"{case.model_type}."
-    numbers = {f"{prefix}embeddings.position_ids": torch.arange(case.config["max_position_embeddings"])[None]}
-    assert_read_as_by_the_oracle(case, rewritten(checkpoint(case), tmp_path, lambda tensors: {**tensors, **numbers}))
-
-
-@every_masked
-def test_weights_of_pretraining_that_no_head_needs(checkpoint, tmp_path, case):
-    """A pooler and the head of next-sentence prediction are named in the warning."""
-    surplus = {
-        f"{case.model_type}.pooler.dense.weight": torch.ones(32, 32),
-        "cls.seq_relationship.bias": torch.ones(2),
-    }
-    folder = rewritten(checkpoint(case), tmp_path, lambda tensors: {**tensors, **surplus})
-    assert_read_as_by_the_oracle(case, folder, whole=False)
-
-
-@every_base
-def test_a_base_model_without_its_pooler(checkpoint, tmp_path, case):
-    """The pooler is named in a warning and drawn at random; the hidden states are the checkpoint's."""
-    written = checkpoint(case)
-    pooler = {"pooler.dense.weight", "pooler.dense.bias"}
-    folder = rewritten(written, tmp_path, lambda t: {name: t[name] for name in t if name not in pooler})
-    with pytest.warns(UserWarning, match="pooler.dense.bias, pooler.dense.weight"):
-        model, info = case.model_class.from_pretrained(folder, output_loading_info=True)
-    assert info == {"missing_keys": pooler, "unexpected_keys": set(), "mismatched_keys": set()}
-    assert model.pooler.dense.weight.std().item() == pytest.approx(0.02, rel=0.2)
-    with torch.no_grad():
-        expected = written.reference()(token_ids())
-        assert_close(model(token_ids()).last_hidden_state, expected.last_hidden_state, written.tolerance)
-
-
-@every_masked
-def test_a_base_model_from_a_masked_language_model(checkpoint, case):
-    written, base = checkpoint(case), next(base for base in BASES if base.model_type == case.model_type)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, info = written.load_as(base, output_loading_info=True)
-    expected = oracle_class(base).from_pretrained(written.folder, output_loading_info=True)[1]
-    assert {name: info[name] for name in info} == {name: set(expected[name]) for name in info}
-    with torch.no_grad():
-        theirs = written.reference().base_model(token_ids()).last_hidden_state
-        assert_close(model(token_ids()).last_hidden_state, theirs, written.tolerance)
-
-
-def tied_names(case: Case) -> dict[str, str]:
-    """`weight` and `bias` of the decoder and of what they are tied to, as (name, source) by kind."""
-    return {name.rpartition(".")[2]: (name, source) for name, source in case.model_class._tied_weights_keys.items()}
-
-
-FORMS: dict[str, Callable[[dict[str, Tensor], tuple[str, str], tuple[str, str]], dict[str, Tensor]]] = {
-    "both names": lambda t, weight, bias: {**t, weight[0]: t[weight[1]], bias[0]: t[bias[1]]},
-    "the other name of the bias": lambda t, weight, bias: {**without(t, bias[1]), bias[0]: t[bias[1]]},
-    "the other names": lambda t, weight, bias: {
-        **without(t, weight[1], bias[1]),
-        weight[0]: t[weight[1]],
-        bias[0]: t[bias[1]],
-    },
-    "another matrix": lambda t, weight, bias: {**t, weight[0]: t[weight[1]] + 1},
-    "another matrix, both biases": lambda t, weight, bias: {**t, weight[0]: t[weight[1]] + 1, bias[0]: t[bias[1]]},
-    "another matrix, the other bias": lambda t, weight, bias: {
-        **without(t, bias[1]),
-        weight[0]: t[weight[1]] + 1,
-        bias[0]: t[bias[1]],
-    },
-    "another bias": lambda t, weight, bias: {**t, bias[0]: t[bias[1]] + 1},
-}
-
-
-def without(tensors: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name not in names}
-
-
-@pytest.mark.parametrize("form", FORMS)
-@every_tied
-def test_forms_of_the_tied_decoder(checkpoint, tmp_path, case, form):
-    """Whatever is stored of the decoder, logits are the oracle's, also after we save the model and either reads it."""
-    names = tied_names(case)
-    folder = rewritten(checkpoint(case), tmp_path / "read", lambda t: FORMS[form](t, names["weight"], names["bias"]))
-    assert_read_as_by_the_oracle(case, folder)
-    model = case.model_class.from_pretrained(folder)
-    assert model.config.tie_word_embeddings == ("another" not in form)
-    model.save_pretrained(tmp_path / "saved")
-    assert_read_as_by_the_oracle(case, tmp_path / "saved")
-    with torch.no_grad():
-        again = case.model_class.from_pretrained(tmp_path / "saved")
-        assert torch.equal(again(token_ids()).logits, model(token_ids()).logits)
-
-
-@every_tied
-def test_tied_weights_are_stored_once(checkpoint, tmp_path, case):
-    model = checkpoint(case).load()
-    for name, source in case.model_class._tied_weights_keys.items():
-        assert model.get_parameter(name) is model.get_parameter(source)
-    stored = stored_tensors(model, tmp_path)
-    assert not set(case.model_class._tied_weights_keys) & set(stored)
-    assert model.get_input_embeddings().weight is model.get_parameter(tied_names(case)["weight"][0])
-
-
 @pytest.mark.parametrize(
     "keys, name",
     [
@@ -365,102 +190,6 @@ def test_what_the_file_does_not_run_is_refused(model_type, keys, name):
         case.model_class(config)
     fine = case.config_class.from_dict({**ZOO[model_type]["config"], "position_embedding_type": "absolute"})
     assert case.model_class(fine)(token_ids()).pooler_output.shape == (2, 32)
-
-
-WORDS = [f"w{number}" for number in range(120)]
-
-
-@pytest.fixture(params=[("bert", "[MASK]"), ("roberta", "<mask>")], ids=["bert", "roberta"])
-def program(request, checkpoint, tmp_path, monkeypatch, capsys):
-    """`program(auto_class, *arguments)`: what the file prints for a checkpoint with a tokenizer of words; its mask."""
-    model_type, mask = request.param
-    special = ["<pad>", "<s>", "</s>", mask, "[UNK]"]
-    vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-
-    def printed(auto_class: str, *arguments: str) -> str:
-        case = next(case for case in cases(auto_class) if case.entry == model_type)
-        written = checkpoint(case)
-        folder = tmp_path / auto_class
-        if not folder.exists():
-            folder.mkdir()
-            for file in written.folder.iterdir():
-                (folder / file.name).write_bytes(file.read_bytes())
-            tokenizer.save(str(folder / "tokenizer.json"))
-        monkeypatch.setattr(sys, "argv", [f"modeling_{model_type}.py", str(folder), *arguments])
-        case.module.main()
-        return capsys.readouterr().out
-
-    printed.mask, printed.model_type, printed.tokenizer = mask, model_type, tokenizer
-    return printed
-
-
-def oracle_for(program, checkpoint, auto_class: str):
-    return checkpoint(next(case for case in cases(auto_class) if case.entry == program.model_type)).reference()
-
-
-def ids_of(program, text: str) -> Tensor:
-    return torch.tensor([program.tokenizer.encode(text).ids])
-
-
-@pytest.mark.parametrize("written_mask", ["[MASK]", "<mask>"])
-def test_program_fills_in_words(program, checkpoint, written_mask):
-    """The five likeliest words for each mask, with the oracle's probabilities; both spellings of the mask are read."""
-    lines = program("AutoModelForMaskedLM", "--fill", f"w5 {written_mask} w7 {written_mask} w1").splitlines()
-    ids = ids_of(program, f"w5 {program.mask} w7 {program.mask} w1")
-    with torch.no_grad():
-        best = oracle_for(program, checkpoint, "AutoModelForMaskedLM")(ids).logits[0, [1, 3]].softmax(-1).topk(5)
-    expected = zip(best.values.flatten().tolist(), best.indices.flatten().tolist(), strict=True)
-    assert lines == [f"{score:.4f} {program.tokenizer.decode([token])}" for score, token in expected]
-
-
-def test_program_classifies(program, checkpoint):
-    lines = program("AutoModelForSequenceClassification", "--classify", "w5 w6 w7", "w8").splitlines()
-    oracle = oracle_for(program, checkpoint, "AutoModelForSequenceClassification")
-    expected = []
-    for text in ("w5 w6 w7", "w8"):
-        with torch.no_grad():
-            scores = oracle(ids_of(program, text)).logits[0].softmax(-1).sort(descending=True)
-        expected += [
-            f"{score:.4f} LABEL_{label}"
-            for score, label in zip(scores.values.tolist(), scores.indices.tolist(), strict=True)
-        ]
-    assert lines == expected
-
-
-def test_program_cuts_a_text_that_is_too_long(program, checkpoint):
-    """A vector for as many tokens as there are positions."""
-    vector = json.loads(program("AutoModel", "--embed", " ".join(WORDS)))
-    length = 64 if program.model_type == "bert" else 62
-    with torch.no_grad():
-        oracle = oracle_for(program, checkpoint, "AutoModel")
-        hidden = oracle(ids_of(program, " ".join(WORDS))[:, :length]).last_hidden_state
-    assert_close(torch.tensor(vector), torch.nn.functional.normalize(hidden.mean(1))[0], 2e-6)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (("--fill", "w5 w6"), "error: 'w5 w6' has no masked word: write {mask} in its place"),
-        (("--embed", ""), "error: '' has no tokens"),
-        (("--embed", "w5", "--dtype", "float7"), "error: dtype 'float7' is not a type of torch"),
-    ],
-    ids=["no mask", "empty", "type"],
-)
-def test_program_errors_are_one_line(program, arguments, message):
-    auto_class = "AutoModelForMaskedLM" if "--fill" in arguments else "AutoModel"
-    with pytest.raises(SystemExit) as caught:
-        program(auto_class, *arguments)
-    assert str(caught.value.code).startswith(message.format(mask=program.mask))
-
-
-@pytest.mark.parametrize("arguments", [(), ("--embed", "a", "--fill", "b")], ids=["nothing", "two"])
-def test_program_does_one_thing(program, capsys, arguments):
-    with pytest.raises(SystemExit) as caught:
-        program("AutoModel", *arguments)
-    assert caught.value.code == 2
-    assert "--embed" in capsys.readouterr().err
 
 
 def test_auto_class_of_masked_language_models(checkpoint):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oracle.zoo import Case
@@ -119,3 +120,14 @@ def stored_tensors(model: Any, folder: Path) -> dict[str, Tensor]:
     """What `model` stores in `folder`, by the names in the file: run-time names may differ, stored ones may not."""
     model.save_pretrained(folder)
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def rewritten(written: Checkpoint, folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
+    """A copy of the checkpoint in `folder` whose tensors went through `change`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_bytes((written.folder / "config.json").read_bytes())
+    tensors = {
+        name: tensor.clone() for name, tensor in change(load_file(written.folder / "model.safetensors")).items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -14,6 +14,7 @@ import pytest
 from compiler.workspace import Workspace
 
 from unibody.generator import watch as module
+from unibody.generator.session import Session
 from unibody.generator.watch import watch
 
 Make = Callable[[dict[str, str]], Workspace]
@@ -76,7 +77,7 @@ def test_defect_of_the_compiler(
 ) -> None:
     project = workspace({"base": BASE})
 
-    def fail(names: list[str], root: Path) -> int:
+    def fail(names: list[str], root: Path, session: Session) -> int:
         raise ZeroDivisionError("as a test")
 
     def steps() -> Iterator[None]:
