@@ -43,7 +43,8 @@ def _overwritten(
         if later in replaced:
             continue
         if later in own and _deletes(statement, receiver, name):
-            return {index: None, later: None}
+            others = [s for i, s in enumerate(node.body[:later]) if i != index and i not in replaced]
+            return {} if any(_may_store(s, receiver, name) for s in others) else {index: None, later: None}
         if _reads(statement, receiver, name):
             return {}
         if _stored(statement, receiver) == name:
@@ -113,6 +114,19 @@ def _deletes(statement: ast.stmt, receiver: str, name: str) -> bool:
     match statement:
         case ast.Delete(targets=[ast.Attribute(value=ast.Name(id=owner), attr=attribute)]):
             return owner == receiver and attribute == name
+    return False
+
+
+def _may_store(statement: ast.stmt, receiver: str, name: str) -> bool:
+    """Whether a statement stores `self.name`, or calls a method of `self`, which may."""
+    for node in ast.walk(statement):
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute, ctx=ast.Store()):
+                if owner == receiver and attribute == name:
+                    return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner))):
+                if owner == receiver:
+                    return True
     return False
 
 

@@ -98,9 +98,12 @@ class _Merge:
         inherited: list[Member] = []
         for member in parent.members:
             override = next((mine[key] for key in member.names if key in mine), None)
+            getter, _, accessor = member.name.partition(".")
             if override is not None:
                 members.append(self._override(override, member))
-            elif not self.removed & set(member.names):
+            elif accessor and getter in mine and not _is_property(mine[getter]):
+                continue  # what takes the property's place takes its setter along
+            elif not self.removed & {getter, *member.names}:
                 members.append(member)
                 inherited.append(member)
         check_decorators(child, parent, self.name)
@@ -222,6 +225,12 @@ class _Merge:
             message = f"`super().{use.method}`: `{use.method}` of `{self.name}` is neither a method nor a plain field"
             raise CompileError(at(member.text, use.attribute, "UB015", message, "name it through `self`"))
         return Member(theirs.kind, (name,), theirs.text.edit([edit]))
+
+
+def _is_property(member: Member) -> bool:
+    """Whether a member is the getter of a property."""
+    decorators = getattr(member.node, "decorator_list", [])
+    return any(ast.unparse(d).rpartition(".")[2] in ("property", "cached_property") for d in decorators)
 
 
 def _insert(members: list[Member], fresh: list[Member]) -> list[Member]:

@@ -17,23 +17,26 @@ from .source import Guard, Source
 _MODEL_FILE = re.compile(rf"(?:{'|'.join(TYPES)})_\w+\Z")
 
 
-def check_imports(library: Library, source: Source, parents: dict[str, Parent]) -> None:
-    """Refuse imports that the conversion cannot follow, or that name what is not there."""
+def check_imports(library: Library, source: Source) -> None:
+    """Refuse imports that the conversion cannot follow."""
     problems: list[Diagnostic] = []
-    if not parents:
-        remedy = "inherit from another model's file, as in `from ..llama.modeling_llama import LlamaAttention`"
-        problems.append(Diagnostic("UB016", "the definition imports nothing from another model", remedy, source.path))
     for level, module, names, offset in source.from_imports():
         problems += _check_import(library, source, level, module, names, offset)
+    if problems:
+        raise CompileError(*problems)
+
+
+def missing_names(library: Library, source: Source, parents: dict[str, Parent]) -> dict[str, Diagnostic]:
+    """The names imported from a parent that has no such name; an error where an output uses one."""
+    found = {}
     for parent in parents.values():
         known = provided_names(library.source(parent.path))
         for name in parent.names:
-            if name not in known and name != "*":
+            if name not in known:
                 message = f"`{name}` is not in {library.shown(parent.path)}"
                 remedy = _nearest(name, known) or "import a class, a function or an assignment that the file defines"
-                problems.append(_at_word(source, name, "UB005", message, remedy, parent.offset))
-    if problems:
-        raise CompileError(*problems)
+                found[name] = _at_word(source, name, "UB005", message, remedy, parent.offset)
+    return found
 
 
 def _check_import(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from . import lexical
 from ..diagnostics import CompileError
-from .checks import check_class, check_dropped, check_imports
+from .checks import check_class, check_dropped, check_imports, missing_names
 from .classes import inherit
 from .closure import Definition, Scope, arrange, merge
 from .imports import Candidate, candidates, render, select
@@ -34,7 +34,8 @@ class Conversion:
         self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
         self.source = library.source(path)
         self.parents = parents(library, path)
-        check_imports(library, self.source, self.parents)
+        check_imports(library, self.source)
+        self.missing = missing_names(library, self.source, self.parents)
         self.origin = {name: parent for parent in self.parents.values() for name in parent.names}
         self.child = Scope(View(self.source, None))
         self.trees: dict[str, Tree] = {}
@@ -66,6 +67,10 @@ class Conversion:
             message = f"`__all__` names {entries}, for which there is no class: {output_path(self.path, output.type)} would be empty"
             remedy = "define the class, or take the entry out"
             raise refuse(self.source, statement.start, len("__all__"), "UB005", message, remedy)
+        if self.missing:
+            lost = sorted(used(set(self.missing), pieces) - output.bodies.keys())
+            if lost:
+                raise CompileError(*(self.missing[name] for name in lost))
         if self.source.dropped_names:
             words = used(self.source.dropped_names, pieces)
             present = {alias.local for c in kept for entry in c.imports for alias in entry.aliases}

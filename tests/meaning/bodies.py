@@ -204,19 +204,19 @@ def statement(scope: Scope, depth: int) -> list[str]:
 
 def assignment(scope: Scope) -> Iterator[str]:
     name, other, value = local(scope), local(scope), expression(scope)
-    forms = [f"{name} = {value}"] * 4 + [f"{name}: int = {value}", f"{name} = {other} = {value}"]
-    bound = [name]
-    if scope.chance(0.3):
-        forms = [f"{name}, {other} = {value}, {leaf(scope)}", f"{name}, *{other}_rest = [{value}, {leaf(scope)}]"]
-    form = scope.random.choice(forms)
-    if f"{name} = {other} =" in form or f"{name}, {other} =" in form:
+    bound, kind = [name], scope.random.random()
+    if name in scope.names and kind < 0.2:
+        yield f"{name} {scope.random.choice('+-')}= {value}"
+    elif kind < 0.25:
+        yield f"{leaf(scope)} + ({name} := {value})"
+    elif kind < 0.45:
+        yield scope.random.choice((f"{name} = {other} = {value}", f"{name}, {other} = {value}, {leaf(scope)}"))
         bound.append(other)
-    if name in scope.names and scope.chance(0.25):
-        form = f"{name} {scope.random.choice('+-')}= {value}"
-    elif scope.chance(0.05):
-        form = f"{leaf(scope)} + ({name} := {value})"
-    yield form
-    scope.names += [n for n in bound if n not in scope.names]
+    elif kind < 0.5:
+        yield f"{name}, *{other}_rest = [{value}, {leaf(scope)}]"
+    else:
+        yield scope.random.choice((f"{name} = {value}", f"{name} = {value}", f"{name}: int = {value}"))
+    scope.names += [n for n in dict.fromkeys(bound) if n not in scope.names]
 
 
 def attribute_assignment(scope: Scope) -> Iterator[str]:

@@ -362,7 +362,7 @@ class Writer:
             words += [f"{p.name}={expression(scope, 1)}" for p in theirs if self.chance(0.5)]
             lines = [f"{random.choice(LOCALS)} = {expression(scope)}"] if self.chance(0.4) else []
             lines += [f"super().__init__({', '.join(words)})"]
-            if self.chance(0.1):
+            if self.chance(0.1) and "post_init" not in inherited["methods"]:
                 lines[-1:] = [
                     f"if {condition(scope)}:",
                     f"    {lines[-1]}",
@@ -490,8 +490,6 @@ class Writer:
         for key, names in bases.items():
             if all(names):
                 body += self.child_class(family, key, names)
-                if len(names) > 1:
-                    family.classes["Unit"] = family.classes["Part"]
         return self.finish(family, body)
 
     def overridden_functions(self, family: Family) -> list[str]:
@@ -524,6 +522,8 @@ class Writer:
         cls = family.classes[key] = Class(
             f"{family.prefix}{random.choice(('', '', '', 'Special'))}{key}", family, old.base, old.layer
         )
+        if len(bases) > 1:
+            family.classes["Unit"] = cls
         lines = ['"""What differs."""'] if self.chance(0.2) else []
         for name, kind in inherited["settings"].items():
             if self.chance(0.25):
@@ -532,7 +532,8 @@ class Writer:
                 value = table.get(kind) if self.chance(0.5) and name in old.layer["settings"] else plain.get(kind)
                 lines += [f"{name} = {value}"] if value else []
         removable = [*(m for m in inherited["methods"] if m not in ("tick", "post_init")), *inherited["settings"]]
-        removable = [n for n in removable if n in old.layer["methods"] or n in old.layer["settings"]]
+        taken = [line.partition(" ")[0] for line in lines]
+        removable = [n for n in removable if (n in old.layer["methods"] or n in old.layer["settings"]) and n not in taken]
         lines += [f"{random.choice(removable)} = removed"] if removable and self.chance(0.08) else []
         gone = lines[-1].removesuffix(" = removed") if lines and lines[-1].endswith("removed") else ""
         for kind in ("methods", "settings"):
@@ -541,7 +542,7 @@ class Writer:
         lines.append("")
         if self.chance(0.4):
             lines += self.constructor(family, cls, inherited, family.classes)
-        fresh = [w for w in WORDS if w not in inherited["methods"]]
+        fresh = [w for w in WORDS if w not in inherited["methods"] and w != gone]
         for method in list(inherited["methods"].values()):
             if method.name not in ("tick", "post_init") and self.chance(0.35):
                 parameters = () if method.kind == "property" else self.parameters(method.parameters)

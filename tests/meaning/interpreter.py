@@ -208,7 +208,7 @@ class View:
             lines = [ast.unparse(statement) for statement in init.body]
             init.body = [s for s, t in zip(init.body, lines, strict=True) if t != "self.post_init()" or not finished]
             init.body = init.body or [ast.Pass()]
-            above = [number for number, line in enumerate(lines) if "super().__init__(" in line]
+            above = [number for number, line in enumerate(lines) if line.startswith("super().__init__(")]
             finished = finished or bool(above) and "self.post_init()" in lines[above[0] :]
         layers: dict[str, type] = {}
         hidden = removed.union(*map(bound_names, removals))

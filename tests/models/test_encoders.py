@@ -124,7 +124,7 @@ def test_only_what_needs_a_pooler_has_one(checkpoint, case):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @every_masked
 def test_loss_of_masked_words(checkpoint, case, attention):
-    """Only labelled tokens count; token types and dropout of a training step are the oracle's."""
+    """Only labelled tokens count; in training, with dropout, the loss is the oracle's too."""
     written = checkpoint(case)
     ids = token_ids(2, 12)
     labels = ids.masked_fill(torch.arange(12) % 4 != 0, -100)

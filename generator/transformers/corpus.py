@@ -1,0 +1,162 @@
+"""All definitions of a tree: converted by several processes, formatted at once, and again where a parent has changed."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..diagnostics import CompileError, Diagnostic
+from ..workers import in_processes
+from .convert import Conversion
+from .library import PACKAGE, Library
+from .parents import file_type, parents
+from .quirks import Quirks
+from .settings import format_outputs
+
+SHARE = 20  # definitions for which another process pays
+
+
+@dataclass
+class Result:
+    """What some definitions convert to: texts by path, errors, and for each output the definition and its parents."""
+
+    outputs: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)  # output -> definition
+    parents: dict[str, list[str]] = field(default_factory=dict)  # definition -> parents
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)  # the definitions that were converted
+
+
+def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirks | None = None) -> Result:
+    """What the definitions convert to. Generated parents are converted first, and count where they differ from the disk."""
+    library = Library(root, quirks)
+    result = Result()
+    with _no_collection():
+        graph, result.diagnostics = _graph(library, wanted)
+        result.parents = {path: [p for p in graph[path] if not p.startswith(PACKAGE)] for path in graph}
+        left = [path for path in graph if path not in {d.path for d in result.diagnostics}]
+        refused: dict[str, list[Diagnostic]] = {}
+        while left:
+            raw = _convert(library, left, jobs, refused)
+            made = {output: path for path, outputs in raw.items() for output in outputs}
+            texts = {output: text for outputs in raw.values() for output, text in outputs.items()}
+            formatted = format_outputs(texts, library.in_tree)
+            result.outputs.update(formatted)
+            result.sources.update(made)
+            changed = {path: text for path, text in formatted.items() if text != _current(library, path)}
+            library.replace(changed)
+            left = [path for path in graph if not changed.keys().isdisjoint(graph[path])]
+        result.diagnostics += [d for found in refused.values() for d in found]
+        result.done = [path for path in graph if path not in refused]
+    return result
+
+
+def _current(library: Library, path: str) -> str | None:
+    """The text of a file that counts so far."""
+    if path in library.overlay:
+        return library.overlay[path]
+    try:
+        return (library.root / path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def definition_of(library: Library, parent: str) -> str | None:
+    """The definition that makes a parent's file, if it is generated."""
+    if parent.startswith(PACKAGE):
+        return None
+    folder, _, name = parent.rpartition("/")
+    path = f"{folder}/modular_{name.removeprefix(f'{file_type(parent)}_')}"
+    return path if (library.root / path).is_file() else None
+
+
+def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[Diagnostic]]:
+    """The wanted definitions and those that make their parents, each with its parents; parents first, cycles refused."""
+    graph: dict[str, list[str]] = {}
+    problems: list[Diagnostic] = []
+    state: dict[str, int] = {}
+
+    def visit(path: str, chain: list[str]) -> None:
+        if state.get(path) == 2:
+            return
+        if state.get(path) == 1:
+            cycle = [*chain[chain.index(path) :], path]
+            message = "the definitions inherit from each other: " + " -> ".join(map(library.shown, cycle))
+            problems.append(Diagnostic("UB006", message, "break the circle", library.shown(path)))
+            return
+        state[path] = 1
+        try:
+            found = list(parents(library, path))
+        except CompileError as error:
+            found = []
+            problems.extend(error.diagnostics)
+        for parent in found:
+            definition = definition_of(library, parent)
+            if definition is not None and definition != path:
+                visit(definition, [*chain, path])
+        state[path] = 2
+        graph[path] = found
+
+    for path in wanted:
+        visit(path, [])
+    refused = {d.path for d in problems}
+    return {path: found for path, found in graph.items() if library.shown(path) not in refused}, problems
+
+
+def _convert(
+    library: Library, paths: list[str], jobs: int, refused: dict[str, list[Diagnostic]]
+) -> dict[str, dict[str, str]]:
+    """The raw outputs of each definition; what is refused is noted."""
+    pieces = _split(library, paths, min(jobs, len(paths) // SHARE))
+    task: Callable[[list[str]], list[tuple[str, dict[str, str] | list[Diagnostic]]]] = lambda piece: [  # noqa: E731
+        (path, _one(library, path)) for path in piece
+    ]
+    found: dict[str, dict[str, str]] = {}
+    for part in [task(pieces[0])] if len(pieces) == 1 else in_processes(task, pieces):
+        for path, outcome in part:
+            refused.pop(path, None)
+            if isinstance(outcome, dict):
+                found[path] = outcome
+            else:
+                refused[path] = outcome
+    return {path: found[path] for path in paths if path in found}
+
+
+def _one(library: Library, path: str) -> dict[str, str] | list[Diagnostic]:
+    try:
+        return Conversion(library, path).outputs()
+    except CompileError as error:
+        return list(error.diagnostics)
+    except Exception as error:  # noqa: BLE001  a defect here must not keep the other definitions from their outputs
+        message = f"unibody failed on this definition: {type(error).__name__}: {error}"
+        return [Diagnostic("UB013", message, "this is a defect of unibody: please report it", library.shown(path))]
+
+
+def _split(library: Library, paths: list[str], count: int) -> list[list[str]]:
+    """The definitions in shares of about equal work; those with the same parents stay together, so that few read a parent twice."""
+    if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return [paths]
+    related = sorted(paths, key=lambda path: (sorted(parents(library, path)), path))
+    weights = [len(library.source(path).text) * (2 + len(parents(library, path))) for path in related]
+    pieces: list[list[str]] = [[] for _ in range(count)]
+    total, done = sum(weights), 0
+    for path, weight in zip(related, weights, strict=True):
+        pieces[min(count - 1, done * count // total)].append(path)
+        done += weight
+    return [piece for piece in pieces if piece]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Nothing here makes cycles worth collecting, and looking for them takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
