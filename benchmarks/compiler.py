@@ -42,7 +42,8 @@ def measure(rounds: int) -> dict[str, Any]:
         generate = [sys.executable, "-m", "unibody", "generate", "--project", folder]
 
         def start_over() -> float:
-            shutil.rmtree(project / "generated", ignore_errors=True)
+            for name in ("generated", ".unibody_cache"):
+                shutil.rmtree(project / name, ignore_errors=True)
             return run_process(generate, ROOT)[0]
 
         runs: dict[str, Callable[[], float]] = {

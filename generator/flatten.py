@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from functools import partial
 
 from .checks import check_parent_references
 from .diagnostics import CompileError, Diagnostic
 from .graph import Binding, Internal, placed
 from .import_statements import same_imports
-from .merge import REMOVED, Parent, merge
+from .merge import REMOVED, Lineage, Parent, merge
 from .parse import Definition
 from .shape import Shape, read_class
 from .substitution import substitute
@@ -35,7 +34,7 @@ def flatten(unit: Unit) -> None:
             ]
             if parents:
                 check_parent_references(definition, list(unit.bases[name]))
-                own[name] = known[name] = merge(shape, parents, partial(_ancestors, unit, known)).definition()
+                own[name] = known[name] = merge(shape, parents, partial(_lineage, unit, known)).definition()
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
     unit.family.split = _split(derived, own)
@@ -63,9 +62,11 @@ def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:
     return names
 
 
-def _ancestors(unit: Unit, known: dict[str, Definition], name: str) -> set[str]:
-    """What a class inherits from, as far as our own files tell."""
-    found: set[str] = set()
+def _lineage(unit: Unit, known: dict[str, Definition], name: str) -> Lineage:
+    """What a class inherits from and has, as far as our own files tell."""
+    bases: set[str] = set()
+    names: set[str] = set(dir(object))
+    complete = True
     pending = [(known, unit.graph.bindings[unit.source.path], name)]
     while pending:
         definitions, bindings, current = pending.pop()
@@ -74,13 +75,16 @@ def _ancestors(unit: Unit, known: dict[str, Definition], name: str) -> set[str]:
             definitions, bindings = unit.graph.modules[binding.path].definitions, unit.graph.bindings[binding.path]
             current = binding.name
         definition = definitions.get(current)
-        node = definition.node if definition else None
-        for base in node.bases if isinstance(node, ast.ClassDef) else ():
-            text = ast.unparse(base)
-            if text not in found:
-                found.add(text)
-                pending.append((definitions, bindings, text))
-    return found
+        if definition is None or definition.kind != "class":
+            complete = False
+            continue
+        shape = read_class(definition)
+        names |= {key for member in shape.members for key in member.names}
+        for base in shape.bases:
+            if base.text not in bases:
+                bases.add(base.text)
+                pending.append((definitions, bindings, base.text))
+    return Lineage(bases, names if complete else None)
 
 
 def _split(derived: list[dict[str, Definition]], own: dict[str, Definition]) -> dict[str, str]:

@@ -32,10 +32,17 @@ class Parent(NamedTuple):
     shape: Shape
 
 
-def merge(child: Shape, parents: Sequence[Parent], ancestors: Callable[[str], set[str]]) -> Shape:
+class Lineage(NamedTuple):
+    """What is known of a class that stays a base: the classes above it, and all names that it has (None: not all known)."""
+
+    bases: set[str]
+    names: set[str] | None
+
+
+def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Lineage]) -> Shape:
     """The child with its parents merged in, in the C3 order: the first base first, bases that they share last.
 
-    `ancestors` says what a class that stays a base inherits from, as far as that is known.
+    `lineage` says what is known of a class that stays a base.
     """
     removed = _removals(child, parents)
     shape = replace(child, members=tuple(m for m in child.members if not _is_removal(m)))
@@ -47,7 +54,22 @@ def merge(child: Shape, parents: Sequence[Parent], ancestors: Callable[[str], se
         kept += [base.text for base in parent.shape.bases]
     check_order(shape)
     check_signatures(shape)
-    return replace(shape, bases=_linear(shape.bases, ancestors))
+    shape = replace(shape, bases=_linear(shape.bases, lineage))
+    _check_super(child, parents, [lineage(base.text) for base in shape.bases])
+    return shape
+
+
+def _check_super(child: Shape, parents: Sequence[Parent], kept: list[Lineage]) -> None:
+    """Every `super().x` of the child must be somewhere above it, where everything above it is known."""
+    if any(base.names is None for base in kept):
+        return
+    known = {name for base in kept for name in base.names or ()} | set(dir(object))
+    for member in child.members:
+        for use in super_uses(member.text):
+            if use.method not in known and not any(parent.shape.find(use.method) for parent in parents):
+                names = sorted({key for parent in parents for m in parent.shape.members for key in m.names})
+                message = f"no parent of `{child.name}` has a `{use.method}`"
+                raise CompileError(at(member.text, use.attribute, "UB015", message, f"they have {', '.join(names)}"))
 
 
 def _removals(child: Shape, parents: Sequence[Parent]) -> set[str]:
@@ -74,9 +96,9 @@ def _nothing_to_remove(member: Member, parents: Sequence[Parent]) -> Diagnostic:
     return at(member.text, member.node, "UB014", message, f"it has {names}" if names else "it has no members")
 
 
-def _linear(bases: Sequence[Text], ancestors: Callable[[str], set[str]]) -> tuple[Text, ...]:
+def _linear(bases: Sequence[Text], lineage: Callable[[str], Lineage]) -> tuple[Text, ...]:
     """The bases without those that another one inherits from."""
-    implied = {name for base in bases for name in ancestors(base.text)}
+    implied = {name for base in bases for name in lineage(base.text).bases}
     return tuple(base for base in bases if base.text not in implied)
 
 

@@ -787,7 +787,7 @@ def find_weights(folder: Path) -> list[Path]:
 
 def present_name(key: str, renamed: dict[str, str]) -> str:
     for old, new in renamed.items():
-        pass
+        key = re.sub(old, new, key)
     return key
 
 

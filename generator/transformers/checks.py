@@ -108,7 +108,9 @@ def _is_accessor(node: ast.AST) -> bool:
     return bool(getattr(node, "decorator_list", []))
 
 
-def _at_node(source: Source, tree: Tree, node: ast.expr | ast.stmt, code: str, message: str, remedy: str) -> Diagnostic:
+def _at_node(
+    source: Source, tree: Tree, node: ast.expr | ast.stmt, code: str, message: str, remedy: str
+) -> Diagnostic:
     offset = tree.base + tree.rows.offset(node.lineno, node.col_offset)
     return point(source, offset, len(getattr(node, "id", getattr(node, "name", " "))), code, message, remedy)
 

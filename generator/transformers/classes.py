@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import ast
 import re
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from .names import common_suffix
 from .problems import refuse
 from .quirks import Quirks
 from .renaming import Renamer
-from .shape import Method, Shape, Tree, split_arguments
+from .shape import Method, Note, Shape, Tree, split_arguments
 from .source import is_docstring
 from .unravel import unravel
 
@@ -24,10 +23,9 @@ def second_renaming(library: Library, old: str, new: str) -> Callable[[str], str
     if old == new:
         return None
     suffix = common_suffix(old, new)
-    cut = (lambda name: name.removesuffix(suffix)) if suffix else (lambda name: name)
     names = library.names
     whole = not library.quirks.renames_inside_words
-    return Renamer(names, names.lower(cut(old)), names.lower(cut(new)), whole).prose
+    return Renamer(names, names.lower(old.removesuffix(suffix)), names.lower(new.removesuffix(suffix)), whole).prose
 
 
 def inherit(library: Library, child: Tree, base: str, parent: Tree) -> Shape:
@@ -72,7 +70,7 @@ def _bases(bases: list[str], extra: list[str]) -> list[str]:
 def _replaces(extra: str, base: str) -> bool:
     """Whether a new base takes the place of one of the parent's: they end alike, or the new one ends with the old one."""
     suffix = common_suffix(extra, base)
-    return bool(suffix) and suffix[0].isupper() or extra != base and extra.endswith(base)
+    return (bool(suffix) and suffix[0].isupper()) or (extra != base and extra.endswith(base))
 
 
 def _merge_attributes(shape: Shape, own: Shape, child: Tree) -> None:
@@ -96,6 +94,10 @@ def _merge_methods(shape: Shape, own: Shape, quirks: Quirks) -> None:
         elif is_removal(method, quirks):
             del shape.methods[key]
         else:
+            if only_raises(method.node):
+                offset = method.home.base + method.home.rows.offset(method.node.lineno, method.node.col_offset)
+                message = f"`{method.name}` only raises, but the inherited method is not removed: it is replaced"
+                shape.notes.append(Note("TD006", offset, message))
             shape.methods[key] = _override(method, inherited)
 
 

@@ -129,7 +129,7 @@ def _wins(assignment: Definition) -> bool:
     name = assignment.name
     if any(part in name for part in WINS):
         return True
-    return "_DOCSTRING" in name and not assignment.text.rpartition("=")[2].strip() == "None"
+    return "_DOCSTRING" in name and assignment.text.rpartition("=")[2].strip() != "None"
 
 
 def arrange(names: set[str], parent: Scope | None, child: Scope) -> list[str]:

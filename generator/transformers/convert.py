@@ -5,19 +5,19 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from . import lexical
 from ..diagnostics import CompileError
+from . import lexical
 from .checks import check_class, check_dropped, check_imports, missing_names
 from .classes import inherit
 from .closure import Definition, Scope, arrange, merge
 from .imports import Candidate, candidates, render, select
 from .layout import banner
-from .output import Output, copy_definitions
 from .library import Library
+from .output import Output, copy_definitions
 from .parents import Parent, definitions_of, external_names, inferred_name, parents
 from .problems import refuse
 from .renaming import View
-from .shape import Tree
+from .shape import Note, Tree
 from .soft import SOFT_TYPES, soften
 from .source import Statement
 from .usage import used
@@ -40,6 +40,7 @@ class Conversion:
         self.child = Scope(View(self.source, None))
         self.trees: dict[str, Tree] = {}
         self.results: dict[str, Output] = {}
+        self.notes: list[Note] = []
         self.scopes = self._scopes()
         self._share_functions()
         for statement in self.source.statements.values():
@@ -154,6 +155,7 @@ class Conversion:
         if original is None or original.kind != "class":
             raise self._no_class(tree, base, parent)
         shape = inherit(self.library, tree, base, Tree(scope.view, original.statement))
+        self.notes += shape.notes
         text = shape.render()
         words = lexical.identifiers(text, lexical.spans(text), 0, len(text)) - {statement.name}
         external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())

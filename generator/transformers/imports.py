@@ -11,7 +11,6 @@ from .renaming import View
 from .source import Alias, Guard, Import, Source
 from .usage import used
 
-
 _ELIF = re.compile(r"^elif ([^\n]*):", re.MULTILINE)
 
 
@@ -28,8 +27,7 @@ class Candidate:
 def candidates(source: Source, created: Mapping[str, str], parents: list[tuple[View, Parent]]) -> list[Candidate]:
     """All import statements of the child, those of siblings, and those of the parents, in the order in which they count."""
     found = [c for entry in source.imports for c in _candidate(entry, None, own=True)]
-    for name in sorted(created):
-        found.append(Candidate("", [Import("", 1, created[name], [Alias(name, None)], "")]))
+    found += [Candidate("", [Import("", 1, created[name], [Alias(name, None)], "")]) for name in sorted(created)]
     for view, _ in parents:
         found += [c for entry in view.source.imports for c in _candidate(entry, view, own=False)]
     return found

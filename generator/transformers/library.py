@@ -60,7 +60,7 @@ class Library:
 
     def exists(self, path: str) -> bool:
         file = self.file(path)
-        return path in self.overlay or file is not None and file.is_file()
+        return path in self.overlay or (file is not None and file.is_file())
 
     def resolve(self, path: str, level: int, module: str) -> str | None:
         """The path of the module that a `from` import in the file at `path` names; None where it leaves the folder."""

@@ -60,7 +60,9 @@ def parents(library: Library, path: str) -> dict[str, Parent]:
         resolved = library.resolve(path, level, module)
         if resolved is None or "/" not in resolved or not library.exists(resolved):
             message = f"there is no file for `{'.' * level}{module}`"
-            remedy = "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
+            remedy = (
+                "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
+            )
             problems.append(point(source, offset, len("from"), "UB004", message, remedy))
             continue
         parent = found.setdefault(resolved, Parent(resolved, resolved.split("/")[-2], offset=offset))

@@ -6,9 +6,7 @@ from ..diagnostics import CompileError, Diagnostic
 from .source import Source
 
 
-def point(
-    source: Source, offset: int, length: int, code: str, message: str, remedy: str, *notes: str
-) -> Diagnostic:
+def point(source: Source, offset: int, length: int, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
     """A diagnostic that points at some characters of a file."""
     line = source.text.count("\n", 0, offset) + 1
     row = source.rows.row(line)

@@ -12,7 +12,9 @@ class Quirks:
     renames_inside_words: bool = True  # `sample` with `sam` as a parent: `sam2ple`
     shares_records: bool = True  # an assignment after `super().__init__()` also replaces that of another method
     swallows_repetitions: bool = True  # a statement after `super()` that the parent's body already has is left out
-    removes_by_layout: bool = True  # a raising method removes only right below one empty line, undecorated, on one line
+    removes_by_layout: bool = (
+        True  # a raising method removes only right below one empty line, undecorated, on one line
+    )
     prefers_aliases: bool = True  # a parent is read under the prefix that its heirs share, not under the model's name
 
     @classmethod

@@ -11,8 +11,18 @@ from .names import TYPES, Names
 from .source import Source
 
 PROTECTED = frozenset(
-    "mamba_ssm mamba-ssm use_mambapy mamba_inner_fn mamba_selective_state_update mamba_selective_scan is_mambapy_available "
-    "mamba2_split_conv1d_scan_combined mamba2_selective_state_update mamba2_chunk_scan".split()
+    [
+        "mamba_ssm",
+        "mamba-ssm",
+        "use_mambapy",
+        "mamba_inner_fn",
+        "mamba_selective_state_update",
+        "mamba_selective_scan",
+        "is_mambapy_available",
+        "mamba2_split_conv1d_scan_combined",
+        "mamba2_selective_state_update",
+        "mamba2_chunk_scan",
+    ]
 )
 _WORD = re.compile(r"[\w-]*\Z")
 _REST = re.compile(r"[\w-]*")

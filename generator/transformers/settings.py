@@ -11,7 +11,15 @@ from ..format import _command
 
 VERSION = "0.14.10"
 RULES = "I001,F401,F811,SIM910,W291,W293"
-COMMON = ("--isolated", "--no-cache", "--quiet", "--config", "line-length = 119", "--config", 'target-version = "py311"')
+COMMON = (
+    "--isolated",
+    "--no-cache",
+    "--quiet",
+    "--config",
+    "line-length = 119",
+    "--config",
+    'target-version = "py311"',
+)
 ISORT = "lint.isort.lines-after-imports = 2"
 
 

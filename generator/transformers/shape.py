@@ -53,6 +53,15 @@ class Method:
         return f"{self.lead}{self.decorators}{self.gap}{self.opening}{self.parameters}){returns}:{self.block}"
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the conversion did which its writer may not have meant; `offset` is one of the definition's file."""
+
+    code: str
+    offset: int
+    message: str
+
+
 @dataclass(slots=True)
 class Shape:
     """A class in pieces."""
@@ -67,6 +76,7 @@ class Shape:
     attributes: dict[str, str] = field(default_factory=dict)
     methods: dict[str, Method] = field(default_factory=dict)
     removals: set[str] = field(default_factory=set)  # attributes that are `AttributeError(…)`
+    notes: list[Note] = field(default_factory=list)
 
     def render(self) -> str:
         arguments = ", ".join([*self.bases, *self.keywords])
@@ -288,7 +298,7 @@ _SIGNS = re.compile("[][(){},:#\"']")
 
 def split_arguments(text: str) -> list[str]:
     """The parts of an argument list, each with its comma and the comments on the rest of that line."""
-    found = []
+    found: list[str] = []
     start = 0
     closed = text + ")"
     while True:

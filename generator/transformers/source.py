@@ -191,11 +191,11 @@ class Source:
     @cached_property
     def zones(self) -> list[tuple[int, int]]:
         """The absolute `from` imports, which renaming leaves alone."""
-        found = []
-        for match in _FROM.finditer(self.text):
-            if not match[2] and lexical.inside(self.spans, match.end(1)) is None:
-                found.append((match.end(1), match.end()))
-        return found
+        return [
+            (match.end(1), match.end())
+            for match in _FROM.finditer(self.text)
+            if not match[2] and lexical.inside(self.spans, match.end(1)) is None
+        ]
 
     @cached_property
     def lowered(self) -> str:

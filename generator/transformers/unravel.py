@@ -8,7 +8,7 @@ import re
 from . import lexical
 from .problems import refuse
 from .quirks import Quirks
-from .shape import Method, Piece, Shape
+from .shape import Method, Note, Piece, Shape
 from .source import Rows
 
 _WRAP = "if 1:\n"
@@ -48,6 +48,12 @@ def _method(
     changed = at is not None
     for piece in body[:stop]:
         changed |= _rewrite(piece, shape.bases)
+    if at is None and name in originals and originals[name] is not method:
+        shape.notes += [
+            Note("TD004", piece.offset, f"`super().{name}(…)` stays, and now means the bases of the new class")
+            for piece in body
+            if piece.node is not None and any(_calls_super(node, name) for node in ast.walk(piece.node))
+        ]
     if at is not None:
         if name not in originals:
             source = method.home.view.source
@@ -55,7 +61,7 @@ def _method(
             remedy = "write the body out, or inherit from a class that has the method"
             raise refuse(source, source.text.index("super", body[at].offset), 5, "UB015", message, remedy)
         inherited = originals[name].pieces()[1]
-        spliced = _splice(inherited, body[at + 1 :], records, quirks)
+        spliced = _splice(inherited, body[at + 1 :], records, quirks, shape.notes)
         body = _ordered([*body[:at], *spliced], inherited)
     if changed:
         method.block = "\n".join([header, *(piece.text for piece in body)]) + footer
@@ -70,9 +76,14 @@ def _leading_strings(method: Method, pieces: list[Piece], inherited: Method | No
 
 def _is_super(node: ast.stmt | None, name: str) -> bool:
     """Whether a statement is `super().name(…)` alone, or returns it."""
-    if not isinstance(node, (ast.Expr, ast.Return)) or not isinstance(node.value, ast.Call):
+    return isinstance(node, (ast.Expr, ast.Return)) and node.value is not None and _calls_super(node.value, name)
+
+
+def _calls_super(node: ast.AST, name: str) -> bool:
+    """Whether an expression is `super().name(…)`."""
+    if not isinstance(node, ast.Call):
         return False
-    function = node.value.func
+    function = node.func
     return (
         isinstance(function, ast.Attribute)
         and function.attr == name
@@ -82,7 +93,9 @@ def _is_super(node: ast.stmt | None, name: str) -> bool:
     )
 
 
-def _splice(inherited: list[Piece], rest: list[Piece], records: Records, quirks: Quirks) -> list[Piece]:
+def _splice(
+    inherited: list[Piece], rest: list[Piece], records: Records, quirks: Quirks, notes: list[Note]
+) -> list[Piece]:
     for piece in rest:
         if piece.target is not None:
             records.assigned[piece.target] = piece
@@ -95,15 +108,24 @@ def _splice(inherited: list[Piece], rest: list[Piece], records: Records, quirks:
             continue
         if piece.target is not None and piece.target in records.assigned:
             replacement = records.assigned[piece.target]
+            if replacement not in rest:
+                message = f"this assignment of `{piece.target}` also replaces the one in another inherited method"
+                notes.append(Note("TD003", replacement.offset, message))
             used.add(id(replacement))
             body.append(replacement)
         elif not piece.is_string:
             body.append(piece)
     present = {_bare(piece) for piece in body}
     for piece in rest:
-        if piece.deleted is None and id(piece) not in used and not (quirks.swallows_repetitions and _bare(piece) in present):
-            body.append(piece)
-            present.add(_bare(piece))
+        if piece.deleted is not None or id(piece) in used:
+            continue
+        bare = _bare(piece)
+        if quirks.swallows_repetitions and bare in present:
+            message = f"`{bare.strip().partition(chr(10))[0]}` is left out: the body already has that statement"
+            notes.append(Note("TD002", piece.offset, message))
+            continue
+        body.append(piece)
+        present.add(bare)
     return body
 
 

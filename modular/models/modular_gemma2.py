@@ -1,5 +1,6 @@
 """Gemma 2: a Gemma with norms on both sides of each block, capped scores and logits, and a window on every other layer
-(2408.00118, section 2)."""
+(2408.00118, section 2).
+"""
 
 from __future__ import annotations
 

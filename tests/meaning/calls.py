@@ -115,6 +115,6 @@ def plain(value: Any, depth: int = 6) -> Any:
     if depth and hasattr(value, "__dict__") and not callable(value):
         with contextlib.suppress(RecursionError):
             return kind, {
-                name: plain(item, depth - 1) for name, item in vars(value).items() if not name.startswith("_")
+                name: plain(item, depth - 1) for name, item in sorted(vars(value).items()) if not name.startswith("_")
             }
     return kind

@@ -474,8 +474,12 @@ class Writer:
                 layer = {kind: dict(found) for kind, found in cls.layer.items()}
                 layer["attributes"] = {family.type if a == parent.type else a: None for a in layer["attributes"]}
                 family.classes.setdefault(key, Class(derived(cls.name, parent, family), cls.home, cls.base, layer))
+            if "Unit" in parent.classes and parent.classes["Unit"] is parent.classes.get("Part"):
+                family.classes["Unit"] = family.classes["Part"]
         body = self.overridden_functions(family)
         inheritable = [key for key, c in family.classes.items() if c.home in parents and key != "Config"]
+        if family.classes.get("Unit") is family.classes["Part"]:
+            inheritable.remove("Unit")
         chosen = [key for key in inheritable if self.chance(0.65)]
         chosen += [
             random.choice(keys)
@@ -496,7 +500,7 @@ class Writer:
         """Constants and functions under the names that the parents' have here."""
         body = []
         for constant in family.constants.values():
-            if self.chance(0.25) and not constant.name.endswith(("_LOW", "_HIGH", "_NEAR", "_FAR", "_1", "_2")):
+            if self.chance(0.25):
                 constant.home = family
                 body.append(f"{constant.name} = {self.random.randint(0, 9)}")
         for key, function in family.functions.items():
@@ -514,6 +518,7 @@ class Writer:
     def child_class(self, family: Family, key: str, bases: list[str]) -> list[str]:
         random, old = self.random, family.classes[key]
         inherited = {kind: old.has(kind, family) for kind in KINDS}
+        tables = set(old.layer["settings"])
         if len(bases) > 1:
             inherited = {kind: {**family.classes["Unit"].has(kind, family), **inherited[kind]} for kind in KINDS}
         old.layer = {
@@ -529,11 +534,13 @@ class Writer:
             if self.chance(0.25):
                 table = {"tuple": f"(*{bases[0]}.{name}, 9)", "dict": f'{{**{bases[0]}.{name}, "b": 2}}'}
                 plain = {"tuple": "(7,)", "dict": "{}", "int": str(random.randint(0, 9)), "str": f'"{family.type}"'}
-                value = table.get(kind) if self.chance(0.5) and name in old.layer["settings"] else plain.get(kind)
+                value = table.get(kind) if self.chance(0.5) and name in tables else plain.get(kind)
                 lines += [f"{name} = {value}"] if value else []
         removable = [*(m for m in inherited["methods"] if m not in ("tick", "post_init")), *inherited["settings"]]
         taken = [line.partition(" ")[0] for line in lines]
-        removable = [n for n in removable if (n in old.layer["methods"] or n in old.layer["settings"]) and n not in taken]
+        removable = [
+            n for n in removable if (n in old.layer["methods"] or n in old.layer["settings"]) and n not in taken
+        ]
         lines += [f"{random.choice(removable)} = removed"] if removable and self.chance(0.08) else []
         gone = lines[-1].removesuffix(" = removed") if lines and lines[-1].endswith("removed") else ""
         for kind in ("methods", "settings"):

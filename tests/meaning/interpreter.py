@@ -220,7 +220,7 @@ class View:
                 node.bases[index] = self.refer(layer)
         self.prepare(executed_names(node))
         node.name = label
-        node.body = [s for s in node.body if not (isinstance(s, ast.AnnAssign) and removed & {*bound_names(s)})]
+        node.body = [s for s in node.body if not (is_field(s) and removed.intersection(bound_names(s)))]
         chain = [c for layer in layers.values() for c in (layer, *world.layers[layer])]
         node.body = [class_level(self, s, layers, chain) for s in node.body]
         decorate = next((world.dataclasses[c] for c in chain if world.dataclasses[c]), None)
@@ -305,6 +305,10 @@ def take_super_kwargs(function: Any, inherited: Any) -> Any:
 
     method.__signature__ = signature
     return method
+
+
+def is_field(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.AnnAssign) or "= field(" in ast.unparse(statement)
 
 
 def is_dataclass(decorator: ast.expr) -> bool:

@@ -61,6 +61,7 @@ def test_rows_of_the_models_own_padding(checkpoint, case, attention, side):
     inputs = {"input_ids": batch.input_ids.masked_fill(mask == 0, case.config["pad_token_id"]), "attention_mask": mask}
     for scale in SCALES:
         assert_same_values(checkpoint(case, scale), inputs, attention, mask.bool())
+    assert_same_values(checkpoint(case), {"input_ids": inputs["input_ids"]}, attention)  # padding has a position too
 
 
 @every_base
