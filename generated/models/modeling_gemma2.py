@@ -244,6 +244,7 @@ class Gemma2Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias)
+        self.cap = config.attn_logit_softcapping
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, N, S, D], key and value [B, K, S, D] of hidden states [B, S, H], before rotation."""
@@ -263,13 +264,12 @@ class Gemma2Attention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Scores s bounded by c · tanh(s / c) before the softmax, which no fused kernel does."""
-        cap = self.config.attn_logit_softcapping
-        if not cap:
+        if not self.cap:
             attention = ATTENTION[self.config.attn_implementation]
             dropout = self.config.attention_dropout if self.training else 0.0
             return attention(query, key, value, mask, self.scaling, dropout)
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))  # K -> N heads
-        scores = cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / cap)  # [B, N, S, T]
+        scores = self.cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / self.cap)  # [B, N, S, T]
         if mask is None and query.shape[2] > 1:
             mask = torch.ones_like(scores, dtype=torch.bool).tril()
         if mask is not None:

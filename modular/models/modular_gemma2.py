@@ -79,14 +79,14 @@ class Gemma2Attention(LlamaAttention):
     def __init__(self, config: Gemma2Config, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.scaling = config.query_pre_attn_scalar**-0.5
+        self.cap = config.attn_logit_softcapping
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Scores s bounded by c · tanh(s / c) before the softmax, which no fused kernel does."""
-        cap = self.config.attn_logit_softcapping
-        if not cap:
+        if not self.cap:
             return super().attend(query, key, value, mask)
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))  # K -> N heads
-        scores = cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / cap)  # [B, N, S, T]
+        scores = self.cap * torch.tanh(query @ key.transpose(2, 3) * self.scaling / self.cap)  # [B, N, S, T]
         if mask is None and query.shape[2] > 1:
             mask = torch.ones_like(scores, dtype=torch.bool).tril()
         if mask is not None:
