@@ -11,8 +11,10 @@ from .text import Text
 FINISHER = "post_init"  # `self.post_init()` ends a constructor; of several only the last counts
 
 
-def tidy_constructor(spliced: Text, child: Text, use: SuperUse) -> Text:
+def tidy_constructor(spliced: Text, child: Text, use: SuperUse, stored_above: set[str]) -> Text:
     """`spliced` without the parent's attributes that the child overwrites or deletes before anything reads them.
+
+    What bases that stay are known to store (`stored_above`) is deleted for good only by the `del` itself.
 
     The child's assignment moves to the place of the parent's, where that cannot change what it says: Python, too, keeps an
     overwritten module in its place among the others.
@@ -30,12 +32,18 @@ def tidy_constructor(spliced: Text, child: Text, use: SuperUse) -> Text:
     for index, statement in enumerate(node.body[:first_own]):
         name = _stored(statement, receiver)
         if name is not None:
-            replaced |= _overwritten(node, index, name, receiver, own, replaced)
+            replaced |= _overwritten(node, index, name, receiver, own, replaced, name in stored_above)
     return _rewrite(spliced, node, replaced)
 
 
 def _overwritten(
-    node: ast.FunctionDef, index: int, name: str, receiver: str, own: range, replaced: dict[int, int | None]
+    node: ast.FunctionDef,
+    index: int,
+    name: str,
+    receiver: str,
+    own: range,
+    replaced: dict[int, int | None],
+    above: bool,
 ) -> dict[int, int | None]:
     """What becomes of the statement that stores `name` first, and of the one that overwrites or deletes it."""
     for later in range(index + 1, len(node.body)):
@@ -44,7 +52,7 @@ def _overwritten(
             continue
         if later in own and _deletes(statement, receiver, name):
             others = [s for i, s in enumerate(node.body[:later]) if i != index and i not in replaced]
-            return {} if any(_may_store(s, receiver, name) for s in others) else {index: None, later: None}
+            return {} if above or any(_may_store(s, receiver, name) for s in others) else {index: None, later: None}
         if _reads(statement, receiver, name):
             return {}
         if _stored(statement, receiver) == name:

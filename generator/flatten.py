@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from functools import partial
 
 from .checks import check_parent_references
@@ -66,6 +67,7 @@ def _lineage(unit: Unit, known: dict[str, Definition], name: str) -> Lineage:
     """What a class inherits from and has, as far as our own files tell."""
     bases: set[str] = set()
     names: set[str] = set(dir(object))
+    stored: set[str] = set()
     complete = True
     pending = [(known, unit.graph.bindings[unit.source.path], name)]
     while pending:
@@ -80,11 +82,15 @@ def _lineage(unit: Unit, known: dict[str, Definition], name: str) -> Lineage:
             continue
         shape = read_class(definition)
         names |= {key for member in shape.members for key in member.names}
+        stores = (
+            n for n in ast.walk(definition.node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+        )
+        stored |= {node.attr for node in stores}
         for base in shape.bases:
             if base.text not in bases:
                 bases.add(base.text)
                 pending.append((definitions, bindings, base.text))
-    return Lineage(bases, names if complete else None)
+    return Lineage(bases, names if complete else None, stored)
 
 
 def _split(derived: list[dict[str, Definition]], own: dict[str, Definition]) -> dict[str, str]:

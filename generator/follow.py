@@ -64,7 +64,8 @@ def follow(unit: Unit) -> None:
         message = f"`{name}` is defined in `{part.space}` and imported by `{entry.statement}`"
         problems.append(at(part.definition.text, part.definition.node, "UB011", message, "rename one of them"))
     if problems:
-        raise CompileError(*problems)
+        once = {(problem.code, problem.message): problem for problem in reversed(problems)}
+        raise CompileError(*reversed(once.values()))
 
 
 class _Scope:

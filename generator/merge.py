@@ -33,10 +33,13 @@ class Parent(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """What is known of a class that stays a base: the classes above it, and all names that it has (None: not all known)."""
+    """What is known of a class that stays a base: the classes above it, the names in their bodies (None: not all are known),
+    and the attributes that their methods store.
+    """
 
     bases: set[str]
     names: set[str] | None
+    stored: set[str]
 
 
 def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Lineage]) -> Shape:
@@ -48,9 +51,11 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
     shape = replace(child, members=tuple(m for m in child.members if not _is_removal(m)))
     own = shape.members
     kept: list[str] = []  # bases that stay, of the parents merged so far
+    staying = [base.text for parent in parents for base in parent.shape.bases]
+    stored = {name for base in staying for name in lineage(base).stored}
     for parent in parents:
         between = [base for base in kept if base not in {b.text for b in parent.shape.bases}]
-        shape = _Merge(shape, parent, removed, own, between).run()
+        shape = _Merge(shape, parent, removed, own, between, stored).run()
         kept += [base.text for base in parent.shape.bases]
     check_order(shape)
     check_signatures(shape)
@@ -106,11 +111,17 @@ class _Merge:
     """One parent merged into a class; `own` are the members that the class itself writes."""
 
     def __init__(
-        self, child: Shape, parent: Parent, removed: set[str], own: tuple[Member, ...], between: list[str]
+        self,
+        child: Shape,
+        parent: Parent,
+        removed: set[str],
+        own: tuple[Member, ...],
+        between: list[str],
+        stored: set[str],
     ) -> None:
         self.child, self.parent, self.name = child, parent.shape, parent.name
         self.base = parent.base
-        self.removed, self.own, self.between = removed, own, between
+        self.removed, self.own, self.between, self.stored = removed, own, between, stored
         self.kept: dict[str, Member] = {}  # the parent's methods that had to be kept as private ones
 
     def run(self) -> Shape:
@@ -210,7 +221,7 @@ class _Merge:
         ):
             text = splice(member.text, uses[0], theirs.text)
             if text is not None:
-                tidy = text if uses[0].nested else tidy_constructor(text, member.text, uses[0])
+                tidy = text if uses[0].nested else tidy_constructor(text, member.text, uses[0], self.stored)
                 return replace(member, text=tidy)
         return self._keep_private(member, uses, taken)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from .diagnostics import CompileError, Diagnostic, at
 from .import_statements import Import, read_imports
-from .scopes import called_names, executed_names, global_names
+from .scopes import Scoped, called_names, executed_names, scoped_names
 from .text import Text
 
 Kind = Literal["class", "function", "constant"]
@@ -34,14 +34,16 @@ class Definition:
         return self.text.tree.body[0]
 
     @cached_property
-    def globals(self) -> tuple[ast.Name, ...]:
-        """Every name in it that means a module-level name."""
-        return tuple(global_names(self.text.tree))
+    def scoped(self) -> tuple[Scoped, ...]:
+        """Every name in it that means a module-level name, with the names that are bound around it."""
+        return tuple(scoped_names(self.text.tree))
 
     @cached_property
     def uses(self) -> tuple[ast.Name, ...]:
         """The module-level names that it reads."""
-        return tuple(name for name in self.globals if name.id not in self.names or not isinstance(name.ctx, ast.Store))
+        return tuple(
+            name for name, _ in self.scoped if name.id not in self.names or not isinstance(name.ctx, ast.Store)
+        )
 
     @cached_property
     def calls(self) -> tuple[str, ...]:

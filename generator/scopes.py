@@ -9,8 +9,16 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
+Scoped = tuple[ast.Name, frozenset[str]]  # a name, and the names that the scopes around it bind
+
+
 def global_names(tree: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[ast.Name]:
     """Every `Name` below `tree` that is looked up at module level; `local` holds names that an enclosing scope binds."""
+    return (name for name, _ in scoped_names(tree, local))
+
+
+def scoped_names(tree: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[Scoped]:
+    """The same with the names that would capture another one in its place."""
     yield from _visit(tree, local, frozenset())
 
 
@@ -87,11 +95,11 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) ->
     return [*args.posonlyargs, *args.args, *starred, *args.kwonlyargs, *double]
 
 
-def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) -> Iterator[ast.Name]:
+def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) -> Iterator[Scoped]:
     """`class_local`: names of the directly enclosing class body, invisible to functions and comprehensions in it."""
     if isinstance(node, ast.Name):
         if node.id not in local and node.id not in class_local:
-            yield node
+            yield node, local | class_local
     elif isinstance(node, FUNCTIONS):
         yield from _function(node, local, class_local)
     elif isinstance(node, ast.ClassDef):
@@ -116,7 +124,7 @@ def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) ->
 
 def _function(
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, local: frozenset[str], class_local: frozenset[str]
-) -> Iterator[ast.Name]:
+) -> Iterator[Scoped]:
     args = node.args
     outside: list[ast.AST] = [*args.defaults, *(d for d in args.kw_defaults if d)]
     outside += [p.annotation for p in parameters(node) if p.annotation]

@@ -8,6 +8,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping
 
+from .diagnostics import CompileError, at
 from .parse import Definition, is_string
 from .shape import class_name_edit
 from .text import Edit, Text
@@ -33,9 +34,13 @@ def substitute(definition: Definition, names: Mapping[str, str], types: tuple[st
 
 def _edits(definition: Definition, names: dict[str, str]) -> Iterator[Edit]:
     text = definition.text
-    for name in definition.globals:
+    for name, local in definition.scoped:
         if name.id in names:
             start, end = text.span(name)
+            if names[name.id] in local:
+                message = f"`{name.id}` becomes `{names[name.id]}` here, which is a local name"
+                remedy = "give the local variable or parameter another name"
+                raise CompileError(at(text, name, "UB011", message, remedy))
             yield Edit(start, end, names[name.id])
     node = definition.node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in names:

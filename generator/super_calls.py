@@ -293,7 +293,7 @@ def _assignments(
     used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
     for name, value in arguments.items():
         identical = isinstance(value, ast.Name) and value.id == name and name not in plan
-        pure = all(isinstance(n, (ast.Name, ast.Constant, ast.Attribute, ast.expr_context)) for n in ast.walk(value))
+        pure = all(isinstance(n, (ast.Name, ast.Constant, ast.expr_context)) for n in ast.walk(value))
         if identical or plan.get(name, name) is None or (name not in used and pure):
             continue
         origin = child.of(use.attribute).origins[:1]

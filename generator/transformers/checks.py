@@ -98,7 +98,8 @@ def check_dropped(source: Source, words: set[str], defined: set[str]) -> None:
         if missing:
             message = f"{dropped.what} is left out of the outputs, which use `{missing[0]}`"
             remedy = "write `NAME = value` on a line of its own; imports unconditionally or under a plain `if`"
-            offset = source.rows.starts[dropped.line - 1]
+            row = source.rows.row(dropped.line)
+            offset = source.rows.starts[dropped.line - 1] + len(row) - len(row.lstrip())
             problems.append(point(source, offset, 1, "UB012", message, remedy))
     if problems:
         raise CompileError(*problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from ..workers import in_processes
 from .convert import Conversion
 from .library import PACKAGE, Library
 from .parents import file_type, parents
+from .problems import point
 from .quirks import Quirks
-from .settings import format_outputs
+from .settings import UNDEFINED, Fault, format_outputs
 
 SHARE = 20  # definitions for which another process pays
 
@@ -38,21 +40,46 @@ def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirk
     with _no_collection():
         graph, result.diagnostics = _graph(library, wanted)
         result.parents = {path: [p for p in graph[path] if not p.startswith(PACKAGE)] for path in graph}
-        left = [path for path in graph if path not in {d.path for d in result.diagnostics}]
+        left = list(graph)
         refused: dict[str, list[Diagnostic]] = {}
         while left:
             raw = _convert(library, left, jobs, refused)
             made = {output: path for path, outputs in raw.items() for output in outputs}
             texts = {output: text for outputs in raw.values() for output, text in outputs.items()}
-            formatted = format_outputs(texts, library.in_tree)
+            formatted, faults = format_outputs(texts, library.in_tree)
+            for output, found in faults.items():
+                refused.setdefault(made[output], []).extend(_undefined(library, made[output], output, found))
+            formatted = {path: text for path, text in formatted.items() if made[path] not in refused}
             result.outputs.update(formatted)
             result.sources.update(made)
             changed = {path: text for path, text in formatted.items() if text != _current(library, path)}
             library.replace(changed)
             left = [path for path in graph if not changed.keys().isdisjoint(graph[path])]
+        result.outputs = {path: text for path, text in result.outputs.items() if result.sources[path] not in refused}
         result.diagnostics += [d for found in refused.values() for d in found]
         result.done = [path for path in graph if path not in refused]
     return result
+
+
+def _undefined(library: Library, path: str, output: str, faults: list[Fault]) -> Iterator[Diagnostic]:
+    """Why an output is refused: names that nothing defines, one diagnostic each, placed where the definition has them."""
+    source = library.source(path)
+    for fault in dict.fromkeys(faults):
+        match = re.search(r"`(\w+)`", fault.message)
+        name = match[1] if match else ""
+        note = f"in {library.shown(output)}: {fault.row}"
+        if fault.code != UNDEFINED or not name:
+            message = f"the output does not parse: {fault.message}"
+            remedy = "this is a defect of unibody: please report it"
+            yield Diagnostic("UB013", message, remedy, source.path, notes=(note,))
+            continue
+        place = re.search(rf"\b{re.escape(name)}\b", source.text)
+        message = f"the output uses `{name}`, which nothing defines or imports"
+        remedy = "define or import it in the definition, or write out the method that uses it"
+        if place:
+            yield point(source, place.start(), len(name), "UB012", message, remedy, note)
+        else:
+            yield Diagnostic("UB012", message, remedy, source.path, notes=(note,))
 
 
 def _current(library: Library, path: str) -> str | None:
@@ -78,6 +105,7 @@ def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]
     """The wanted definitions and those that make their parents, each with its parents; parents first, cycles refused."""
     graph: dict[str, list[str]] = {}
     problems: list[Diagnostic] = []
+    refused: set[str] = set()
     state: dict[str, int] = {}
 
     def visit(path: str, chain: list[str]) -> None:
@@ -86,6 +114,7 @@ def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]
         if state.get(path) == 1:
             cycle = [*chain[chain.index(path) :], path]
             message = "the definitions inherit from each other: " + " -> ".join(map(library.shown, cycle))
+            refused.update(cycle)
             problems.append(Diagnostic("UB006", message, "break the circle", library.shown(path)))
             return
         state[path] = 1
@@ -93,6 +122,7 @@ def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]
             found = list(parents(library, path))
         except CompileError as error:
             found = []
+            refused.add(path)
             problems.extend(error.diagnostics)
         for parent in found:
             definition = definition_of(library, parent)
@@ -103,8 +133,7 @@ def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]
 
     for path in wanted:
         visit(path, [])
-    refused = {d.path for d in problems}
-    return {path: found for path, found in graph.items() if library.shown(path) not in refused}, problems
+    return {path: found for path, found in graph.items() if path not in refused}, problems
 
 
 def _convert(

@@ -103,13 +103,6 @@ class Tree:
         self.body_line = self.code.count("\n", 0, header - self.base) + 1
         self.units = self.block(node.body, self.body_line)
 
-    def under(self, view: View) -> Tree:
-        """The same class as another view of its file shows it."""
-        twin = object.__new__(Tree)
-        twin.__dict__.update(self.__dict__)
-        twin.view = view
-        return twin
-
     def block(self, body: list[ast.stmt], header_line: int, last: int | None = None) -> list[Unit]:
         """The statements of a block; the lead of the first begins below its header's line."""
         first = min(header_line + 1, first_line(body[0]))

@@ -478,7 +478,7 @@ class Writer:
                 family.classes["Unit"] = family.classes["Part"]
         body = self.overridden_functions(family)
         inheritable = [key for key, c in family.classes.items() if c.home in parents and key != "Config"]
-        if family.classes.get("Unit") is family.classes["Part"]:
+        if family.classes.get("Unit") is family.classes["Part"] and "Unit" in inheritable:
             inheritable.remove("Unit")
         chosen = [key for key in inheritable if self.chance(0.65)]
         chosen += [
@@ -499,8 +499,10 @@ class Writer:
     def overridden_functions(self, family: Family) -> list[str]:
         """Constants and functions under the names that the parents' have here."""
         body = []
+        together = self.chance(0.25)  # names that one statement binds: all or none, else it is refused
         for constant in family.constants.values():
-            if self.chance(0.25):
+            tied = constant.name.endswith(("_LOW", "_HIGH", "_NEAR", "_FAR", "_1", "_2"))
+            if (together and self.chance(0.97)) if tied else self.chance(0.25):
                 constant.home = family
                 body.append(f"{constant.name} = {self.random.randint(0, 9)}")
         for key, function in family.functions.items():
