@@ -155,3 +155,27 @@ def _publish(diagnostics: tuple[Diagnostic, ...], files: list[tuple[str, str]], 
     for row in as_github(diagnostics, files if status else []) if form == "github" else ():
         print(row)
     return status
+
+
+def find_tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:
+    """The folder of the models where the transformers dialect is asked for, by name or in [tool.unibody]; None for our own.
+
+    Raises ValueError where the dialect or the folder is not known.
+    """
+    if dialect == "unibody":
+        return None
+    if root is not None:
+        if dialect is None:
+            raise ValueError("--root goes with --dialect transformers")
+        return root
+    try:
+        found = find_project(project)
+    except CompileError:
+        if dialect is None:
+            return None
+        raise ValueError("name the folder of the models with --root, or `sources` in [tool.unibody]") from None
+    if (dialect or found.dialect) == "unibody":
+        return None
+    if (dialect or found.dialect) != "transformers":
+        raise ValueError(f'`dialect` in [tool.unibody] is {found.dialect!r}: write "unibody" or "transformers"')
+    return found.root / found.sources[0]

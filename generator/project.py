@@ -21,6 +21,7 @@ KEYS = {
     "license": str,
     "required-version": str,
     "stub": str,
+    "dialect": str,
 }
 
 
@@ -40,6 +41,7 @@ class Project:
     line_length: int = 119
     license: str = "Apache-2.0"
     required_version: str = ""  # versions of unibody that may compile the project; any, if empty
+    dialect: str = "unibody"  # or "transformers": then the first source folder is the tree of models
     stub: str = ""  # a file in the output folder that lists the registry's classes for type checkers; none, if empty
 
     @property

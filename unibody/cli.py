@@ -32,6 +32,13 @@ class Form(StrEnum):
     GITHUB = "github"
 
 
+class Language(StrEnum):
+    """How definitions are read and written out."""
+
+    UNIBODY = "unibody"
+    TRANSFORMERS = "transformers"
+
+
 class Drawing(StrEnum):
     """What a graph is written in."""
 
@@ -56,6 +63,27 @@ Findings = Annotated[
 Jobs = Annotated[
     int, typer.Option(min=1, help="The most processes to use; one is enough for fewer than two dozen definitions.")
 ]
+
+
+Dialect = Annotated[
+    Language | None,
+    typer.Option(
+        help="unibody, or transformers: that project's own `modular_*.py`; by default as [tool.unibody] says."
+    ),
+]
+Root = Annotated[
+    Path | None, typer.Option(help="For the transformers dialect: the folder of the models.", file_okay=False)
+]
+
+
+def _tree(dialect: Language | None, root: Path | None, project: Path) -> Path | None:
+    """The folder of the models if the dialect is transformers'; None for our own."""
+    from unibody.generator import commands
+
+    try:
+        return commands.find_tree(dialect and dialect.value, root, project)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _version(wanted: bool) -> None:
@@ -84,10 +112,20 @@ def generate(
     stdout: Annotated[
         bool, typer.Option("--stdout", help="Print the generated file of the one NAME instead of writing it.")
     ] = False,
+    dialect: Dialect = None,
+    root: Root = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="For the transformers dialect: write below this folder, not beside the sources."),
+    ] = None,
 ) -> None:
     """Compile definitions; write the generated files that change."""
     from unibody.generator import commands
 
+    if tree := _tree(dialect, root, project):
+        from unibody.generator.transformers import commands as transformers
+
+        raise typer.Exit(transformers.generate(tree, names or [], output, jobs))
     if stdout:
         if not names or len(names) > 1:
             raise typer.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
@@ -96,7 +134,17 @@ def generate(
 
 
 @app.command()
-def check(names: Names = None, project: Project = Path(), form: Findings = Form.TEXT, jobs: Jobs = 1) -> None:
+def check(
+    names: Names = None,
+    project: Project = Path(),
+    form: Findings = Form.TEXT,
+    jobs: Jobs = 1,
+    dialect: Dialect = None,
+    root: Root = None,
+    report: Annotated[
+        Path | None, typer.Option(help="For the transformers dialect: write the findings to this file, as JSON.")
+    ] = None,
+) -> None:
     """Say which generated files are stale, missing or orphaned.
 
     Writes none of them. Exits with 0 if all is up to date, with 1 if not or if a definition cannot be compiled, and with 2
@@ -104,7 +152,35 @@ def check(names: Names = None, project: Project = Path(), form: Findings = Form.
     """
     from unibody.generator import commands
 
+    if tree := _tree(dialect, root, project):
+        from unibody.generator.transformers import commands as transformers
+
+        raise typer.Exit(transformers.check(tree, names or [], report, jobs))
     raise typer.Exit(commands.check(names or [], project, form.value, jobs))
+
+
+@app.command()
+def lint(
+    names: Names = None,
+    project: Project = Path(),
+    root: Root = None,
+    form: Findings = Form.TEXT,
+    baseline: Annotated[Path | None, typer.Option(help="A file of findings that are known and not reported.")] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write the findings to the baseline instead of reporting them.")
+    ] = False,
+) -> None:
+    """Find what a conversion in the transformers dialect corrupts or drops.
+
+    Exits with 0 if nothing was found, with 1 if something was, and with 2 on wrong usage.
+    """
+    from unibody.generator.transformers import commands as transformers
+
+    if write_baseline and baseline is None:
+        raise typer.BadParameter("name the file to write", param_hint="--baseline")
+    tree = _tree(Language.TRANSFORMERS, root, project)
+    assert tree is not None
+    raise typer.Exit(transformers.lint(tree, names or [], form.value, baseline, write_baseline))
 
 
 @app.command()

@@ -14,11 +14,11 @@ from ..report import FINE, UNUSABLE, WRONG, Format, refuse
 from ..write import Change
 from ..write import _replace as replace
 from .cache import Cache
-from .corpus import Result, convert_tree, definition_of
+from .corpus import Result, convert_tree
 from .library import Library
 from .lint import as_baseline, as_json, less_baseline
 from .lint import lint as findings
-from .parents import parents
+from .parents import definition_of, parents
 
 MARK = "This file was automatically generated from"
 

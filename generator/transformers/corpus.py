@@ -14,7 +14,7 @@ from ..diagnostics import CompileError, Diagnostic
 from ..workers import in_processes
 from .convert import Conversion
 from .library import PACKAGE, Library
-from .parents import file_type, parents
+from .parents import definition_of, parents
 from .problems import point
 from .quirks import Quirks
 from .settings import UNDEFINED, Fault, format_outputs
@@ -43,7 +43,9 @@ def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirk
         left = list(graph)
         refused: dict[str, list[Diagnostic]] = {}
         while left:
-            raw = _convert(library, left, jobs, refused)
+            ready = [path for path in left if all(map(library.exists, graph[path]))]
+            waiting = [path for path in left if path not in ready]
+            raw = _convert(library, ready, jobs, refused) if ready else {}
             made = {output: path for path, outputs in raw.items() for output in outputs}
             texts = {output: text for outputs in raw.values() for output, text in outputs.items()}
             formatted, faults = format_outputs(texts, library.in_tree)
@@ -54,11 +56,21 @@ def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirk
             result.sources.update(made)
             changed = {path: text for path, text in formatted.items() if text != _current(library, path)}
             library.replace(changed)
-            left = [path for path in graph if not changed.keys().isdisjoint(graph[path])]
+            left = [path for path in graph if not changed.keys().isdisjoint(graph[path]) or path in waiting]
+            if not changed:
+                refused.update({path: [_unmade(library, path, graph[path])] for path in waiting})
+                break
         result.outputs = {path: text for path, text in result.outputs.items() if result.sources[path] not in refused}
         result.diagnostics += [d for found in refused.values() for d in found]
         result.done = [path for path in graph if path not in refused]
     return result
+
+
+def _unmade(library: Library, path: str, found: list[str]) -> Diagnostic:
+    """Why a definition is refused one of whose parents no definition made after all."""
+    missing = next(parent for parent in found if not library.exists(parent))
+    message = f"{library.shown(missing)} is not there, and its definition did not make it"
+    return Diagnostic("UB004", message, "mend that definition first", library.shown(path))
 
 
 def _undefined(library: Library, path: str, output: str, faults: list[Fault]) -> Iterator[Diagnostic]:
@@ -90,15 +102,6 @@ def _current(library: Library, path: str) -> str | None:
         return (library.root / path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def definition_of(library: Library, parent: str) -> str | None:
-    """The definition that makes a parent's file, if it is generated."""
-    if parent.startswith(PACKAGE):
-        return None
-    folder, _, name = parent.rpartition("/")
-    path = f"{folder}/modular_{name.removeprefix(f'{file_type(parent)}_')}"
-    return path if (library.root / path).is_file() else None
 
 
 def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[Diagnostic]]:

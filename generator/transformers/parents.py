@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from ..diagnostics import CompileError
 from .closure import Definition
-from .library import Library
+from .library import PACKAGE, Library
 from .names import TYPES, common_suffix
 from .problems import point
 from .source import Source
 
 _NEIGHBOUR = re.compile(rf"(\w+)\.((?:{'|'.join(TYPES)})_\w+)\Z")
 
-_INSTALLED = re.compile(rf"\.((?:{'|'.join(TYPES)})_\w+)\Z")
+_INSTALLED = re.compile(rf"(\w+)\.(?:{'|'.join(TYPES)})_\1\Z")  # of another package: goose.modeling_goose
 
 
 @dataclass
@@ -38,6 +38,15 @@ def file_type(path: str) -> str:
     return next((kind for kind in sorted(TYPES, key=len, reverse=True) if stem.startswith(f"{kind}_")), "modeling")
 
 
+def definition_of(library: Library, parent: str) -> str | None:
+    """The definition that makes a parent's file, if it is generated."""
+    if parent.startswith(PACKAGE):
+        return None
+    folder, _, name = parent.rpartition("/")
+    path = f"{folder}/modular_{name.removeprefix(f'{file_type(parent)}_')}"
+    return path if (library.root / path).is_file() else None
+
+
 def is_model_import(level: int, module: str) -> bool:
     """Whether a `from` import takes something from a model's file, to inherit from it."""
     if "auto.modeling_auto" in module:
@@ -58,7 +67,7 @@ def parents(library: Library, path: str) -> dict[str, Parent]:
         if not is_model_import(level, module):
             continue
         resolved = library.resolve(path, level, module)
-        if resolved is None or "/" not in resolved or not library.exists(resolved):
+        if resolved is None or "/" not in resolved or not _is_file(library, resolved):
             message = f"there is no file for `{'.' * level}{module}`"
             remedy = (
                 "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
@@ -70,6 +79,11 @@ def parents(library: Library, path: str) -> dict[str, Parent]:
     if problems:
         raise CompileError(*problems)
     return found
+
+
+def _is_file(library: Library, path: str) -> bool:
+    """Whether a parent's file is there, or will be once its definition is converted."""
+    return library.exists(path) or definition_of(library, path) is not None
 
 
 def inferred_name(library: Library, classes: list[tuple[str, str]], parent: Parent, name: str) -> str:

@@ -32,9 +32,7 @@ def models(tmp_path: Path) -> Path:
             "lone/modular_lone.py": heir("Other", "Lone"),
         },
     )
-    # A parent that is itself generated is read from the folder, so the first run makes one level a time.
-    for name in ("gemma", "gemma2", "lone"):
-        assert commands.generate(root, [name]) == 0
+    assert commands.generate(root, []) == 0, "parents that are generated themselves are made first"
     return root
 
 
@@ -65,6 +63,16 @@ def test_a_changed_parent_makes_all_heirs_stale(
     assert "gemma2/modeling_gemma2.py <- gemma/modeling_gemma.py <- llama/modeling_llama.py\n" in out
     assert "+        return x + 2" in out
     assert "lone" not in out
+
+
+def test_naming_an_heir_makes_its_parents_too_but_writes_only_the_heir(models: Path) -> None:
+    for name in ("gemma", "gemma2"):
+        (models / f"{name}/modeling_{name}.py").unlink()
+
+    assert commands.generate(models, ["gemma2"]) == 0
+
+    assert "class Gemma2Block" in (models / "gemma2/modeling_gemma2.py").read_text()
+    assert not (models / "gemma/modeling_gemma.py").exists()
 
 
 def test_generate_mends_the_whole_chain_at_once(models: Path, tmp_path: Path) -> None:

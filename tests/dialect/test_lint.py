@@ -97,7 +97,7 @@ EXPECTED = [
     ("TD006", 19, "`gone` only raises, but the inherited method is not removed: it is replaced"),
     ("TD007", 7, "the comment above `Duck2Block` is in no output"),
     ("TD009", 1, "`nothing` is not in src/transformers/models/sam/modeling_sam.py"),
-    ("TD010", 36, "`twice` is defined again below, and only that one counts"),
+    ("TD010", 38, "`twice` is defined again below, and only that one counts"),
 ]
 
 

@@ -49,6 +49,7 @@ class Definition:
         self.executed: list[ast.stmt] = []  # the other imports
         self.removers: set[str] = set()  # names of `removed`
         self.families: tuple[str, ...] = ()
+        self._words: dict[int, tuple[set[str], set[str], bool]] = {}
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             other = library.imported(file, node) if isinstance(node, ast.ImportFrom) else None
             if isinstance(node, ast.ImportFrom) and other is not None:
@@ -126,6 +127,26 @@ class Definition:
             if before and name.startswith(before):
                 return after + name.removeprefix(before)
         return name
+
+    @functools.cache  # noqa: B019
+    def looked_up(self, name: str) -> tuple[tuple[str, ...], bool]:
+        """The names that executing a member's statement looks up, and whether it may call something."""
+        node = self.own[name]
+        return tuple(dict.fromkeys(executed_names(node))), any(isinstance(n, ast.Call) for n in ast.walk(node))
+
+    @functools.cache  # noqa: B019
+    def mentioned(self, name: str) -> tuple[str, ...]:
+        """All names in a member's statement."""
+        return tuple(dict.fromkeys(n.id for n in ast.walk(self.own[name]) if isinstance(n, ast.Name)))
+
+    def words(self, node: ast.stmt) -> tuple[set[str], set[str], bool]:
+        """The attributes and strings in a statement, and whether it declares a name global."""
+        if id(node) not in self._words:
+            inside = list(ast.walk(node))
+            attributes = {n.attr for n in inside if isinstance(n, ast.Attribute)}
+            strings = {n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            self._words[id(node)] = attributes, strings, any(isinstance(n, ast.Global) for n in inside)
+        return self._words[id(node)]
 
 
 def bound_names(node: ast.AST) -> list[str]:

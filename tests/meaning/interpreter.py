@@ -16,7 +16,6 @@ import __future__
 
 import ast
 import contextlib
-import copy
 import functools
 import inspect
 import itertools
@@ -26,8 +25,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from meaning.definition import FUNCTIONS, Definition, Library, Refused, bound_names, executed_names
+from meaning.definition import FUNCTIONS, Definition, Library, Refused, bound_names
 
+SCOPES = (ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+NOWHERE = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 COUNT = itertools.count()
 
 
@@ -96,7 +97,7 @@ class View:
         self.parts[part] = self
         self.parents: dict[Definition, View] = {}
         self.made: dict[int, dict[str, Any]] = {}
-        self.prepared: set[str] = set()
+        self.literals: dict[str, str] = {}
         module = types.ModuleType(f"meaning of {definition.file.stem} {next(COUNT)}")
         sys.modules[module.__name__] = module  # dataclasses look there to understand annotations
         self.namespace = module.__dict__
@@ -132,13 +133,15 @@ class View:
         """What a whole string says when it is inherited."""
         if self.child is None:
             return text
-        child, part = self.child.definition, self.child.part
-        if text == self.definition.model_type():
-            text = child.model_type(part)
-        elif text in self.definition.members:
-            with contextlib.suppress(Refused):
-                text = child.role(part, self.definition, text)
-        return self.child.literal(text)
+        if text not in self.literals:
+            child, part, said = self.child.definition, self.child.part, text
+            if text == self.definition.model_type():
+                said = child.model_type(part)
+            elif text in self.definition.members:
+                with contextlib.suppress(Refused):
+                    said = child.role(part, self.definition, text)
+            self.literals[text] = self.child.literal(said)
+        return self.literals[text]
 
     def attribute(self, name: str) -> str:
         if self.child is None:
@@ -167,89 +170,108 @@ class View:
             self.namespace[name] = world.object(final)
             world.holders.setdefault(final, []).append((self.namespace, name))
 
-    def prepare(self, names: Iterable[str]) -> None:
-        """Bind the names that executing a statement looks up, and those that what it calls may look up."""
+    def prepare(self, name: str) -> None:
+        """Bind the names that executing a member's statement looks up, and those that what it calls may look up."""
+        names, calls = self.definition.looked_up(name)
+        for each in names:
+            self.bind(each)
+        if calls:
+            self.prepare_calls(names, set())
+
+    def prepare_calls(self, names: Iterable[str], seen: set[tuple[View, str]]) -> None:
         for name in names:
             self.bind(name)
-            if name not in self.prepared and name in self.definition.members:
-                self.prepared.add(name)
+            if (self, name) not in seen and name in self.definition.members:
+                seen.add((self, name))
                 with contextlib.suppress(Refused):
                     for view, own in self.world.root.sources(self.final(name)):
-                        body = ast.walk(view.definition.own[own])
-                        view.prepare([node.id for node in body if isinstance(node, ast.Name)])
+                        view.prepare_calls(view.definition.mentioned(own), seen)
 
     def execute(self, statement: ast.stmt, target: dict[str, Any]) -> None:
-        tree = ast.fix_missing_locations(ast.Module([statement], []))
-        flags = __future__.annotations.compiler_flag
+        tree, flags = ast.Module([statement], []), __future__.annotations.compiler_flag
         exec(compile(tree, str(self.definition.file), "exec", flags, dont_inherit=True), self.namespace, target)
+
+    def rewritten(self, node: Any) -> Any:
+        """A statement as it reads where it is inherited; itself, if that is how it stands."""
+        attributes, strings, declares = self.definition.words(node)
+        same = all(self.attribute(n) == n for n in attributes) and all(self.literal(s) == s for s in strings)
+        return node if same and not declares else Rewriter(self).visit(node)
 
     def make(self, name: str) -> Any:
         """The member of that name, which the definition itself defines; a statement is executed once."""
-        original = self.definition.own[name]
-        if id(original) not in self.made:
-            if isinstance(original, ast.ClassDef):
-                self.made[id(original)] = {name: self.make_class(name, self.final(name), set(), False)}
+        node = self.definition.own[name]
+        if id(node) not in self.made:
+            if isinstance(node, ast.ClassDef):
+                self.made[id(node)] = {name: self.make_class(name, self.final(name), set(), False)}
             else:
-                self.prepare(executed_names(original))
-                node, made = Rewriter(self).visit(copy.deepcopy(original)), {}
+                self.prepare(name)
+                made: dict[str, Any] = {}
                 if isinstance(node, FUNCTIONS):
-                    node.name = self.final(name)
-                self.execute(node, made)
-                self.made[id(original)] = {name: made[node.name]} if isinstance(node, FUNCTIONS) else made
-        return self.made[id(original)][name]
+                    called = changed(self.rewritten(node), name=self.final(name))
+                    self.execute(called, made)
+                    made = {name: made[called.name]}
+                else:
+                    self.execute(self.rewritten(node), made)
+                self.made[id(node)] = made
+        return self.made[id(node)][name]
 
     def make_class(self, name: str, label: str, removed: set[str], finished: bool) -> type:
         """The class, made anew, called `label`, without `removed` fields; `finished`: an heir calls post_init itself."""
         definition, world = self.definition, self.world
-        node = Rewriter(self).visit(copy.deepcopy(definition.classes[name]))
+        node = definition.classes[name]
         removals = [s for s in node.body if getattr(getattr(s, "value", None), "id", None) in definition.removers]
-        node.body = [s for s in node.body if s not in removals]
-        for init in (s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"):
-            lines = [ast.unparse(statement) for statement in init.body]
-            init.body = [s for s, t in zip(init.body, lines, strict=True) if t != "self.post_init()" or not finished]
-            init.body = init.body or [ast.Pass()]
-            above = [number for number, line in enumerate(lines) if line.startswith("super().__init__(")]
-            finished = finished or bool(above) and "self.post_init()" in lines[above[0] :]
+        gone = {n for statement in removals for n in bound_names(statement)}
+        init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
+        calls = [called(s) for s in init.body] if init else []
+        above = calls.index("super().__init__") if "super().__init__" in calls else len(calls)
         layers: dict[str, type] = {}
-        hidden = removed.union(*map(bound_names, removals))
+        bases = [Rewriter(self).visit(base) for base in node.bases]
         for index, source in enumerate(definition.bases[name]):
             if source is not None:
                 view, own = self.parent(source[0]).sources(source[1])[0]
-                layer = view.make_class(own, label, hidden, finished)
-                layers[node.bases[index].id] = layer
-                node.bases[index] = self.refer(layer)
-        self.prepare(executed_names(node))
-        node.name = label
-        node.body = [s for s in node.body if not (is_field(s) and removed.intersection(bound_names(s)))]
+                layer = view.make_class(own, label, removed | gone, finished or "self.post_init" in calls[above:])
+                layers[bases[index].id] = layer
+                bases[index] = self.refer(layer)
+        self.prepare(name)
         chain = [c for layer in layers.values() for c in (layer, *world.layers[layer])]
-        node.body = [class_level(self, s, layers, chain) for s in node.body]
+        body = []
+        for statement in node.body:
+            if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+                if statement is init and finished:
+                    kept = [s for s in init.body if called(s) != "self.post_init"]
+                    statement = changed(statement, body=kept or [ast.Pass(**NOWHERE)])
+                body.append(self.rewritten(statement))
+            elif statement not in removals and not (removed.intersection(bound_names(statement)) and is_field(statement)):
+                body.append(class_level(self, Rewriter(self).visit(statement), layers, chain))
         decorate = next((world.dataclasses[c] for c in chain if world.dataclasses[c]), None)
-        for decorator in [d for d in node.decorator_list if is_dataclass(d)]:
-            expression = ast.fix_missing_locations(ast.Expression(decorator))
-            decorate = eval(compile(expression, "", "eval"), self.namespace)  # noqa: S307 (the tests' own text)
-            node.decorator_list.remove(decorator)
-        node.decorator_list += [self.refer(decorate)] if decorate else []
-        node.body = node.body or [ast.Pass()]
+        decorators = []
+        for decorator in node.decorator_list:
+            if "dataclass" in ast.unparse(decorator).partition("(")[0].split("."):
+                expression = ast.Expression(Rewriter(self).visit(decorator))
+                decorate = eval(compile(expression, "", "eval"), self.namespace)  # noqa: S307 (the tests' own text)
+            else:
+                decorators.append(Rewriter(self).visit(decorator))
+        decorators += [self.refer(decorate)] if decorate else []
+        body = body or [ast.Pass(**NOWHERE)]
         made: dict[str, Any] = {}
-        self.execute(node, made)
+        self.execute(changed(node, name=label, bases=bases, body=body, decorator_list=decorators), made)
         cls = made[label]
         world.dataclasses[cls], world.layers[cls] = decorate, [c for c in cls.__mro__ if c in chain]
-        for gone in {n for statement in removals for n in bound_names(statement)}:
-            kept = [vars(c)[gone] for c in cls.__mro__[1:] if gone in vars(c) and c not in chain]
-            setattr(cls, gone, kept[0] if kept else Removed())
+        for each in gone:
+            kept = [vars(c)[each] for c in cls.__mro__[1:] if each in vars(c) and c not in chain]
+            setattr(cls, each, kept[0] if kept else Removed())
         for key, value in list(vars(cls).items()):
             kept = next((vars(c)[key] for c in world.layers[cls] if key in vars(c)), None)
             if isinstance(value, property) and isinstance(kept, property):
-                setattr(
-                    cls, key, property(value.fget, value.fset or kept.fset, value.fdel or kept.fdel, value.__doc__)
-                )
+                accessors = value.fget, value.fset or kept.fset, value.fdel or kept.fdel
+                setattr(cls, key, property(*accessors, value.__doc__))
             elif "super_kwargs" in getattr(getattr(value, "__code__", None), "co_varnames", ()):
                 setattr(cls, key, take_super_kwargs(value, getattr(super(cls, cls), key)))
         return cls
 
     def meaning(self, name: str) -> str:
         """A text that two members have in common if and only if they mean the same."""
-        node = Rewriter(self).visit(copy.deepcopy(self.definition.own[name]))
+        node = Rewriter(self).visit(self.definition.own[name])
         bases = [
             b and [v.meaning(n) for v, n in self.parent(b[0]).sources(b[1])]
             for b in self.definition.bases.get(name, ())
@@ -264,13 +286,22 @@ class View:
         """An expression that means a live object."""
         name = f"<{next(COUNT)}>"
         self.namespace[name] = value
-        return ast.Name(name, ast.Load())
+        return ast.Name(name, ast.Load(), **NOWHERE)
+
+
+def changed(node: Any, **fields: Any) -> Any:
+    """A copy of a node with other fields."""
+    return type(node)(**{**vars(node), **fields})
+
+
+def called(statement: ast.stmt) -> str:
+    """What a statement calls, if it does nothing else."""
+    value = getattr(statement, "value", None)
+    return ast.unparse(value.func) if isinstance(statement, ast.Expr) and isinstance(value, ast.Call) else ""
 
 
 def class_level(view: View, statement: ast.stmt, layers: dict[str, type], chain: list[type]) -> ast.stmt:
     """A statement of a class body, in which a parent's table is its layer's, and a parent's field stays a field."""
-    if isinstance(statement, FUNCTIONS):
-        return statement
     for reference in ast.walk(statement):
         if isinstance(reference, ast.Attribute) and getattr(reference.value, "id", None) in layers:
             reference.value = view.refer(layers[reference.value.id])
@@ -278,7 +309,8 @@ def class_level(view: View, statement: ast.stmt, layers: dict[str, type], chain:
         name = statement.targets[0].id
         annotation = next((c.__annotations__[name] for c in chain if name in c.__annotations__), None)
         if annotation is not None and "ClassVar" not in annotation:
-            return ast.AnnAssign(statement.targets[0], ast.parse(annotation).body[0].value, statement.value, 1)
+            field = ast.parse(annotation, mode="eval").body
+            return ast.AnnAssign(statement.targets[0], field, statement.value, 1, **NOWHERE)
     return statement
 
 
@@ -311,10 +343,6 @@ def is_field(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.AnnAssign) or "= field(" in ast.unparse(statement)
 
 
-def is_dataclass(decorator: ast.expr) -> bool:
-    return "dataclass" in ast.unparse(decorator).partition("(")[0].split(".")
-
-
 class Removed:
     """A member that was taken away: whoever asks for it is told so."""
 
@@ -322,41 +350,35 @@ class Removed:
         raise AttributeError
 
 
-class Rewriter(ast.NodeTransformer):
-    """What a statement says where it is inherited: literals, attributes; and assignments to global names."""
+class Rewriter:
+    """Copies a statement as it reads where it is inherited: literals, attributes; and assignments to global names."""
 
     def __init__(self, view: View) -> None:
         self.view = view
         self.declared: set[str] = set()
 
-    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        if isinstance(node.value, str):
-            node.value = self.view.literal(node.value)
-        return node
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
-        node.values = [v if isinstance(v, ast.Constant) else self.generic_visit(v) for v in node.values]
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        node.attr = self.view.attribute(node.attr)
-        return self.generic_visit(node)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        if node.id in self.declared and isinstance(node.ctx, ast.Store):
-            return ast.Attribute(ast.Name("__family__", ast.Load()), node.id, node.ctx)
-        return node
-
-    def visit_scope(self, node: Any) -> ast.AST:
+    def visit(self, node: Any) -> Any:
+        new = type(node)(**vars(node))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            new.value = self.view.literal(node.value)
+        elif isinstance(node, ast.Attribute):
+            new.attr = self.view.attribute(node.attr)
+        elif isinstance(node, ast.Name) and node.id in self.declared and isinstance(node.ctx, ast.Store):
+            return ast.Attribute(ast.Name("__family__", ast.Load(), **NOWHERE), node.id, node.ctx, **NOWHERE)
         outer = self.declared
-        own = {name for s in ast.walk(node) if isinstance(s, ast.Global) for name in s.names}
-        self.declared = own if isinstance(node, FUNCTIONS) else set()
-        self.generic_visit(node)
+        if isinstance(node, FUNCTIONS):
+            self.declared = {name for s in node.body if isinstance(s, ast.Global) for name in s.names}
+        elif isinstance(node, SCOPES):
+            self.declared = set()
+        for field, value in vars(node).items():
+            if isinstance(value, list):
+                whole = isinstance(node, ast.JoinedStr)  # whose pieces of text are no literals of their own
+                new_list = [v if not isinstance(v, ast.AST) or (whole and isinstance(v, ast.Constant)) else self.visit(v) for v in value]
+                setattr(new, field, new_list)
+            elif isinstance(value, (ast.expr, ast.stmt, ast.arguments)):
+                setattr(new, field, self.visit(value))
         self.declared = outer
-        return node
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ListComp = visit_SetComp = visit_scope
-    visit_DictComp = visit_GeneratorExp = visit_ClassDef = visit_scope
+        return new
 
 
 class Assigner:
