@@ -170,7 +170,7 @@ def lint(
         bool, typer.Option("--write-baseline", help="Write the findings to the baseline instead of reporting them.")
     ] = False,
 ) -> None:
-    """Find what a conversion in the transformers dialect corrupts or drops.
+    """Find what the transformers dialect corrupts or drops.
 
     Exits with 0 if nothing was found, with 1 if something was, and with 2 on wrong usage.
     """

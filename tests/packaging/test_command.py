@@ -79,7 +79,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "diff": "Show what `generate` would change, as a patch.",
         "watch": "Generate whenever a source changes.",
         "explain": "Say where a generated line comes from.",
-        "lint": "Find what a conversion in the transformers dialect corrupts or drops.",
+        "lint": "Find what the transformers dialect corrupts or drops.",
         "graph": "Draw the family tree of definitions.",
         "help": "Explain the code of an error, with an example and its remedy.",
         "new": "Write the start of a definition, and of its test.",
