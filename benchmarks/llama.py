@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,7 +160,8 @@ def check_equal(tokens: dict[str, Any]) -> None:
 def measure_roof(model: Any, decode: list[float], rounds: int) -> dict[str, float]:
     """Returns how fast weights can be read at all, and how fast the matrix products alone read them.
 
-    Each weight is read once for a token; the cache (under 2 % of that here) is left out.
+    Each weight is read once for a token; the cache (under 2 % of that here) is left out. Products are those that the
+    models use (F.linear, for float32 MKL's) and, to compare, those of oneDNN.
     """
     import torch
     import torch.nn.functional as F
@@ -167,17 +170,24 @@ def measure_roof(model: Any, decode: list[float], rounds: int) -> dict[str, floa
     size = sum(weight.nbytes for weight in weights)
     pairs = [(weight, weight.new_ones(1, weight.shape[1])) for weight in weights if weight.dim() == 2]
 
-    def multiply() -> float:
+    def multiply(product: Any) -> float:
         with torch.inference_mode():
-            return cpu_seconds(lambda: [F.linear(vector, weight) for weight, vector in pairs])
+            return cpu_seconds(lambda: [product(vector, weight) for weight, vector in pairs])
 
-    times = take_turns({"read": bandwidth(), "multiply": multiply}, rounds)
+    def onednn(vector: Any, weight: Any) -> Any:
+        return torch.ops.mkldnn._linear_pointwise(vector, weight, None, "none", [], "")
+
+    runs: dict[str, Callable[[], float]] = {"read": bandwidth(), "multiply": partial(multiply, F.linear)}
+    if torch.backends.mkldnn.is_available():
+        runs["onednn"] = partial(multiply, onednn)
+    times = take_turns(runs, rounds)
     read, products = statistics.median(times["read"]), size / statistics.median(times["multiply"])
     reached = size / statistics.median(decode)
     return {
         "weight bytes per token": size,
         "read bytes per second": read,
         "products bytes per second": products,
+        "onednn bytes per second": size / statistics.median(times["onednn"]) if "onednn" in times else math.nan,
         "roof tokens per second": read / size,
         "products tokens per second": products / size,
         "decode tokens per second": reached / size,
@@ -207,6 +217,6 @@ def report(results: dict[str, Any]) -> str:
         f"(torch.sum): {roof['roof tokens per second']:.1f} tokens/s;",
         f"reached: {roof['decode tokens per second']:.1f}, {roof['fraction of roof']:.0%} of it. The bare matrix products "
         f"(F.linear) read at {products:.1f} GB/s:",
-        f"{roof['products tokens per second']:.1f} tokens/s, of which {roof['fraction of products']:.0%} are reached.",
+        f"{roof['products tokens per second']:.1f} tokens/s, of which {roof['fraction of products']:.0%} are reached. oneDNN's products read at {roof['onednn bytes per second'] / 1e9:.1f} GB/s.",
     ]
     return "\n".join(lines)

@@ -25,7 +25,7 @@ def format_files(project: Project, files: Mapping[str, str]) -> dict[str, str]:
     if tool not in ("ruff", "black") or not version:
         message, remedy = f"`formatter` is {project.formatter!r}", 'write "ruff==VERSION" or "black==VERSION"'
         raise CompileError(Diagnostic("UB020", message, remedy, "pyproject.toml"))
-    command = _command(tool, version)
+    command = formatter_command(tool, version)
     length = str(project.line_length)
     if tool == "ruff":
         command += [
@@ -50,7 +50,7 @@ def format_files(project: Project, files: Mapping[str, str]) -> dict[str, str]:
         return {path: file.read_text(encoding="utf-8") for path, file in names.items()}
 
 
-def _command(tool: str, version: str) -> list[str]:
+def formatter_command(tool: str, version: str) -> list[str]:
     """The command that runs the tool in that version: the one installed beside us, else the one on PATH."""
     found = []
     try:

@@ -54,7 +54,7 @@ def apply(project: Project, changes: list[Change]) -> None:
             if change.kind == "removed":
                 (project.root / change.path).unlink(missing_ok=True)
             elif change.kind != "unchanged" and change.expected is not None:
-                _replace(project.root / change.path, change.expected)
+                replace_file(project.root / change.path, change.expected)
     except OSError as error:
         path = Path(error.filename or project.output).name
         remedy = f"make `{project.output}/` writable and run again"
@@ -95,7 +95,7 @@ def _read(file: Path) -> str | None:
         return None
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_file(file: Path, text: str) -> None:
     """Write beside the file, then rename over it: at every moment it holds its old or its new bytes."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=TEMPORARY)
     try:

@@ -51,6 +51,10 @@ class Cache:
         fresh = all(self.digest(path) == digest for path, digest in files.items())
         return list(entry["outputs"]) if fresh else None
 
+    def inputs(self, definition: str) -> list[str]:
+        """The definition and its parents, as they were when its outputs last fitted."""
+        return list(self._entries.get(definition, {"inputs": {}})["inputs"])
+
     def changed(self, definition: str) -> list[str]:
         """The inputs of a definition that are not what they were when its outputs last fitted."""
         entry = self._entries.get(definition, {"inputs": {}})

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
-import resource
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diagnostics import CompileError, Diagnostic
 from ..report import FINE, UNUSABLE, WRONG, Format, refuse
-from ..write import Change
-from ..write import _replace as replace
+from ..write import Change, replace_file
 from .cache import Cache
 from .corpus import Result, convert_tree
+from .layout import is_generated
 from .library import Library
 from .lint import as_baseline, as_json, less_baseline
 from .lint import lint as findings
 from .parents import definition_of, parents
-
-MARK = "This file was automatically generated from"
 
 
 @dataclass
@@ -69,7 +66,7 @@ def generate(root: Path, names: list[str], output: Path | None = None, jobs: int
         in_the_way = [
             Diagnostic("UB024", "a file that no conversion wrote is in the way", "move it away", change.path)
             for change in found.changes
-            if change.kind == "updated" and change.current is not None and MARK not in change.current[:1000]
+            if change.kind == "updated" and change.current is not None and not is_generated(change.current)
         ]
         if in_the_way:
             return refuse(in_the_way, UNUSABLE)
@@ -77,7 +74,7 @@ def generate(root: Path, names: list[str], output: Path | None = None, jobs: int
             if change.kind != "unchanged" and change.expected is not None:
                 file = (output or root) / change.path
                 file.parent.mkdir(parents=True, exist_ok=True)
-                replace(file, change.expected)
+                replace_file(file, change.expected)
                 print(f"{change.kind} {change.path}")
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
@@ -103,8 +100,7 @@ def compare(
     fresh: dict[str, list[str]] = {}
     if cache is not None:
         fresh = {path: outputs for path in everything if (outputs := cache.outputs(path)) is not None}
-    needed = _stale(library, wanted, fresh)
-    result = found.result = convert_tree(root, needed, jobs)
+    result = found.result = _convert(library, wanted, fresh, jobs, cache)
     found.diagnostics = result.diagnostics
     chosen = set(wanted)
     for path in wanted:
@@ -124,30 +120,34 @@ def compare(
     return found
 
 
-def _stale(library: Library, wanted: list[str], fresh: dict[str, list[str]]) -> list[str]:
-    """The wanted definitions that must be converted: not fresh themselves, or with a generated parent that is not."""
-    state: dict[str, bool] = {}
+def _convert(
+    library: Library, wanted: list[str], fresh: dict[str, list[str]], jobs: int, cache: Cache | None
+) -> Result:
+    """The wanted definitions that are not fresh, and the fresh ones below which something has changed, converted."""
+    inputs: dict[str, list[str]] = {}
+    pending = list(wanted)
+    while pending:
+        path = pending.pop()
+        if path not in inputs:
+            inputs[path] = cache.inputs(path) if cache and path in fresh else _inputs(library, path)
+            pending += [d for parent in inputs[path] if (d := definition_of(library, parent))]
+    needed = [path for path in sorted(inputs) if path not in fresh]
+    result = convert_tree(library.root, needed, jobs, trusted=fresh.keys())
+    changed = {path for path, text in result.outputs.items() if _text(library.root / path) != text}
+    heirs: set[str] = set()
+    while new := {p for p in inputs if p in fresh and p not in heirs and not changed.isdisjoint(inputs[p])}:
+        heirs |= new
+        changed |= {output for path in new for output in fresh[path]}
+    if heirs:
+        result = convert_tree(library.root, sorted({*needed, *heirs}), jobs, trusted=fresh.keys() - heirs)
+    return result
 
-    def stale(path: str) -> bool:
-        if path not in state:
-            state[path] = True  # a circle is left to the conversion, which refuses it
-            if path in fresh:
-                entries = library_parents(library, path)
-                state[path] = any(stale(d) for d in entries)
-        return state[path]
 
-    if len(fresh) == len(library.definitions()):
-        return []
-    return [path for path in wanted if stale(path)]
-
-
-def library_parents(library: Library, path: str) -> list[str]:
-    """The definitions that make the parents of a definition."""
+def _inputs(library: Library, path: str) -> list[str]:
     try:
-        found = [definition_of(library, parent) for parent in parents(library, path)]
+        return [parent for parent in parents(library, path) if parent != path]
     except CompileError:
         return []
-    return [definition for definition in found if definition is not None and definition != path]
 
 
 def _remember(cache: Cache, result: Result, root: Path) -> None:
@@ -183,29 +183,29 @@ def select(library: Library, everything: list[str], names: list[str]) -> list[st
 
 
 def why(root: Path, found: Finding, name: str, cache: Cache) -> list[str]:
-    """The chains through which a stale output depends on something that has changed, one a row."""
-    library = Library(root)
+    """The shortest chains from a stale output to what has changed, one a row: to each file that differs from the last good run.
+
+    Where no such run is on record, the chain ends in everything that could have changed.
+    """
+    stale = {path for path, text in found.result.outputs.items() if _text(root / path) != text}
     rows: list[str] = []
-    stale = {change.path for change in found.changes if change.kind != "unchanged"}
-    stale |= {path for path, text in found.result.outputs.items() if _text(root / path) != text}
-
-    def follow(path: str, chain: list[str]) -> None:
-        definition = found.result.sources.get(path)
-        if definition is None or len(chain) > 40:
-            return
-        changed = [p for p in cache.changed(definition) if p not in stale]
-        parents = found.result.parents.get(definition, [])
-        through = [parent for parent in parents if parent in stale and parent not in chain]
-        for parent in through:
-            follow(parent, [*chain, parent])
-        if changed or not through:
-            ends = (
-                changed or [p for p in parents if p not in stale and definition_of(library, p) is None] or [definition]
-            )
-            rows.append(" <- ".join([*chain, " or ".join(ends)]))
-
-    follow(name, [name])
-    return list(dict.fromkeys(rows))
+    seen = {name}
+    pending = [[name]]
+    while pending:
+        chain = pending.pop(0)
+        definition = found.result.sources.get(chain[-1])
+        if definition is None:
+            continue
+        above = found.result.parents.get(definition, [])
+        ends = [path for path in cache.changed(definition) if path not in stale and path not in seen]
+        seen.update(ends)
+        rows += [" <- ".join([*chain, end]) for end in ends]
+        through = [path for path in above if path in stale and path not in seen]
+        if not ends and not through and not rows and not pending:
+            rows.append(" <- ".join([*chain, " or ".join([definition, *(p for p in above if p not in stale)])]))
+        seen.update(through)
+        pending += [[*chain, path] for path in through]
+    return rows
 
 
 def difference(change: Change) -> list[str]:
@@ -218,6 +218,8 @@ def difference(change: Change) -> list[str]:
 
 def as_report(found: Finding) -> dict[str, object]:
     """The findings as one JSON document, with what the run cost."""
+    import resource  # not on every platform; only a report needs it
+
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = max(own.ru_maxrss, children.ru_maxrss) / (1024 if sys.platform != "darwin" else 1024 * 1024)
     differs = []
@@ -246,8 +248,8 @@ def _orphans(root: Path, made: set[str], refused: set[str], library: Library) ->
         if path in made or file.name.startswith(("modular_", "__init__")) or "_" not in file.name:
             continue
         with file.open(encoding="utf-8", errors="replace") as stream:
-            head = stream.read(600)
-        if MARK in head and "modular_" in head:
+            head = stream.read(1000)
+        if is_generated(head) and "modular_" in head:
             definition = definition_of(library, path)
             if definition is None or library.shown(definition) not in refused:
                 found.append(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from ..diagnostics import CompileError, Diagnostic
 from ..workers import in_processes
 from .convert import Conversion
+from .layout import is_generated
 from .library import PACKAGE, Library
 from .parents import definition_of, parents
 from .problems import point
@@ -33,12 +34,21 @@ class Result:
     done: list[str] = field(default_factory=list)  # the definitions that were converted
 
 
-def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirks | None = None) -> Result:
-    """What the definitions convert to. Generated parents are converted first, and count where they differ from the disk."""
+def convert_tree(
+    root: Path,
+    wanted: Sequence[str],
+    jobs: int = 1,
+    quirks: Quirks | None = None,
+    trusted: Collection[str] = (),
+) -> Result:
+    """What the definitions convert to. Generated parents are converted first, and count where they differ from the disk.
+
+    The outputs of a `trusted` definition are taken as they lie on disk.
+    """
     library = Library(root, quirks)
     result = Result()
     with _no_collection():
-        graph, result.diagnostics = _graph(library, wanted)
+        graph, result.diagnostics = _graph(library, wanted, trusted)
         result.parents = {path: [p for p in graph[path] if not p.startswith(PACKAGE)] for path in graph}
         left = list(graph)
         refused: dict[str, list[Diagnostic]] = {}
@@ -54,7 +64,7 @@ def convert_tree(root: Path, wanted: Sequence[str], jobs: int = 1, quirks: Quirk
             formatted = {path: text for path, text in formatted.items() if made[path] not in refused}
             result.outputs.update(formatted)
             result.sources.update(made)
-            changed = {path: text for path, text in formatted.items() if text != _current(library, path)}
+            changed = {path: text for path, text in formatted.items() if _replaces(library, path, text)}
             library.replace(changed)
             left = [path for path in graph if not changed.keys().isdisjoint(graph[path]) or path in waiting]
             if not changed:
@@ -94,6 +104,12 @@ def _undefined(library: Library, path: str, output: str, faults: list[Fault]) ->
             yield Diagnostic("UB012", message, remedy, source.path, notes=(note,))
 
 
+def _replaces(library: Library, path: str, text: str) -> bool:
+    """Whether an output counts instead of what is on disk: it differs, and nobody wrote that by hand."""
+    current = _current(library, path)
+    return current is None or (current != text and is_generated(current))
+
+
 def _current(library: Library, path: str) -> str | None:
     """The text of a file that counts so far."""
     if path in library.overlay:
@@ -104,7 +120,9 @@ def _current(library: Library, path: str) -> str | None:
         return None
 
 
-def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]], list[Diagnostic]]:
+def _graph(
+    library: Library, wanted: Sequence[str], trusted: Collection[str]
+) -> tuple[dict[str, list[str]], list[Diagnostic]]:
     """The wanted definitions and those that make their parents, each with its parents; parents first, cycles refused."""
     graph: dict[str, list[str]] = {}
     problems: list[Diagnostic] = []
@@ -129,7 +147,7 @@ def _graph(library: Library, wanted: Sequence[str]) -> tuple[dict[str, list[str]
             problems.extend(error.diagnostics)
         for parent in found:
             definition = definition_of(library, parent)
-            if definition is not None and definition != path:
+            if definition is not None and definition != path and definition not in trusted:
                 visit(definition, [*chain, path])
         state[path] = 2
         graph[path] = found

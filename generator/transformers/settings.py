@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..format import _command
+from ..format import formatter_command
 
 VERSION = "0.14.10"
 UNDEFINED = "F821"  # found, not mended: such an output is refused
@@ -38,7 +38,7 @@ def format_outputs(outputs: Mapping[str, str], in_tree: bool) -> tuple[dict[str,
     """The raw outputs, formatted, and their faults; both steps run once, over a folder laid out like the tree of models."""
     if not outputs:
         return {}, {}
-    command = _command("ruff", VERSION)
+    command = formatter_command("ruff", VERSION)
     isort = ["--config", ISORT]
     if in_tree:
         isort += ["--config", 'lint.isort.known-first-party = ["transformers"]']

@@ -49,6 +49,7 @@ class Scope:
     logs: bool = True
     pool: tuple[str, ...] = LOCALS
     safe: bool = False  # nothing raises
+    whole: bool = False  # no argument is only an attribute: when such a one is read is not part of the meaning
 
     @property
     def nested(self) -> Scope:
@@ -83,6 +84,8 @@ def arguments(scope: Scope, parameters: tuple[Parameter, ...], depth: int) -> st
             cut = min(cut, index)
             continue
         value = expression(scope, depth)
+        if scope.whole and value.startswith(f"{scope.receiver}."):
+            value = f"{value} + 0"
         if p.kind == "/" or (index < cut and p.kind == ""):
             if p.kind == "/" and index >= cut and p.default is not None:
                 continue
@@ -134,7 +137,8 @@ def expression(scope: Scope, depth: int = 2) -> str:
 def call(scope: Scope, owner: str, method: Method, depth: int) -> str:
     if method.kind == "property":
         return f"{owner}.{method.name}"
-    text = f"{owner}.{method.name}({arguments(scope, method.parameters, depth)})"
+    plain = replace(scope, whole=True) if owner == "super()" else scope
+    text = f"{owner}.{method.name}({arguments(plain, method.parameters, depth)})"
     return f"sum({text})" if method.kind == "generator" else text
 
 
@@ -198,8 +202,7 @@ def statement(scope: Scope, depth: int) -> list[str]:
         options += [(6, super_statement)]
     if scope.constants:
         options += [(1, count_globally)]
-    lines = list(weighted(random, options)(scope))
-    return lines
+    return list(weighted(random, options)(scope))
 
 
 def assignment(scope: Scope) -> Iterator[str]:

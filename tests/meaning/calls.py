@@ -8,7 +8,7 @@ import inspect
 from random import Random
 from typing import Any
 
-from meaning.families import Family
+from meaning.members import Family
 
 
 def scenario(family: Family, random: Random) -> list[tuple[Any, ...]]:

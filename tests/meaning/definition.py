@@ -13,7 +13,7 @@ from pathlib import Path
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The definition has no meaning."""
 
 
@@ -49,7 +49,7 @@ class Definition:
         self.executed: list[ast.stmt] = []  # the other imports
         self.removers: set[str] = set()  # names of `removed`
         self.families: tuple[str, ...] = ()
-        self._words: dict[int, tuple[set[str], set[str], bool]] = {}
+        self._words: dict[ast.stmt, tuple[set[str], set[str], bool]] = {}
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             other = library.imported(file, node) if isinstance(node, ast.ImportFrom) else None
             if isinstance(node, ast.ImportFrom) and other is not None:
@@ -105,7 +105,7 @@ class Definition:
         found: dict[str, list[tuple[Definition, str, str]]] = {name: [] for name in self.own}
         for parent, part in self.branches:
             for name in parent.members:
-                with contextlib.suppress(Refused):
+                with contextlib.suppress(RefusedError):
                     role = self.role(part, parent, name)
                     if role not in self.own:
                         found.setdefault(role, []).append((parent, name, part))
@@ -118,7 +118,7 @@ class Definition:
         near = [c for c in every if self.part(c) == part]
         filling = near or [c for c in every if not part or not self.part(c)]
         if len(filling) > 1:
-            raise Refused(f"ambiguous role: {name} could be {filling}")
+            raise RefusedError(f"ambiguous role: {name} could be {filling}")
         if filling:
             return filling[0]
         old, new = parent.model_type(), self.model_type(part)
@@ -141,12 +141,12 @@ class Definition:
 
     def words(self, node: ast.stmt) -> tuple[set[str], set[str], bool]:
         """The attributes and strings in a statement, and whether it declares a name global."""
-        if id(node) not in self._words:
+        if node not in self._words:
             inside = list(ast.walk(node))
             attributes = {n.attr for n in inside if isinstance(n, ast.Attribute)}
             strings = {n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-            self._words[id(node)] = attributes, strings, any(isinstance(n, ast.Global) for n in inside)
-        return self._words[id(node)]
+            self._words[node] = attributes, strings, any(isinstance(n, ast.Global) for n in inside)
+        return self._words[node]
 
 
 def bound_names(node: ast.AST) -> list[str]:

@@ -12,8 +12,6 @@ made; before that, a statement gets the names that executing it looks up.
 
 from __future__ import annotations
 
-import __future__
-
 import ast
 import contextlib
 import functools
@@ -25,15 +23,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from meaning.definition import FUNCTIONS, Definition, Library, Refused, bound_names
+from meaning.constructors import shorten
+from meaning.definition import FUNCTIONS, Definition, Library, RefusedError, bound_names
+from meaning.rewriting import NOWHERE, Assigner, Rewriter, changed
 
-SCOPES = (ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-NOWHERE = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 COUNT = itertools.count()
 
 
 def interpret(root: Path, path: str | Path, library: Library | None = None) -> dict[str, Any]:
-    """The namespace of a definition, with its whole family; raises Refused where the language gives it no meaning."""
+    """The namespace of a definition, with its whole family; raises RefusedError where the language gives it no meaning."""
     before = set(sys.modules)
     try:
         return World((library or Library(root)).parse(Path(root, path))).fill()
@@ -65,7 +63,7 @@ class World:
             try:
                 (view, own), *others = self.root.sources(name)
                 if any(other.meaning(theirs) != view.meaning(own) for other, theirs in others):
-                    raise Refused(f"different members land on {name}")
+                    raise RefusedError(f"different members land on {name}")
                 self.objects[name] = view.make(own)
             finally:
                 self.making.discard(name)
@@ -121,7 +119,7 @@ class View:
             return [(self.sibling(self.definition.part(name)), name)]
         found = [(self.sibling(part).parent(parent), n) for parent, n, part in self.definition.members.get(name, ())]
         if not found:
-            raise Refused(f"{self.definition.file.name} has no {name}")
+            raise RefusedError(f"{self.definition.file.name} has no {name}")
         return [source for view, theirs in found for source in view.sources(theirs)]
 
     def final(self, name: str) -> str:
@@ -138,7 +136,7 @@ class View:
             if text == self.definition.model_type():
                 said = child.model_type(part)
             elif text in self.definition.members:
-                with contextlib.suppress(Refused):
+                with contextlib.suppress(RefusedError):
                     said = child.role(part, self.definition, text)
             self.literals[text] = self.child.literal(said)
         return self.literals[text]
@@ -149,26 +147,29 @@ class View:
         own_type = name == self.definition.model_type()
         return self.child.attribute(self.child.definition.model_type(self.child.part) if own_type else name)
 
+    def member(self, name: str) -> str | None:
+        """What the definition that is interpreted calls the member of its family that a name means here, if it means one."""
+        definition = self.definition
+        if name in definition.imports:
+            parent, theirs = definition.imports[name]
+            return self.final(definition.role(self.part, parent, theirs)) if parent in definition.parents else None
+        return self.final(name) if name in definition.members else None
+
     def bind(self, name: str) -> None:
         """Give a name its meaning, if it has one and that is not being made right now."""
-        definition, world = self.definition, self.world
+        world, imports = self.world, self.definition.imports
         if name in self.namespace:
             return
-        with contextlib.suppress(Refused, NameError):
-            if name in definition.imports:
-                parent, theirs = definition.imports[name]
-                if parent not in definition.parents:
-                    if parent not in world.embedded:
-                        world.embedded[parent] = World(parent)
-                    self.namespace[name] = world.embedded[parent].object(theirs)
-                    return
-                final = self.final(definition.role(self.part, parent, theirs))
-            elif name in definition.members:
-                final = self.final(name)
-            else:
-                return
-            self.namespace[name] = world.object(final)
-            world.holders.setdefault(final, []).append((self.namespace, name))
+        with contextlib.suppress(RefusedError, NameError):
+            final = self.member(name)
+            if final is not None:
+                self.namespace[name] = world.object(final)
+                world.holders.setdefault(final, []).append((self.namespace, name))
+            elif name in imports:
+                foreign, theirs = imports[name]
+                if foreign not in world.embedded:
+                    world.embedded[foreign] = World(foreign)
+                self.namespace[name] = world.embedded[foreign].object(theirs)
 
     def prepare(self, name: str) -> None:
         """Bind the names that executing a member's statement looks up, and those that what it calls may look up."""
@@ -181,14 +182,15 @@ class View:
     def prepare_calls(self, names: Iterable[str], seen: set[tuple[View, str]]) -> None:
         for name in names:
             self.bind(name)
-            if (self, name) not in seen and name in self.definition.members:
+            if (self, name) not in seen:
                 seen.add((self, name))
-                with contextlib.suppress(Refused):
-                    for view, own in self.world.root.sources(self.final(name)):
+                with contextlib.suppress(RefusedError):
+                    final = self.member(name)
+                    for view, own in self.world.root.sources(final) if final else ():
                         view.prepare_calls(view.definition.mentioned(own), seen)
 
     def execute(self, statement: ast.stmt, target: dict[str, Any]) -> None:
-        tree, flags = ast.Module([statement], []), __future__.annotations.compiler_flag
+        tree, flags = ast.Module([statement], []), annotations.compiler_flag
         exec(compile(tree, str(self.definition.file), "exec", flags, dont_inherit=True), self.namespace, target)
 
     def rewritten(self, node: Any) -> Any:
@@ -202,7 +204,7 @@ class View:
         node = self.definition.own[name]
         if id(node) not in self.made:
             if isinstance(node, ast.ClassDef):
-                self.made[id(node)] = {name: self.make_class(name, self.final(name), set(), False)}
+                self.made[id(node)] = {name: self.make_class(name, self.final(name), set(), frozenset())}
             else:
                 self.prepare(name)
                 made: dict[str, Any] = {}
@@ -215,21 +217,20 @@ class View:
                 self.made[id(node)] = made
         return self.made[id(node)][name]
 
-    def make_class(self, name: str, label: str, removed: set[str], finished: bool) -> type:
-        """The class, made anew, called `label`, without `removed` fields; `finished`: an heir calls post_init itself."""
+    def make_class(self, name: str, label: str, removed: set[str], undone: frozenset[str]) -> type:
+        """The class, made anew, called `label`, without `removed` fields; its heir's constructor leaves `undone` undone."""
         definition, world = self.definition, self.world
         node = definition.classes[name]
         removals = [s for s in node.body if getattr(getattr(s, "value", None), "id", None) in definition.removers]
         gone = {n for statement in removals for n in bound_names(statement)}
         init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
-        calls = [called(s) for s in init.body] if init else []
-        above = calls.index("super().__init__") if "super().__init__" in calls else len(calls)
+        shortened, passed = shorten(init, undone) if init else (None, undone)
         layers: dict[str, type] = {}
         bases = [Rewriter(self).visit(base) for base in node.bases]
         for index, source in enumerate(definition.bases[name]):
             if source is not None:
                 view, own = self.parent(source[0]).sources(source[1])[0]
-                layer = view.make_class(own, label, removed | gone, finished or "self.post_init" in calls[above:])
+                layer = view.make_class(own, label, removed | gone, passed)
                 layers[bases[index].id] = layer
                 bases[index] = self.refer(layer)
         self.prepare(name)
@@ -237,11 +238,10 @@ class View:
         body = []
         for statement in node.body:
             if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
-                if statement is init and finished:
-                    kept = [s for s in init.body if called(s) != "self.post_init"]
-                    statement = changed(statement, body=kept or [ast.Pass(**NOWHERE)])
-                body.append(self.rewritten(statement))
-            elif statement not in removals and not (removed.intersection(bound_names(statement)) and is_field(statement)):
+                body.append(self.rewritten(shortened if statement is init else statement))
+            elif statement not in removals and not (
+                removed.intersection(bound_names(statement)) and is_field(statement)
+            ):
                 body.append(class_level(self, Rewriter(self).visit(statement), layers, chain))
         decorate = next((world.dataclasses[c] for c in chain if world.dataclasses[c]), None)
         decorators = []
@@ -289,17 +289,6 @@ class View:
         return ast.Name(name, ast.Load(), **NOWHERE)
 
 
-def changed(node: Any, **fields: Any) -> Any:
-    """A copy of a node with other fields."""
-    return type(node)(**{**vars(node), **fields})
-
-
-def called(statement: ast.stmt) -> str:
-    """What a statement calls, if it does nothing else."""
-    value = getattr(statement, "value", None)
-    return ast.unparse(value.func) if isinstance(statement, ast.Expr) and isinstance(value, ast.Call) else ""
-
-
 def class_level(view: View, statement: ast.stmt, layers: dict[str, type], chain: list[type]) -> ast.stmt:
     """A statement of a class body, in which a parent's table is its layer's, and a parent's field stays a field."""
     for reference in ast.walk(statement):
@@ -323,7 +312,7 @@ def take_super_kwargs(function: Any, inherited: Any) -> Any:
     try:
         signature = inspect.Signature(sorted(merged, key=lambda p: p.kind))
     except ValueError as error:
-        raise Refused(str(error)) from None
+        raise RefusedError(str(error)) from None
 
     @functools.wraps(function)
     def method(*args: Any, **kwargs: Any) -> Any:
@@ -348,47 +337,3 @@ class Removed:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError
-
-
-class Rewriter:
-    """Copies a statement as it reads where it is inherited: literals, attributes; and assignments to global names."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.declared: set[str] = set()
-
-    def visit(self, node: Any) -> Any:
-        new = type(node)(**vars(node))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            new.value = self.view.literal(node.value)
-        elif isinstance(node, ast.Attribute):
-            new.attr = self.view.attribute(node.attr)
-        elif isinstance(node, ast.Name) and node.id in self.declared and isinstance(node.ctx, ast.Store):
-            return ast.Attribute(ast.Name("__family__", ast.Load(), **NOWHERE), node.id, node.ctx, **NOWHERE)
-        outer = self.declared
-        if isinstance(node, FUNCTIONS):
-            self.declared = {name for s in node.body if isinstance(s, ast.Global) for name in s.names}
-        elif isinstance(node, SCOPES):
-            self.declared = set()
-        for field, value in vars(node).items():
-            if isinstance(value, list):
-                whole = isinstance(node, ast.JoinedStr)  # whose pieces of text are no literals of their own
-                new_list = [v if not isinstance(v, ast.AST) or (whole and isinstance(v, ast.Constant)) else self.visit(v) for v in value]
-                setattr(new, field, new_list)
-            elif isinstance(value, (ast.expr, ast.stmt, ast.arguments)):
-                setattr(new, field, self.visit(value))
-        self.declared = outer
-        return new
-
-
-class Assigner:
-    """Stands for the module in `global name; name = …`."""
-
-    def __init__(self, view: View) -> None:
-        vars(self)["view"] = view
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.view.world.assign(self.view.final(name), value)
-
-    def __getattr__(self, name: str) -> Any:
-        return self.view.namespace[name]

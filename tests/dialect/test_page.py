@@ -1,0 +1,33 @@
+"""The example in docs/transformers-dialect.md does what the page says, and the page names every rule and file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from unibody.generator.transformers import commands
+from unibody.generator.transformers.lint import RULES
+
+PAGE = (Path(__file__).parents[2] / "docs/transformers-dialect.md").read_text(encoding="utf-8")
+SOURCES = Path(__file__).parents[2] / "generator/transformers"
+
+
+def test_the_example_generates_what_the_page_says(tmp_path: Path) -> None:
+    match = re.search(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
+    assert match
+    file = tmp_path / match[1]
+    file.parent.mkdir(parents=True)
+    file.write_text(match[2], encoding="utf-8")
+
+    assert commands.generate(tmp_path, []) == 0
+
+    made = {path.name: path.read_text(encoding="utf-8") for path in file.parent.iterdir()}
+    assert set(made) == {"modular_mine.py", "configuration_mine.py", "modeling_mine.py"}
+    for text in ("class MineAttention(", "class MineDecoderLayer(", "from transformers.cache_utils import Cache"):
+        assert text in made["modeling_mine.py"]
+
+
+def test_the_page_lists_every_rule_and_every_file() -> None:
+    assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(RULES)
+    for file in SOURCES.glob("*.py"):
+        assert file.name == "__init__.py" or f"`{file.name}`" in PAGE
