@@ -18,10 +18,10 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate check test lint types bench clean
+.PHONY: help setup generate check test test-deep lint types bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(FULL_READY) ## Make .venv: the project in editable mode, and all that development needs
 
@@ -33,6 +33,9 @@ check: $(LEAN_READY) ## Say which generated files are stale, missing or orphaned
 
 test: $(FULL_READY) ## Run the tests
 	$(FULL)/bin/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+
+test-deep: $(FULL_READY) ## Run the differential fuzz of the language with ten times as many families
+	UNIBODY_DEEP=1 $(FULL)/bin/python -m pytest -n auto --maxprocesses=4 tests/meaning $(ARGS)
 
 lint: $(FULL_READY) ## Check style and format with ruff
 	$(FULL)/bin/ruff check
