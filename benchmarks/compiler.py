@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +24,12 @@ COLD, UNCHANGED, COMPILE, PARSE = (
     "libcst.parse_module",
 )
 PARSE_PROCESS = "process that parses with libcst"
+PEAK = """import contextlib, io, resource, sys
+from pathlib import Path
+from unibody.generator.commands import generate
+with contextlib.redirect_stdout(io.StringIO()):
+    generate([], Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""
 PROGRAM = "import sys, libcst\nfor file in sys.argv[1:]: libcst.parse_module(open(file, 'rb').read())"
 
 
@@ -64,10 +71,14 @@ def measure(rounds: int) -> dict[str, Any]:
             PARSE: parse,
         }
         seconds = take_turns(runs, rounds)
+        shutil.rmtree(project / "generated")
+        shutil.rmtree(project / ".unibody_cache", ignore_errors=True)
+        peak = subprocess.check_output([sys.executable, "-c", PEAK, str(project)], cwd=ROOT, text=True)
         outputs = list((project / "generated").rglob("*.py"))
         return {
             "rounds": rounds,
             "seconds": seconds,
+            "peak kilobytes": int(peak),
             "files read": len(files),
             "lines read": sum(text.count(b"\n") for text in texts),
             "files written": len(outputs),
@@ -93,6 +104,6 @@ def report(results: dict[str, Any]) -> str:
         for name, base in bases.items()
     ]
     return f"""{results["files read"]} files, {results["lines read"]:,} lines read; {results["files written"]} files, \
-{results["lines written"]:,} lines written.
+{results["lines written"]:,} lines written; peak memory of `generate`: {results["peak kilobytes"] / 1024:.0f} MB.
 
 {format_table(["CPU time", "median", "of parsing"], rows)}"""

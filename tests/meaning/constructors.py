@@ -20,7 +20,7 @@ def shorten(init: ast.FunctionDef, undone: frozenset[str]) -> tuple[ast.Function
 
     Things undone are attributes that are stored before anything reads them again, and "post_init()".
     """
-    heirs, all_undone, passed = set(undone), set(undone), set(undone)
+    heirs, all_undone, passed = set(undone), set(undone), set[str]()
     kept: list[ast.stmt] = []
     for statement in reversed(init.body):
         name = "post_init()" if called(statement) == FINISH else stored(statement)

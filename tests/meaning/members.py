@@ -159,10 +159,14 @@ class Members:
             scope.atoms += [f'int(self.kind == "{family.type}")'] if "kind" in cls.has("settings", family) else []
             if method.rank >= 0:
                 usable.append(Method("tick", -1, (Parameter("value", "1"),)))
+        if method.kind == "property":  # reading an attribute counts as free of effects
+            usable, scope.parts, scope.constants, scope.safe = [], {}, [], True
+            scope.functions = [(n, p) for n, p in scope.functions if n.rstrip("_") in SAFE]
         scope.methods = [m for m in usable if m.rank < method.rank]
         scope.logs = scope.receiver == "self"
         if inherited and method.kind != "static":
             theirs = [m for m in inherited["methods"].values() if m.kind in kinds]
+            theirs = [m for m in theirs if method.kind != "property" or m.kind == "property"]
             same = [m for m in theirs if m.name == method.name]
             scope.supers = same * 4 + [m for m in theirs if m.rank <= method.rank]
             scope.supers += [Method(n, -1, (), "property") for n, k in inherited["settings"].items() if k == "int"]
