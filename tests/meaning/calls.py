@@ -88,6 +88,7 @@ def look(cls: type) -> dict[str, Any]:
     for name in dir(cls):
         if (not name.startswith("_") and hasattr(cls, name)) or name == "__init__":
             value = inspect.getattr_static(cls, name)
+            value = getattr(cls, name) if type(value).__name__ == "Removed" else value
             found[name] = plain(value)
             if inspect.isfunction(value) or isinstance(value, (classmethod, staticmethod)):
                 function = value if inspect.isfunction(value) else value.__func__

@@ -258,8 +258,7 @@ class View:
         cls = made[label]
         world.dataclasses[cls], world.layers[cls] = decorate, [c for c in cls.__mro__ if c in chain]
         for each in gone:
-            kept = [vars(c)[each] for c in cls.__mro__[1:] if each in vars(c) and c not in chain]
-            setattr(cls, each, kept[0] if kept else Removed())
+            setattr(cls, each, Removed(cls, each, world.layers[cls]))
         for key, value in list(vars(cls).items()):
             kept = next((vars(c)[key] for c in world.layers[cls] if key in vars(c)), None)
             if isinstance(value, property) and isinstance(kept, property):
@@ -329,11 +328,20 @@ def take_super_kwargs(function: Any, inherited: Any) -> Any:
 
 
 def is_field(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.AnnAssign) or "= field(" in ast.unparse(statement)
+    text = ast.unparse(statement)
+    return "= field(" in text or (isinstance(statement, ast.AnnAssign) and "ClassVar" not in text)
 
 
 class Removed:
-    """A member that was taken away: whoever asks for it is told so."""
+    """A member that was taken away: whoever asks for it gets what the other bases have, not the layers."""
+
+    def __init__(self, cls: type, name: str, layers: list[type]) -> None:
+        self.cls, self.name, self.layers = cls, name, layers
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        raise AttributeError
+        after = owner.__mro__[owner.__mro__.index(self.cls) + 1 :]
+        for other in after:
+            if other not in self.layers and self.name in vars(other):
+                value = vars(other)[self.name]
+                return value.__get__(instance, owner) if hasattr(value, "__get__") else value
+        raise AttributeError(self.name)

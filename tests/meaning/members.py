@@ -133,7 +133,7 @@ class Members:
         classes = {n: c for c in family.classes.values() if (n := self.name_of(family, c)) and n not in pool}
         scope.atoms += [f'len("{c.name}")' for c in family.classes.values()] + [f'len("{family.type}")']
         scope.atoms += [f"len({n}.__name__)" for n in classes]
-        for name, c in classes.items():
+        for name, c in classes.items() if method.name not in SAFE else ():
             scope.atoms += [f"{name}.{n}" for n, kind in c.has("settings", family).items() if kind == "int"]
         if cls is None:
             scope.logs, scope.safe = False, method.name in SAFE

@@ -110,3 +110,42 @@ def test_installed_compiler_knows_its_own_output(root: Path, installed: Path, tm
     code = "import unibody, unibody.cli; print(unibody.__file__); unibody.cli.main()"
     printed = call(sys.executable, "-c", code, "check", "--project", root, cwd=tmp_path, path=installed)
     assert printed.splitlines()[0] == str(installed / "unibody" / "__init__.py")
+
+
+MINE = """
+from unibody.modular.models.modular_llama import LlamaConfig, LlamaForCausalLM, LlamaMLP
+
+
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+
+
+class MineMLP(LlamaMLP):
+    def forward(self, hidden):
+        return super().forward(hidden).clamp(-10, 10)
+
+
+class MineForCausalLM(LlamaForCausalLM):
+    pass
+"""
+RUN = """
+import torch
+from modeling_mine import MineConfig, MineForCausalLM, MineMLP
+
+config = MineConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+model = MineForCausalLM(config)
+assert isinstance(model.model.layers[0].mlp, MineMLP)
+print(tuple(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4, min_new_tokens=4).shape))
+"""
+
+
+def test_a_project_of_ones_own(installed: Path, tmp_path: Path) -> None:
+    """With the wheel alone: a definition that inherits from one in the wheel compiles, is up to date, and runs without us."""
+    (tmp_path / "pyproject.toml").write_text("[tool.unibody]\n", encoding="utf-8")
+    (tmp_path / "modular").mkdir()
+    (tmp_path / "modular/modular_mine.py").write_text(MINE, encoding="utf-8")
+    unibody = (sys.executable, "-c", "import unibody.cli; unibody.cli.main()")
+    assert "created generated/modeling_mine.py\n" in call(*unibody, "generate", cwd=tmp_path, path=installed)
+    call(*unibody, "check", cwd=tmp_path, path=installed)
+    assert str(installed) not in (tmp_path / "generated/modeling_mine.py").read_text(encoding="utf-8")
+    assert call(sys.executable, "-c", RUN, cwd=tmp_path / "generated") == "(1, 7)\n"
