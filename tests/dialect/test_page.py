@@ -27,6 +27,21 @@ def test_the_example_generates_what_the_page_says(tmp_path: Path) -> None:
         assert text in made["modeling_mine.py"]
 
 
+def test_the_second_example_has_two_parents(tmp_path: Path) -> None:
+    match = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)[1]
+    file = tmp_path / match[0]
+    file.parent.mkdir(parents=True)
+    file.write_text(match[1], encoding="utf-8")
+
+    assert commands.generate(tmp_path, []) == 0
+
+    made = {path.name: path.read_text(encoding="utf-8") for path in file.parent.iterdir()}
+    assert set(made) == {file.name, "configuration_my_new_model2.py", "modeling_my_new_model2.py"}
+    assert "    attention_dropout: float = 0.1\n" in made["configuration_my_new_model2.py"]
+    assert "class MyNewModel2TextScaledWordEmbedding(nn.Embedding):" in made["modeling_my_new_model2.py"]
+    assert "Gemma" not in re.sub(r"(?m)^#.*", "", made["modeling_my_new_model2.py"]).replace("GemmaTokenizer", "")
+
+
 def test_the_page_lists_every_rule_and_every_file() -> None:
     assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(RULES)
     for file in SOURCES.glob("*.py"):
