@@ -53,7 +53,7 @@ def _overwritten(
         if later in own and _deletes(statement, receiver, name):
             others = [s for i, s in enumerate(node.body[:later]) if i != index and i not in replaced]
             return {} if above or any(_may_store(s, receiver, name) for s in others) else {index: None, later: None}
-        if _reads(statement, receiver, name):
+        if _reads(statement, receiver, name) or _may_delete(statement, receiver, name):
             return {}
         if _stored(statement, receiver) == name:
             movable = later in own and _is_movable(node, index, later, receiver)
@@ -123,6 +123,11 @@ def _deletes(statement: ast.stmt, receiver: str, name: str) -> bool:
         case ast.Delete(targets=[ast.Attribute(value=ast.Name(id=owner), attr=attribute)]):
             return owner == receiver and attribute == name
     return False
+
+
+def _may_delete(statement: ast.stmt, receiver: str, name: str) -> bool:
+    """Whether there is a `del self.name` anywhere in a statement."""
+    return any(_deletes(node, receiver, name) for node in ast.walk(statement) if isinstance(node, ast.stmt))
 
 
 def _may_store(statement: ast.stmt, receiver: str, name: str) -> bool:

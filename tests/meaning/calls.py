@@ -88,7 +88,9 @@ def look(cls: type) -> dict[str, Any]:
     for name in dir(cls):
         if (not name.startswith("_") and hasattr(cls, name)) or name == "__init__":
             value = inspect.getattr_static(cls, name)
-            value = getattr(cls, name) if type(value).__name__ == "Removed" else value
+            if type(value).__name__ == "Removed":  # what it stands for
+                value = getattr(cls, name)
+                value = getattr(value, "__func__", value)
             found[name] = plain(value)
             if inspect.isfunction(value) or isinstance(value, (classmethod, staticmethod)):
                 function = value if inspect.isfunction(value) else value.__func__
