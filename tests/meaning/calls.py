@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import signal
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -42,15 +44,49 @@ def scenario(family: Family, random: Random) -> list[tuple[Any, ...]]:
     return steps
 
 
+TOO_LONG = "too long to wait for"
+PATIENCE = 2.0  # CPU seconds for a step: a program made at random may run for days
+
+
+class TooLongError(BaseException):
+    """The program has used up its time; nothing in it may catch this."""
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Ends what runs inside after its time."""
+
+    def give_up(*_: object) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def play(steps: list[tuple[Any, ...]], namespace: dict[str, Any]) -> list[str]:
-    """What each step gives: its value or the exception's type, and what it logs."""
+    """What each step gives: its value or the exception's type, and what it logs. One that takes too long is the last."""
+    told: list[str] = []
+    try:
+        _play(steps, namespace, told)
+    except TooLongError:
+        told.append(TOO_LONG)
+    return told
+
+
+def _play(steps: list[tuple[Any, ...]], namespace: dict[str, Any], told: list[str]) -> None:
     current: Any = None
     config: Any = None
     log: list[Any] = []
-    told = []
     for verb, *rest in steps:
         seen = len(log)
+        timer = contextlib.ExitStack()
         try:
+            timer.enter_context(patience())
             match verb:
                 case "look":
                     value = look(namespace[rest[0]])
@@ -78,8 +114,9 @@ def play(steps: list[tuple[Any, ...]], namespace: dict[str, Any]) -> list[str]:
             result = repr(plain(value))
         except Exception as error:  # noqa: BLE001 (whatever the program raises is its outcome)
             result = type(error).__name__
+        finally:
+            timer.close()
         told.append(f"{verb} {rest}: {result} {plain(log[seen:])}")
-    return told
 
 
 def look(cls: type) -> dict[str, Any]:
