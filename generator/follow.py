@@ -74,7 +74,7 @@ class _Scope:
     def __init__(self, graph: Graph, families: dict[str, Family], space: str) -> None:
         self.family = families.get(space)
         self.space = space
-        self.definitions = self.family.definitions if self.family else graph.modules[space].definitions
+        self.definitions = self.family.members if self.family else graph.modules[space].definitions
         self.bindings = self.family.bindings if self.family else graph.bindings[space]
 
     def resolve(self, name: str) -> Binding | None:
@@ -114,7 +114,7 @@ class _Scope:
 def _part(graph: Graph, families: dict[str, Family], space: str, name: str) -> Part:
     family = families.get(space)
     if family is not None:
-        return Part(space, family.definitions[name])
+        return Part(space, family.expanded.get(name) or family.definitions[name])
     key = (space, name)
     if key not in graph.core_definitions:
         graph.core_definitions[key] = _core_definition(graph, space, name)

@@ -13,7 +13,7 @@ def order(unit: Unit) -> None:
     spaces = dict.fromkeys(p.space for p in unit.parts.values() if p.space not in unit.graph.core)
     placed: dict[str, Part] = {}
     for space in sorted(spaces, key=lambda space: space == unit.source.path):
-        for name in unit.families[space].definitions:
+        for name in unit.families[space].members:
             if name != ENTRY and name in unit.parts and unit.parts[name].space == space:
                 _place(name, unit, placed)
     leaves = [p for p in placed.values() if p.space not in unit.graph.core]

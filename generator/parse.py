@@ -12,7 +12,7 @@ from typing import Literal
 from .diagnostics import CompileError, Diagnostic, at
 from .import_statements import Import, read_imports
 from .scopes import Scoped, called_names, executed_names, scoped_names
-from .text import Text
+from .text import Origin, Text
 
 Kind = Literal["class", "function", "constant"]
 
@@ -24,6 +24,7 @@ class Definition:
     kind: Kind
     names: tuple[str, ...]  # more than one for `A = B = …` and `A, B = …`
     text: Text
+    mentions: tuple[ast.Name, ...] = ()  # module-level names that it means in strings: those of a kernel table's rows
 
     @property
     def name(self) -> str:
@@ -41,9 +42,8 @@ class Definition:
     @cached_property
     def uses(self) -> tuple[ast.Name, ...]:
         """The module-level names that it reads."""
-        return tuple(
-            name for name, _ in self.scoped if name.id not in self.names or not isinstance(name.ctx, ast.Store)
-        )
+        found = (name for name, _ in self.scoped if name.id not in self.names or not isinstance(name.ctx, ast.Store))
+        return (*found, *self.mentions)
 
     @cached_property
     def calls(self) -> tuple[str, ...]:
@@ -96,9 +96,12 @@ def read_source(file: Path, path: str) -> str:
     return text.removeprefix("\ufeff").rstrip("\n")
 
 
-def parse_module(source: str, path: str) -> Module:
-    """The module that `source` holds; every refused top-level statement is reported at once."""
-    text = Text.from_file(source, path)
+def parse_module(source: str, path: str, origins: tuple[Origin, ...] = ()) -> Module:
+    """The module that `source` holds; every refused top-level statement is reported at once.
+
+    `origins` say where each line comes from, if it is not the line of that number of the file.
+    """
+    text = Text(source, origins) if origins else Text.from_file(source, path)
     try:
         tree = text.tree
     except SyntaxError as error:

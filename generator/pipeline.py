@@ -14,6 +14,7 @@ from .flatten import flatten
 from .follow import follow
 from .graph import Graph
 from .imports import select_imports
+from .kernels import expand_kernels
 from .order import order
 from .progress import Seen
 from .project import Project
@@ -41,7 +42,7 @@ class Result:
 
 
 # What happens to each definition, its parents' families being known. A pass is a file, a function and a folder of test cases.
-PASSES = (rename, flatten, follow, order, select_imports, render)
+PASSES = (rename, flatten, expand_kernels, follow, order, select_imports, render)
 FAMILY = PASSES[:2]  # what a definition of another project, inherited from here, goes through
 
 

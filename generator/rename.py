@@ -47,6 +47,8 @@ def rename(unit: Unit) -> None:
         other = unit.families[branch.parent]
         roles = unit.roles[branch] = _roles(family, other, branch.subfamily, unit.bases)
         types = (other.model_type, family.types.get(branch.subfamily, family.model_type))
+        if _literals(graph.modules[branch.parent], "quant_method"):  # a method's name is no part of what it stores
+            types = ("", "")
         unit.inherited[branch] = {
             name: substitute(definition, roles, types)
             for name, definition in other.definitions.items()
@@ -122,11 +124,16 @@ def _prefix(module: Module) -> str:
 
 def _model_type(module: Module, prefix: str = "") -> str:
     """The literal `model_type` of a class of the file (that has the prefix), or else the name of the file."""
-    for definition in module.definitions.values():
-        body = definition.node.body if isinstance(definition.node, ast.ClassDef) else []
-        for node in body if definition.name.startswith(prefix) else ():
-            value = getattr(node, "value", None)
-            names = assigned_names(node)
-            if names == ("model_type",) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                return value.value
-    return module.stem.removeprefix("modular_")
+    return next(iter(_literals(module, "model_type", prefix)), module.stem.removeprefix("modular_"))
+
+
+def _literals(module: Module, attribute: str, prefix: str = "") -> list[str]:
+    """The strings that the file's classes (that have the prefix) give to an attribute."""
+    return [
+        value.value
+        for definition in module.definitions.values()
+        if isinstance(definition.node, ast.ClassDef) and definition.name.startswith(prefix)
+        for node in definition.node.body
+        if assigned_names(node) == (attribute,)
+        if isinstance(value := getattr(node, "value", None), ast.Constant) and isinstance(value.value, str)
+    ]

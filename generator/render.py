@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .project import Project
+from .text import Origin, Text
 from .unit import ENTRY, Part, Unit
 
 if TYPE_CHECKING:
@@ -32,6 +34,32 @@ def _environment() -> Environment:
 
 def render_template(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
+
+
+def render_traced(template: str, **values: Any) -> Text:
+    """What a template makes of the values; each line has the origin of the template's line that it comes from.
+
+    While it is rendered each line of the template carries its place, between two NUL characters.
+    """
+    from jinja2 import FunctionLoader
+
+    def load(name: str) -> tuple[str, str, None]:
+        file = TEMPLATES / name
+        rows = file.read_text(encoding="utf-8").split("\n")
+        marked = [row if "{%" in row else f"{row}\0templates/{name}:{n}\0" for n, row in enumerate(rows, start=1)]
+        return "\n".join(marked), str(file), None
+
+    marked = _environment().overlay(loader=FunctionLoader(load)).get_template(template).render(**values)
+    rows: list[str] = []
+    origins: list[Origin] = []
+    for row in marked.split("\n"):
+        places = re.findall(r"\0(.*?):(\d+)\0", row)
+        row = re.sub(r"\0.*?\0", "", row)
+        if rows or row.strip():
+            rows.append(row)
+            origins.append(Origin(places[0][0], int(places[0][1])) if places else origins[-1])
+    text = "\n".join(rows).rstrip("\n")
+    return Text(text, tuple(origins[: text.count("\n") + 1]))
 
 
 def header(project: Project, source: str, command: str) -> str:

@@ -19,6 +19,9 @@ class Family:
     prefix: str  # of its classes: `Llama`
     model_type: str
     definitions: dict[str, Definition] = field(default_factory=dict)
+    expanded: dict[str, Definition] = field(
+        default_factory=dict
+    )  # what kernel tables make of members, and add to them
     own: frozenset[str] = frozenset()  # names that the file itself defines
     exports: tuple[str, ...] | None = None
     bindings: dict[str, Binding] = field(default_factory=dict)
@@ -31,6 +34,11 @@ class Family:
     conflicts: dict[str, list[str]] = field(
         default_factory=dict
     )  # a name -> the parents whose different members land on it
+
+    @property
+    def members(self) -> dict[str, Definition]:
+        """The definitions as the output has them, kernel tables expanded; children inherit those as written."""
+        return {**self.definitions, **self.expanded}
 
     def subfamily(self, name: str) -> str:
         """The sub-family that a class belongs to, by the longest declared prefix; "" for none."""

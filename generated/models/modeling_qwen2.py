@@ -844,12 +844,12 @@ def load_checkpoint(
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
     ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
+    device_map = ask("update_device_map", device_map, device_map) or device_map
     dtype = ask("update_dtype", dtype, dtype)
     with torch.device("meta"), Uninitialized():
         model = model_class(config)
-    ask("preprocess_model", None, model=model, device_map=device_map)
-
     loaded = {present_name(key, model._renamed_weights): value for key, value in read_tensors(folder).items()}
+    ask("preprocess_model", None, model=model, dtype=dtype, device_map=device_map, loaded_keys=list(loaded))
     empty, prefix = model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
     state, unexpected, mismatched = {}, [], []
@@ -869,7 +869,7 @@ def load_checkpoint(
     tied = share_tied_weights(model, state)
     missing = sorted(expected - state.keys() - tied)
     missing = ask("update_missing_keys", missing, model, missing, prefix)
-    unexpected = ask("update_unexpected_keys", unexpected, model, unexpected)
+    unexpected = ask("update_unexpected_keys", unexpected, model, unexpected, prefix)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
         if names:
             warnings.warn(f"{folder} {fate}: {', '.join(names)}", stacklevel=3)

@@ -17,7 +17,7 @@ def identifiers(text: str) -> set[str]:
 
 
 def written() -> set[str]:
-    files = [*(ROOT / "modular").rglob("*.py"), *(ROOT / "unibody/core").glob("*.py")]
+    files = [*(ROOT / "modular").rglob("*.py"), *(ROOT / "unibody/core").rglob("*.py")]
     return set().union(*(identifiers(file.read_text(encoding="utf-8")) for file in files))
 
 

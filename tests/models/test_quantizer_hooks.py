@@ -26,14 +26,17 @@ class Recorder:
     def validate_environment(self, *, dtype, device_map, weights_only) -> None:
         self.calls.append(("validate_environment", (dtype, device_map, weights_only)))
 
+    def update_device_map(self, device_map):
+        self.calls.append(("update_device_map", device_map))
+        return device_map
+
     def update_dtype(self, dtype):
         self.calls.append(("update_dtype", dtype))
         return torch.float64
 
-    def preprocess_model(self, *, model, device_map, **_) -> None:
-        self.calls.append(
-            ("preprocess_model", ({parameter.device.type for parameter in model.parameters()}, device_map))
-        )
+    def preprocess_model(self, *, model, dtype, device_map, loaded_keys) -> None:
+        devices = {parameter.device.type for parameter in model.parameters()}
+        self.calls.append(("preprocess_model", (devices, dtype, device_map, set(loaded_keys))))
 
     def update_expected_keys(self, model, expected_keys, loaded_keys):
         self.calls.append(("update_expected_keys", (set(expected_keys), set(loaded_keys))))
@@ -51,8 +54,8 @@ class Recorder:
         self.calls.append(("update_missing_keys", (sorted(missing_keys), prefix)))
         return [name for name in missing_keys if name != "model.layers.0.input_layernorm.weight"]
 
-    def update_unexpected_keys(self, model, unexpected_keys):
-        self.calls.append(("update_unexpected_keys", sorted(unexpected_keys)))
+    def update_unexpected_keys(self, model, unexpected_keys, prefix):
+        self.calls.append(("update_unexpected_keys", (sorted(unexpected_keys), prefix)))
         return []
 
     def update_missing_keys_after_loading(self, model, missing_keys, prefix):
@@ -82,6 +85,7 @@ def test_hooks_are_called_in_order(checkpoint, tmp_path):
     names = [name for name, _ in recorder.calls]
     assert list(dict.fromkeys(names)) == [
         "validate_environment",
+        "update_device_map",
         "update_dtype",
         "preprocess_model",
         "update_expected_keys",
@@ -96,15 +100,16 @@ def test_hooks_are_called_in_order(checkpoint, tmp_path):
     device_map = {"": "cpu"}
     assert seen["validate_environment"] == (torch.float32, device_map, True)
     assert seen["update_dtype"] == torch.float32
-    assert seen["preprocess_model"] == ({"meta"}, device_map)
+    assert seen["update_device_map"] == device_map
     stored = {*tensors, "model.norm.scale"}
+    assert seen["preprocess_model"] == ({"meta"}, torch.float64, device_map, stored)
     assert seen["update_expected_keys"] == ({*tensors, "model.layers.0.input_layernorm.weight"}, stored)
     checked = [value for name, value in recorder.calls if name == "check_quantized_param"]
     assert sorted(name for name, _ in checked) == sorted(stored)
     assert all(same for _, same in checked), "the tensor is the one in the dictionary of all"
     assert seen["create_quantized_param"] == ("model.norm.weight", "cpu")
     assert seen["update_missing_keys"] == (["model.layers.0.input_layernorm.weight"], "model.")
-    assert seen["update_unexpected_keys"] == ["model.norm.scale"]
+    assert seen["update_unexpected_keys"] == (["model.norm.scale"], "model.")
     assert seen["update_missing_keys_after_loading"] == ([], ["model.layers.0.input_layernorm.weight"])
     assert seen["postprocess_model"] == (False, {"cpu"})
 

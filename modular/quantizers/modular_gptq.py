@@ -1,0 +1,144 @@
+"""GPTQ: group-wise integer codes, rounded so that each error is made up for by the columns that follow (2210.17323).
+
+| | |
+|---|---|
+| weight | W[n, k] = (code[n, k] − zero[n, g(k)]) · scale[n, g(k)], codes of 2, 3, 4 or 8 bits |
+| `qweight` | int32 [K · bits / 32, N]: a stream of bits down K, the first code lowest |
+| `qzeros` | int32 [G, N · bits / 32]: zero points along N; `gptq` (v1) stores zero − 1, `gptq_v2` zero |
+| `scales` | float16 [G, N] |
+| `g_idx` | int32 [K]: g(k); k // group_size, or the order of activations (`desc_act`) |
+| sums | float32 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.affine import GroupwiseCodes, round_groups
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import dequantize_matmul
+from unibody.core.quantization.packing import pack_words, unpack_words
+from unibody.core.quantization.quantizer import HfQuantizer
+
+__all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
+
+
+@dataclass(eq=False)
+class GPTQConfig(QuantizationConfigMixin):
+    """How a model was, or is to be, quantized with GPTQ."""
+
+    quant_method: ClassVar[str] = "gptq"
+    written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+
+    bits: int
+    tokenizer: Any = None
+    dataset: list[str] | str | None = None
+    group_size: int = 128  # columns that share a scale; -1: all of a row
+    damp_percent: float = 0.1
+    desc_act: bool = False
+    sym: bool = True
+    true_sequential: bool = True
+    checkpoint_format: str = "gptq"
+    meta: dict[str, Any] | None = None
+    backend: str | None = None
+    use_cuda_fp16: bool = False
+    model_seqlen: int | None = None
+    block_name_to_quantize: str | None = None
+    module_name_preceding_first_block: list[str] | None = None
+    batch_size: int = 1
+    pad_token_id: int | None = None
+    use_exllama: bool | None = None
+    max_input_length: int | None = None
+    exllama_config: dict[str, Any] | None = None
+    cache_block_outputs: bool = True
+    modules_in_block_to_quantize: list[list[str]] | None = None
+    _: KW_ONLY
+    act_group_aware: bool = True
+    format: str | None = None
+
+    def post_init(self) -> None:
+        require_choice(self, "bits", (2, 3, 4, 8))
+        self.checkpoint_format = self.format = self.format or self.checkpoint_format
+        require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
+
+
+class GPTQLinear(GroupwiseLinear):
+    """A linear layer of GPTQ's codes; the format is the table at the top."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry=dequantize_matmul),
+    )
+
+    def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
+        super().__init__(linear, config, config.bits, config.group_size)
+        self.symmetric = config.sym
+        self.zero_shift = int(config.checkpoint_format == "gptq")  # zero points are stored less this
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        groups = -(-self.in_features // self.group_size)
+        words = self.bits * self.out_features // 32
+        return {
+            "qweight": torch.empty(
+                self.bits * self.in_features // 32, self.out_features, dtype=torch.int32, device="meta"
+            ),
+            "qzeros": torch.empty(groups, words, dtype=torch.int32, device="meta"),
+            "scales": torch.empty(groups, self.out_features, dtype=torch.float16, device="meta"),
+            "g_idx": torch.empty(self.in_features, dtype=torch.int32, device="meta"),
+        }
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """Round-to-nearest."""
+        codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
+        return self.pack_codes(codes._replace(scales=codes.scales.half()))
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.layout and self.config.desc_act:
+            return "it reads groups of consecutive columns, and these are in the order of activations"
+        return ""
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
+        zeros = unpack_words(stored["qzeros"].T, self.bits)  # [N, G]
+        zeros = (zeros + self.zero_shift) & (2**self.bits - 1) if self.zero_shift else zeros
+        return GroupwiseCodes(codes, stored["scales"].T, zeros, stored["g_idx"])
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        codes, scales, zeros, groups = weight
+        if groups is None:
+            groups = torch.arange(self.in_features, dtype=torch.int32, device=codes.device) // self.group_size
+        zeros = (zeros - self.zero_shift) & (2**self.bits - 1)
+        return {
+            "qweight": pack_words(codes.T, self.bits),
+            "qzeros": pack_words(zeros, self.bits).T.contiguous(),
+            "scales": scales.T.contiguous(),
+            "g_idx": groups.int(),
+        }
+
+
+class GptqHfQuantizer(HfQuantizer):
+    """Reads and makes GPTQ's packed layers."""
+
+    auto_quantizer: ClassVar[str] = "gptq"
+    requires_calibration: ClassVar[bool] = True
+    linear_class: ClassVar[Any] = GPTQLinear
+    packed_tensor: ClassVar[str] = "qweight"

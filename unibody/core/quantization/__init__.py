@@ -1,0 +1,1 @@
+"""Building blocks of quantizers, which the compiler inlines like those of models."""

@@ -1,0 +1,78 @@
+"""Quantization configurations: what config.json says under `quantization_config`, as typed fields."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import warnings
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+
+@dataclass(kw_only=True, eq=False)
+class QuantizationConfigMixin:
+    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+
+    quant_method: ClassVar[str]
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
+
+    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+
+    def __post_init__(self) -> None:
+        self.post_init()
+
+    def post_init(self) -> None:
+        """Refuses values that the method does not have."""
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
+
+
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def require_choice(config: Any, name: str, choices: Any) -> None:
+    """Refuses a field's value that is not one of the choices."""
+    value = getattr(config, name)
+    if value not in tuple(choices):
+        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
+        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
+
+
+def require_type(config: Any, name: str, kind: Any) -> None:
+    """Refuses a field's value that is of another type; a bool is no number."""
+    value = getattr(config, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")

@@ -1,0 +1,33 @@
+"""Packed linear layers whose weight is group-wise affine codes, whatever the words that hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
+from unibody.core.quantization.linear import PackedLinear
+
+
+class GroupwiseLinear(PackedLinear):
+    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
+
+    symmetric: bool = False  # whether every zero point is the middle of the codes
+
+    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        raise NotImplementedError
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """The inverse of pack_codes."""
+        raise NotImplementedError
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return dequantize_groups(self.unpack_codes(stored), dtype)

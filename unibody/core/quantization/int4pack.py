@@ -1,0 +1,92 @@
+"""torch's own kernel for 4-bit groups on the CPU, and its layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unibody.core.quantization.affine import GroupwiseCodes
+
+
+class Int4PackLayout:
+    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        scale, offset = scales.bfloat16(), ((8 - zeros.float()) * scales.float()).bfloat16()
+        near = near_groups(scale, offset, *layer.group_types)
+        return {
+            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
+            "scales_rest": difference(scales, near[0]),
+            "zeros_rest": difference(zeros, near[1]),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        near = near_groups(held["groups"][..., 0].T, held["groups"][..., 1].T, *layer.group_types)
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
+    rows = x.reshape(-1, x.shape[-1])
+    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    y = y if layer.bias is None else y + layer.bias
+    return y.view(*x.shape[:-1], -1)
+
+
+def near_groups(
+    scale: Tensor, offset: Tensor, scale_type: torch.dtype, zero_type: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+    zeros = 8 - offset.float() / scale.float()
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scale.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
+    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
+    if not rest.any():
+        return None
+    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    if rest is None:
+        return near
+    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
+    return (bits + rest.to(bits.dtype)).view(near.dtype)
+
+
+def unpack_int4(packed: Tensor) -> Tensor:
+    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+
+    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
+    two columns, packed as numbers of their own places, tell where every row is.
+    """
+    count, columns = packed.shape[0], 2 * packed.shape[1]
+    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
+    low = high = torch.zeros(count, dtype=torch.int32)
+    for shift in range(0, (2 * count).bit_length(), 4):
+        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
+        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
+    codes = torch.empty(count, columns, dtype=torch.uint8)
+    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
+    start = 0
+    for width in runs[::2]:  # one block: `width` bytes a column
+        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
+        codes[low[start : start + width] // 2] = (block & 15).T
+        codes[high[start : start + width] // 2] = (block >> 4).T
+        start += 2 * width
+    return codes

@@ -1,0 +1,145 @@
+"""The base of all packed linear layers: tensors in the checkpoint's form, run by the best kernel of a table."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unibody.core.quantization.kernels import Kernel, choose_kernel, find_function
+
+
+class PackedLinear(nn.Module):
+    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+
+    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
+    """
+
+    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+    def __init__(self, linear: nn.Linear, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
+        self.kernel = ""  # name of the kernel that was chosen
+        self.layout: Any = None  # the kernel's own way to hold the weight; None: the checkpoint's
+        self.run: Any = None
+        self.prepared: Any = None  # device and type of input that the kernel was chosen for
+        self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        """The packed tensors of a checkpoint, by name, on the meta device."""
+        raise NotImplementedError
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        """What those are that a checkpoint may leave out."""
+        return {}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """The packed tensors of a weight [N, K], by the same names."""
+        raise NotImplementedError
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """The weight [N, K] of packed tensors."""
+        raise NotImplementedError
+
+    def why_not(self, kernel: Kernel) -> str:
+        """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
+        return ""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.buffers()).device
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.unpack(self.stored_tensors(), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled():
+            y = DequantizedMatmul.apply(x, self)
+            return y if self.bias is None else y + self.bias.to(x.dtype)
+        if self.prepared != (x.device, x.dtype):
+            self.prepare(x.device, x.dtype)
+        return self.run(self, x)
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
+        kernel = choose_kernel(self, device, dtype)
+        layout = find_function(kernel.layout) if kernel.layout else None
+        if layout is not self.layout:
+            stored = self.stored_tensors()
+            self.hold(stored if layout is None else layout.pack(self, stored), layout)
+        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
+        for name in list(self._buffers):
+            delattr(self, name)
+        for name, tensor in tensors.items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+        self.layout, self.prepared = layout, None
+        if layout is None:
+            self.names = {name: name.replace(".", "_") for name in tensors}
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The packed tensors in the checkpoint's form."""
+        if self.layout is not None:
+            return self.layout.unpack(self, dict(self._buffers))
+        return {name: getattr(self, attribute) for name, attribute in self.names.items()}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves the packed tensors, but leaves their types: those are a format, not a precision."""
+        self.hold(self.stored_tensors())
+        types = {name: tensor.dtype for name, tensor in self._buffers.items() if tensor is not None}
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, dtype in types.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != dtype:
+                self._buffers[name] = before[name].to(moved.device)  # type: ignore[union-attr]
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        tensors = self.stored_tensors()
+        if self.bias is not None:
+            tensors = {**tensors, "bias": self.bias if keep_vars else self.bias.detach()}
+        destination.update({prefix + name: tensor for name, tensor in tensors.items()})
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
+    ) -> None:
+        stored = self.stored_tensors()
+        for name in stored:
+            if prefix + name in state_dict:
+                stored[name] = state_dict[prefix + name].to(stored[name].device)
+            else:
+                missing.append(prefix + name)
+        self.hold(stored)
+        unexpected.extend(
+            key for key in state_dict if key.startswith(prefix) and key[len(prefix) :] not in (*stored, "bias")
+        )
+        if self.bias is not None and prefix + "bias" in state_dict:
+            self.bias = nn.Parameter(state_dict[prefix + "bias"], requires_grad=self.bias.requires_grad)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ and its gradient with respect to x; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, layer: Any) -> Tensor:
+        context.layer = layer
+        return x @ layer.dequantize(x.dtype).T
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        return gradients[0] @ context.layer.dequantize(gradients[0].dtype), None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the weight in the input's type, and torch's product."""
+    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))

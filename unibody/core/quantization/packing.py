@@ -1,0 +1,46 @@
+"""Small integers in the words of larger ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word; with 3 bits, a code may lie in two words. n is a multiple of 32.
+    """
+    if codes.shape[0] % 32:
+        raise ValueError(f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of 32")
+    groups = codes.to(torch.int64).unflatten(0, (-1, 32))  # [n / 32, 32, …]
+    words = torch.zeros(groups.shape[0], bits + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device)
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :bits]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups = (words.to(torch.int64) & 0xFFFFFFFF).unflatten(0, (-1, bits))  # [m / bits, bits, …]
+    codes = []
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        code = groups[:, word] >> shift
+        if shift + bits > 32:
+            code = code | groups[:, word + 1] << (32 - shift)
+        codes.append((code & (2**bits - 1)).to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)

@@ -1,0 +1,149 @@
+"""The base of all quantizers: what `from_pretrained(…, quantizer=q)` calls, in the order of the calls."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.replacement import linears_to_convert, output_modules, owner, set_module
+
+
+class HfQuantizer:
+    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+
+    requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
+    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
+    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
+    linear_class: ClassVar[Any] = PackedLinear
+    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+
+    def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
+        self.quantization_config = quantization_config
+        self.pre_quantized = kwargs.pop("pre_quantized", True)  # whether the checkpoint holds packed tensors
+        self.modules_to_not_convert = kwargs.pop("modules_to_not_convert", None)
+        self.dtype: Any = None
+        if kwargs:
+            raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
+
+    def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
+        """Refuses what the method cannot do here."""
+        check_devices(device_map)
+
+    def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
+        """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
+        model.is_quantized, self.dtype = True, dtype
+        self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+
+    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        if self.pre_quantized or not self.requires_calibration:
+            self.convert(model, stored_modules(model, loaded_keys, self.packed_tensor) if self.pre_quantized else None)
+
+    def convert(self, model: Any, only: Any = None) -> None:
+        """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
+        skipped = self.get_modules_to_not_convert(model) if only is None else ()
+        for name, linear in linears_to_convert(model, skipped).items():
+            packed = self.make_linear(name, linear) if only is None or name in only else None
+            if packed is not None:
+                packed.hold(packed.empty_tensors())
+                set_module(model, name, packed)
+        if not packed_layers(model):
+            raise ValueError(
+                f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"
+            )
+
+    def get_modules_to_not_convert(self, model: Any) -> list[str]:
+        """What the user or the checkpoint says, or else the heads."""
+        named = self.modules_to_not_convert
+        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        return output_modules(model) if named is None else list(named)
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer for a linear one, still without tensors; None: it stays plain."""
+        return self.linear_class(linear, self.quantization_config)
+
+    def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
+        """With the plain weights instead of the packed tensors, if those are still to be made."""
+        if self.pre_quantized:
+            return expected_keys
+        packed = {f"{name}.{tensor}" for name, layer in packed_layers(model).items() for tensor in layer.names}
+        return [
+            *(key for key in expected_keys if key not in packed),
+            *(f"{name}.weight" for name in packed_layers(model)),
+        ]
+
+    def check_quantized_param(
+        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
+    ) -> bool:
+        """Whether the tensor is one of a packed layer's, or is to become some."""
+        module, name = owner(model, param_name)
+        return isinstance(module, PackedLinear) and name != "bias"
+
+    def create_quantized_param(
+        self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
+    ) -> None:
+        """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
+        layer, name = owner(model, param_name)
+        if not self.pre_quantized:
+            layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
+        elif (shapes := {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}).get(name) == list(
+            param_value.shape
+        ):
+            layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        else:
+            raise ValueError(f"{param_name} is {list(param_value.shape)}, expected {shapes}: see quantization_config")
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        """Without the tensors of packed layers that go without saying; others cannot be made up."""
+        for key in missing_keys:
+            layer, name = owner(model, key)
+            if isinstance(layer, PackedLinear) and name != "bias":
+                if (value := layer.usual_tensors().get(name)) is None:
+                    raise ValueError(
+                        f"the checkpoint lacks {key}, without which the layer is not known: fetch it again"
+                    )
+                layer.hold({**layer.stored_tensors(), name: value})
+        return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
+
+    def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
+        model.hf_quantizer = self
+        self._process_model_after_weight_loading(model, **kwargs)
+        model.config.quantization_config = self.quantization_config.to_dict()
+        for layer in packed_layers(model).values():
+            layer.prepare(layer.device, model.dtype)
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        pass
+
+    def dequantize(self, model: Any) -> Any:
+        """The model with plain linear layers in its own type."""
+        for name, layer in packed_layers(model).items():
+            with torch.device("meta"):
+                linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
+            linear.weight, linear.bias = nn.Parameter(layer.dequantize(model.dtype)), layer.bias
+            set_module(model, name, linear)
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
+    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
+    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
+    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
+
+
+def check_devices(device_map: dict[str, Any] | None) -> None:
+    """Refuses devices that this machine does not have."""
+    for device in {str(device) for device in (device_map or {}).values()}:
+        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
