@@ -1,6 +1,7 @@
 """What the recording scripts quantize: random weights with a few large channels, and a tiny Llama.
 
-Everything comes from seeds and is stored beside the results, so that a test never has to make it again.
+Everything comes from seeds through numpy, whose numbers do not depend on the processor as torch's do, and is stored beside the
+results.
 """
 
 from __future__ import annotations
@@ -38,25 +39,28 @@ def seed_all(seed: int = 0) -> None:
 
 def weight(rows: int, columns: int, seed: int = 0) -> Tensor:
     """Weights `[rows, columns]`: rows and columns of different size, one in a hundred entries ten times larger."""
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(rows, columns, generator=generator) / columns**0.5
-    values *= torch.exp(0.5 * torch.randn(rows, 1, generator=generator))
-    values *= torch.exp(0.3 * torch.randn(1, columns, generator=generator))
-    values[torch.rand(rows, columns, generator=generator) < 0.01] *= 10
+    draw = np.random.default_rng(seed)
+    values = draw.standard_normal((rows, columns)) / columns**0.5
+    values *= np.exp(0.5 * draw.standard_normal((rows, 1))) * np.exp(0.3 * draw.standard_normal((1, columns)))
+    values[draw.random((rows, columns)) < 0.01] *= 10
     return shared(values)
 
 
 def activations(tokens: int, columns: int, seed: int = 1) -> Tensor:
     """Layer inputs `[tokens, columns]` with correlated columns and a few large ones, as a language model's are."""
-    generator = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(tokens, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
-    values = mixed / columns**0.5 * torch.exp(torch.randn(1, columns, generator=generator))
-    return shared(values)
+    draw = np.random.default_rng(seed)
+    mixed = draw.standard_normal((tokens, columns)) @ draw.standard_normal((columns, columns)) / columns**0.5
+    return shared(mixed * np.exp(draw.standard_normal((1, columns))))
 
 
-def shared(values: Tensor) -> Tensor:
+def shared(values: np.ndarray) -> Tensor:
     """The nearest values that float32, float16 and bfloat16 all hold exactly: a cast of an input loses nothing."""
-    return (values.bfloat16().float() * 2**12).round() / 2**12
+    return (torch.tensor(values).bfloat16().float() * 2**12).round() / 2**12
+
+
+def bias(rows: int) -> Tensor:
+    """The bias `[rows]` of every layer that has one."""
+    return shared(np.linspace(-1, 1, rows))
 
 
 @torch.no_grad()
@@ -66,11 +70,11 @@ def llama() -> Any:
 
     model = LlamaForCausalLM(LlamaConfig(**LLAMA)).eval()
     for seed, (name, parameter) in enumerate(sorted(model.named_parameters())):
-        generator = torch.Generator().manual_seed(seed)
+        normal = np.random.default_rng(seed).standard_normal(parameter.shape)
         if parameter.ndim == 1:
-            parameter.copy_(shared(1 + 0.25 * torch.randn(parameter.shape, generator=generator)))
+            parameter.copy_(shared(1 + 0.25 * normal))
         elif "embed" in name:
-            parameter.copy_(shared(torch.randn(parameter.shape, generator=generator)))
+            parameter.copy_(shared(normal))
         else:
             parameter.copy_(weight(*parameter.shape, seed=seed))
     return model
@@ -92,8 +96,7 @@ def save_llama(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
 
 def token_ids(batch: int, length: int, seed: int = 0) -> Tensor:
     """Ordinary token ids `[batch, length]`."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, LLAMA["vocab_size"], (batch, length), generator=generator)
+    return torch.from_numpy(np.random.default_rng(seed).integers(3, LLAMA["vocab_size"], (batch, length)))
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
