@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 LLAMA = {
-    "vocab_size": 128,
+    "vocab_size": 64,
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
