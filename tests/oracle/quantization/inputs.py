@@ -64,11 +64,11 @@ def bias(rows: int) -> Tensor:
 
 
 @torch.no_grad()
-def llama() -> Any:
+def llama(**changes: int) -> Any:
     """The tiny Llama in eval mode; its logits are of order one and its layers' inputs are not white."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM(LlamaConfig(**LLAMA)).eval()
+    model = LlamaForCausalLM(LlamaConfig(**LLAMA | changes)).eval()
     for seed, (name, parameter) in enumerate(sorted(model.named_parameters())):
         normal = np.random.default_rng(seed).standard_normal(parameter.shape)
         if parameter.ndim == 1:
@@ -80,12 +80,12 @@ def llama() -> Any:
     return model
 
 
-def save_llama(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
-    """The tiny Llama in `folder`, with a tokenizer whose tokens are the letters of its ids."""
+def save_llama(folder: Path, **changes: int) -> Path:
+    """The tiny Llama in `folder`, with a tokenizer: packages ask for one, even where they are given ids."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    llama().to(dtype).save_pretrained(folder)
+    llama(**changes).save_pretrained(folder)
     words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"t{i}": i for i in range(3, LLAMA["vocab_size"])}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -23,6 +23,7 @@ from gptqmodel.quantization.awq.utils.packing_utils import dequantize_gemm
 from gptqmodel.quantization.config import FORMAT
 from gptqmodel.quantization.gptq import GPTQ
 from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oracle.quantization import fixtures, inputs
@@ -109,7 +110,7 @@ def packed(solutions: dict[str, Tensor]) -> dict[str, Tensor]:
             layer.post_init()
             layer.eval()
             found[f"{key}/output"] = layer(hidden)
-            if options.get("bits", 4) != 8 and options.get("desc_act"):
+            if key in ("3/asym/desc_act", "4/asym/desc_act"):
                 found[f"{key}/dequantized"] = layer.dequantize_weight()
         convert_gptq_v2_to_v1_format_module(layer, config)
         found[f"{key}/qzeros_v1"] = layer.qzeros
@@ -126,7 +127,7 @@ def awq_layouts() -> dict[str, Tensor]:
     """
     draw = np.random.default_rng(36)
     found = {}
-    for group in (32, 64, 128):
+    for group in (64, 128):
         codes = torch.from_numpy(draw.integers(0, 16, (64, 256), dtype=np.uint8))
         zeros = torch.from_numpy(draw.integers(0, 16, (64, 256 // group), dtype=np.int32))
         scales = inputs.shared(np.exp(draw.standard_normal(zeros.shape)) / 8).half()
@@ -135,8 +136,6 @@ def awq_layouts() -> dict[str, Tensor]:
         columns = torch.arange(256) // group
         linear.weight.data = ((codes.int() - zeros[:, columns]) * scales[:, columns]).float()
         for layout, layer_class in AWQ_LAYOUTS.items():
-            if group not in layer_class.SUPPORTS_GROUP_SIZE:
-                continue
             layer = layer_class(bits=4, group_size=group, sym=False, desc_act=False, in_features=256, out_features=64)
             layer.pack(linear, scales, zeros)
             found |= {f"{group}/{layout}/{name}": tensor.clone() for name, tensor in layer.state_dict().items()}
@@ -177,6 +176,40 @@ def checkpoint(name: str, full: Path) -> None:
             logits = loaded(tokens).logits
     values = {"input_ids": tokens, "logits": logits, "calibration": calibration}
     fixtures.save(f"gptqmodel/{name}/values", __file__, values)
+
+
+FOREIGN = ("autoawq/llama-gemm-g32", "auto-round/llama-tuned-awq", "auto-round/llama-tuned-gptq")
+
+
+def foreign() -> dict[str, Tensor]:
+    """`PACKAGE/CHECKPOINT/logits`: what gptqmodel reads in others' checkpoints, in float32.
+
+    The layers' own words are dequantized with float32 scales; gptqmodel itself would compute in float16.
+    """
+    found = {"input_ids": inputs.token_ids(2, 16)}
+    for name in FOREIGN:
+        awq = "awq" in name
+        backend = BACKEND.AWQ_TORCH if awq else BACKEND.GPTQ_TORCH
+        with tempfile.TemporaryDirectory() as scratch:
+            inputs.save_llama(Path(scratch))  # for its tokenizer, without which gptqmodel loads nothing
+            for file in ("config.json", "model.safetensors"):
+                (Path(scratch) / file).write_bytes((fixtures.FOLDER / name / file).read_bytes())
+            loaded = GPTQModel.load(scratch, device="cpu", backend=backend, dtype=torch.float16).model
+        model = inputs.llama(num_key_value_heads=loaded.config.num_key_value_heads)
+        model.load_state_dict(load_file(fixtures.FOLDER / name / "model.safetensors"), strict=False)
+        loaded.float()
+        for path, plain in inputs.linears(model).items():
+            layer = loaded.get_submodule(path)
+            assert isinstance(layer, AwqTorchLinear if awq else TorchLinear), type(layer)
+            with torch.no_grad():
+                if awq:
+                    weight = dequantize_gemm(layer.qweight, layer.qzeros, layer.scales.float(), 4, layer.group_size)
+                    plain.weight.copy_(weight.T)
+                else:
+                    plain.weight.copy_(layer(torch.eye(plain.in_features)).T)
+        with torch.no_grad():
+            found[f"{name}/logits"] = model(found["input_ids"]).logits
+    return found
 
 
 GPTQ_CONFIGS = (
@@ -228,7 +261,9 @@ if __name__ == "__main__":
     fixtures.save("gptqmodel/awq_layouts", __file__, awq_layouts())
     fixtures.save_json("gptqmodel/config", __file__, configs(transformers.GPTQConfig, GPTQ_CONFIGS))
     fixtures.save_json("gptqmodel/awq_config", __file__, configs(transformers.AwqConfig, AWQ_CONFIGS))
+    fixtures.save("gptqmodel/foreign", __file__, foreign())
     with tempfile.TemporaryDirectory() as scratch_folder:
+        os.chdir(scratch_folder)  # the package writes its logs where it runs
         full_model = inputs.save_llama(Path(scratch_folder))
         for checkpoint_name in CHECKPOINTS:
             checkpoint(checkpoint_name, full_model)

@@ -49,8 +49,8 @@ def quantized() -> dict[str, Tensor]:
 
 def layers() -> dict[str, Tensor]:
     """`DTYPE/BITS/AXIS/…`: the state dict of an HQQLinear with groups of 32, outputs and input gradient."""
-    weight, bias = inputs.weight(48, 96, seed=12), inputs.bias(48)
-    hidden = inputs.activations(5, 96, seed=13)
+    weight, bias = inputs.weight(32, 64, seed=12), inputs.bias(32)
+    hidden = inputs.activations(5, 64, seed=13)
     found = {"weight": weight, "bias": bias, "hidden": hidden}
     for name, dtype in DTYPES.items():
         for bits in BITS:

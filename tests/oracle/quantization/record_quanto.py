@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from oracle.quantization import fixtures, inputs, live
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = ("qint8", "qint4", "qint2", "qfloat8")
 WIDTHS = (96, 128, 160, 256)
 """Below 128 a row is one group; from there the group is the first of 128, 96, 64, 32 that divides the width."""
@@ -22,7 +22,7 @@ WIDTHS = (96, 128, 160, 256)
 def layers() -> dict[str, Tensor]:
     """`WEIGHTS/DTYPE/WIDTH/…` for layers of 16 outputs: the state dict, the dequantized weight and outputs.
 
-    All widths in float32, 128 in the other types.
+    All widths in float32, 128 in bfloat16.
     """
     found = {"bias": inputs.bias(16)}
     for width in WIDTHS:
