@@ -27,13 +27,14 @@ class Fixture(NamedTuple):
     """The tensors of one file by name, and the facts about their recording."""
 
     tensors: dict[str, Tensor]
-    facts: dict[str, str]
+    facts: dict[str, Any]
 
 
 def load(name: str) -> Fixture:
     """The fixture `name`, such as `hqq/layers`."""
     with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
-        return Fixture({key: file.get_tensor(key) for key in file.keys()}, file.metadata())  # noqa: SIM118, no mapping
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+        return Fixture(tensors, json.loads(file.metadata()["facts"]))
 
 
 def load_json(name: str) -> Any:
@@ -46,7 +47,7 @@ def save(name: str, script: str, tensors: dict[str, Tensor], **facts: object) ->
     path = FOLDER / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {key: tensor.detach().clone().contiguous() for key, tensor in sorted(tensors.items())}
-    save_file(stored, path, {key: str(value) for key, value in (origin(script) | facts).items()})
+    save_file(stored, path, {"facts": json.dumps(origin(script) | facts)})  # one key: the order of several is random
 
 
 def save_json(name: str, script: str, recorded: object) -> None:
