@@ -14,7 +14,7 @@ RECORDED = sorted(
     for path in fixtures.FOLDER.rglob("*.safetensors")
     if not path.name.startswith("model")
 )
-CONFIGS = sorted(path.relative_to(fixtures.FOLDER).as_posix() for path in fixtures.FOLDER.glob("*/config.json"))
+CONFIGS = sorted(path.relative_to(fixtures.FOLDER).as_posix() for path in fixtures.FOLDER.glob("*/*config.json"))
 LIVE = {
     "record_bitsandbytes": ("blocks", "nested_blocks", "rows", "linear_8bit", "linear_4bit"),
     "record_hqq": ("quantized", "layers"),
@@ -25,6 +25,7 @@ LIVE = {
 @pytest.mark.parametrize("name", RECORDED)
 def test_tensors_are_what_the_script_records(name: str) -> None:
     facts = fixtures.load(name).facts
+    assert (facts["package"], facts["version"]) == fixtures.pinned(facts["script"])
     assert facts["script_sha256"] == fixtures.fingerprint(facts["script"]), (
         f"record again: {facts['script']} has changed"
     )
@@ -34,6 +35,7 @@ def test_tensors_are_what_the_script_records(name: str) -> None:
 def test_configurations_are_what_the_script_records(name: str) -> None:
     facts = json.loads((fixtures.FOLDER / name).read_text(encoding="utf-8"))
     assert facts["transformers"] == "5.23.0"
+    assert (facts["package"], facts["version"]) == fixtures.pinned(facts["script"])
     assert facts["script_sha256"] == fixtures.fingerprint(facts["script"]), (
         f"record again: {facts['script']} has changed"
     )

@@ -59,10 +59,11 @@ def save_json(name: str, script: str, recorded: object) -> None:
 
 def origin(script: str) -> dict[str, str]:
     """What a recording depends on: the packages' versions, the script and its hash."""
-    requirements = SCRIPTS / f"{Path(script).stem.removeprefix('record_').replace('_', '-')}.txt"
-    package, _, release = requirements.read_text(encoding="utf-8").splitlines()[0].partition("==")
+    package, release = pinned(Path(script).name)
     if version(package) != release:
-        raise RuntimeError(f"{package} is {version(package)} here, and {requirements.name} says {release}")
+        raise RuntimeError(
+            f"{package} is {version(package)} here, and {release} is to be recorded: run `make oracle-…`"
+        )
     return {
         "package": package,
         "version": release,
@@ -71,6 +72,13 @@ def origin(script: str) -> dict[str, str]:
         "script": Path(script).name,
         "script_sha256": fingerprint(Path(script).name),
     }
+
+
+def pinned(script: str) -> tuple[str, str]:
+    """The package that a script records and its version: the first line of the list of its environment."""
+    requirements = SCRIPTS / f"{script.removeprefix('record_').removesuffix('.py').replace('_', '-')}.txt"
+    package, _, release = requirements.read_text(encoding="utf-8").splitlines()[0].partition("==")
+    return package, release
 
 
 def fingerprint(script: str) -> str:
