@@ -8,6 +8,9 @@ LEAN := .venv-generate
 FULL_READY := $(FULL)/.ready-$(VERSION)
 LEAN_READY := $(LEAN)/.ready-$(VERSION)
 
+# An environment for each quantization package that cannot live beside the others.
+ORACLES := tests/oracle/quantization
+
 # More arguments for pytest, `unibody generate`, `unibody check` or the benchmark: `make test ARGS="-k llama"`.
 ARGS ?=
 
@@ -21,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup generate check test test-deep lint types bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(FULL_READY) ## Make .venv: the project in editable mode, and all that development needs
 
@@ -47,8 +50,20 @@ types: $(FULL_READY) ## Check types with mypy
 bench: $(FULL_READY) ## Measure speed; benchmarks/README.md says how to read it
 	$(FULL)/bin/python -m benchmarks $(ARGS)
 
+oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: bitsandbytes, gptqmodel, autoawq, hqq, quanto, auto-round
+	$(PYTHON) -m venv --clear .venv-$@
+	@# What its own list pins goes over constraints.txt.
+	sed -n 's/\(==\).*/\1/p' $(ORACLES)/$*.txt | sed 's/^/^/' | grep -vif - constraints.txt > .venv-$@/constraints.txt
+	@# The packages that come as sources look for torch while they are built.
+	.venv-$@/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c .venv-$@/constraints.txt torch wheel
+	.venv-$@/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c .venv-$@/constraints.txt \
+		--no-build-isolation -r $(ORACLES)/$*.txt
+
+record-%: ## Write the fixtures of NAME again, with its environment
+	PYTHONPATH=tests .venv-oracle-$*/bin/python -m oracle.quantization.record_$(subst -,_,$*)
+
 clean: ## Remove the environments and what tools have written
-	rm -rf .venv .venv-generate build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .unibody_cache
+	rm -rf .venv .venv-generate .venv-oracle-* build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .unibody_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment of another Python, or of one that is gone, is made anew; otherwise what is there is brought up to date.
