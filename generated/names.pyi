@@ -49,3 +49,5 @@ from .models.modeling_roberta import RobertaForQuestionAnswering as RobertaForQu
 from .models.modeling_roberta import RobertaForSequenceClassification as RobertaForSequenceClassification
 from .models.modeling_roberta import RobertaForTokenClassification as RobertaForTokenClassification
 from .models.modeling_roberta import RobertaModel as RobertaModel
+from .quantizers.quantizer_gptq import GPTQConfig as GPTQConfig
+from .quantizers.quantizer_gptq import GptqHfQuantizer as GptqHfQuantizer

@@ -175,15 +175,15 @@ def _in_source(graph: Graph, found: Diagnostic) -> Diagnostic:
 
 
 def _distinct(entries: list[Entry]) -> list[Entry]:
-    """The entries, refused when two definitions have one model type."""
-    seen: dict[str, Entry] = {}
+    """The entries, refused when two definitions have one model type or quantization method."""
+    seen: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        other = seen.setdefault(entry.model_type, entry)
+        other = seen.setdefault((entry.attribute, entry.value), entry)
         if other is not entry:
-            message = f"`{other.module}` and `{entry.module}` both have the model type `{entry.model_type}`"
-            raise CompileError(
-                Diagnostic("UB008", message, "give one of the configurations its own `model_type`", entry.module)
-            )
+            what = entry.attribute.replace("_", " ").replace("quant ", "quantization ")
+            message = f"`{other.module}` and `{entry.module}` both have the {what} `{entry.value}`"
+            remedy = f"give one of the configurations its own `{entry.attribute}`"
+            raise CompileError(Diagnostic("UB008", message, remedy, entry.module))
     return list(seen.values())
 
 

@@ -1,4 +1,4 @@
-"""The table `model_type` -> file and classes, read from the flattened classes: nothing is typed twice."""
+"""The tables `model_type` and `quant_method` -> file and classes, read from the flattened classes: nothing is typed twice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from .project import Project
 from .render import header, render_template
 from .unit import Unit
 
+# What makes a class the configuration of an entry, and what names the classes that belong to it.
+KEYS = {"model_type": "auto_class", "quant_method": "auto_quantizer"}
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One model type; `classes` pairs each auto class with the class that it makes."""
+    """One model type or quantization method; `classes` pairs each auto class, or variant, with the class that it makes."""
 
-    model_type: str
+    attribute: str  # by which it is found: a key of KEYS
+    value: str
     module: str
     config: str
     classes: tuple[tuple[str, str], ...]
@@ -25,27 +29,32 @@ def registry_path(project: Project) -> str:
 
 
 def registry_entries(unit: Unit) -> list[Entry]:
-    """The configurations of an output with a literal `model_type`, and the classes with a literal `auto_class`."""
+    """The configurations of an output with a literal `model_type` or `quant_method`, and the classes that say what they are."""
     literals = {
         name: _literals(part.definition.node)
         for name, part in unit.parts.items()
         if part.space == unit.source.path and part.definition.kind == "class"
     }
-    classes = tuple((found["auto_class"], name) for name, found in literals.items() if "auto_class" in found)
     module = unit.source.output.rpartition("/")[2].removesuffix(".py")
     order = {name: index for index, name in enumerate(unit.family.definitions)}
-    return [
-        Entry(found["model_type"], module, name, tuple(sorted(classes, key=lambda pair: order[pair[1]])))
-        for name, found in literals.items()
-        if "model_type" in found and classes
-    ]
+    entries = []
+    for attribute, named in KEYS.items():
+        classes = sorted(((f[named], n) for n, f in literals.items() if named in f), key=lambda pair: order[pair[1]])
+        entries += [
+            Entry(attribute, found[attribute], module, name, tuple(classes))
+            for name, found in literals.items()
+            if attribute in found and classes
+        ]
+    return entries
 
 
 def render_registry(project: Project, entries: list[Entry]) -> str:
+    listed = sorted(entries, key=lambda entry: entry.value)
     return render_template(
         "registry.py.j2",
         header=header(project, f"{', '.join(project.sources)}/", "unibody generate"),
-        models=sorted(entries, key=lambda entry: entry.model_type),
+        models=[entry for entry in listed if entry.attribute == "model_type"],
+        quantizers=[entry for entry in listed if entry.attribute == "quant_method"],
     )
 
 

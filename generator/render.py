@@ -32,11 +32,11 @@ def _environment() -> Environment:
     )
 
 
-def render_template(template: str, **values: Any) -> str:
+def render_template(template: str, /, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def render_traced(template: str, **values: Any) -> Text:
+def render_traced(template: str, /, **values: Any) -> Text:
     """What a template makes of the values; each line has the origin of the template's line that it comes from.
 
     While it is rendered each line of the template carries its place, between two NUL characters.

@@ -20,18 +20,34 @@ if TYPE_CHECKING:
         AutoModelForTokenClassification,
     )
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
+    from unibody.quantization import (
+        AutoHfQuantizer,
+        AutoQuantizationConfig,
+        HfQuantizer,
+        QuantizationConfigMixin,
+        QuantizationMethod,
+        register_quantization_config,
+        register_quantizer,
+    )
 
     __version__: str
 
 __all__ = [
     "AutoConfig",
+    "AutoHfQuantizer",
     "AutoModel",
     "AutoModelForCausalLM",
     "AutoModelForMaskedLM",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
+    "AutoQuantizationConfig",
+    "HfQuantizer",
+    "QuantizationConfigMixin",
+    "QuantizationMethod",
     "__version__",
+    "register_quantization_config",
+    "register_quantizer",
 ]
 
 
@@ -42,7 +58,7 @@ def _find(name: str) -> Any:
         from importlib.metadata import version
 
         value = version("unibody")
-    elif name[:1].isupper() and name in (modules := _modules()):  # submodules and dunders need no registry
+    elif (name[:1].isupper() or name in __all__) and name in (modules := _modules()):  # submodules need no registry
         value = _import(name, modules[name])
     else:
         raise AttributeError(f"module 'unibody' has no attribute {name!r}")
@@ -59,19 +75,31 @@ def __dir__() -> list[str]:
 
 
 def _modules() -> dict[str, str]:
-    """The module of each class that can be imported from here, by the class's name."""
-    from unibody.generated.registry import MODELS
+    """The module of each name that can be imported from here."""
+    from unibody.generated.registry import MODELS, QUANTIZERS
 
-    modules = {name: "unibody.auto" for name in __all__ if name.startswith("Auto")}
+    modules = {
+        name: "unibody.auto" if name == "AutoConfig" or name.startswith("AutoModel") else "unibody.quantization"
+        for name in __all__
+        if name != "__version__"
+    }
     for entry in MODELS.values():
         for name in (entry["config"], *entry["classes"].values()):
             modules[name] = f"unibody.generated.models.{entry['module']}"
+    for method in QUANTIZERS.values():
+        for name in (method["config"], *method["quantizers"].values()):
+            modules[name] = f"unibody.generated.quantizers.{method['module']}"
     return modules
 
 
 def _import(name: str, module: str) -> Any:
     try:
-        return getattr(import_module(module), name)
+        if not module.startswith("unibody.generated.quantizers."):
+            return getattr(import_module(module), name)
+        from unibody.editions import library_edition
+        from unibody.quantization import HfQuantizer, QuantizationConfigMixin
+
+        return library_edition(module, name, QuantizationConfigMixin if name.endswith("Config") else HfQuantizer)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "huggingface_hub", "tokenizers"):
             raise

@@ -49,6 +49,18 @@ class AutoConfig(AutoClass):
 
 class AutoModelClass(AutoClass):
     @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], *, quantization_config: Any = None, **options: Any
+    ) -> Any:
+        """The model; a quantized checkpoint is read by its quantizer, a plain one quantized as `quantization_config` says."""
+        from unibody.quantization import find_quantizer
+
+        values = read_json(locate_checkpoint(folder_or_id, options.get("revision")) / "config.json")
+        if options.get("quantizer") is None and values.get("model_type") in MODELS:
+            options["quantizer"] = find_quantizer(values.get("quantization_config"), quantization_config)
+        return super().from_pretrained(folder_or_id, **options)
+
+    @classmethod
     def from_config(cls, config: Any) -> Any:
         """A model with random weights."""
         return cls._find(config.model_type, type(config).__name__)(config)

@@ -254,6 +254,16 @@ class GroupwiseLinear(PackedLinear):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    zero_point: str = "plain"  # or "minus_one": stored less one
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
@@ -275,7 +285,9 @@ class Kernel:
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(2, 4, 8)),
         Kernel(
             "int4pack_cpu",
             entry="int4pack_matmul",
@@ -465,6 +477,89 @@ class GptqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = x.reshape(-1, x.shape[-1])
+    zero_shift = layer.zero_shift
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, layer.g_idx, layer.bits, zero_shift)
+    y = y if layer.bias is None else y + layer.bias
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_gptq::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_shift: int
+) -> Tensor:
+    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    import triton
+
+    (m, k), n = x.shape, qweight.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_shift, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_shift: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], qweight.shape[1])
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(
+        x: Any,
+        qweight: Any,
+        qzeros: Any,
+        scales: Any,
+        groups: Any,
+        y: Any,
+        m: Any,
+        n: Any,
+        k: Any,
+        BITS: tl.constexpr,
+        ZERO_SHIFT: tl.constexpr,
+        BLOCK_M: tl.constexpr,
+        BLOCK_N: tl.constexpr,
+        BLOCK_K: tl.constexpr,
+    ) -> None:
+        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+        columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+        for start in range(0, k, BLOCK_K):
+            depth = start + tl.arange(0, BLOCK_K)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            words = tl.load(qweight + depth[:, None] * BITS // 32 * n + columns[None, :], here, 0)
+            codes = (words >> (depth * BITS % 32)[:, None]) & ((1 << BITS) - 1)
+            group = tl.load(groups + depth, depth < k, 0)
+            words = tl.load(qzeros + group[:, None] * (n * BITS // 32) + columns[None, :] * BITS // 32, here, 0)
+            zeros = ((words >> (columns * BITS % 32)[None, :]) + ZERO_SHIFT) & ((1 << BITS) - 1)
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
+            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
+            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def plain_value(value: Any) -> Any:

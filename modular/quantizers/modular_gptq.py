@@ -22,7 +22,7 @@ from unibody.core.quantization.affine import GroupwiseCodes, round_groups
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -72,7 +72,9 @@ class GPTQConfig(QuantizationConfigMixin):
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(2, 4, 8)),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,

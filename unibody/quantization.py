@@ -1,0 +1,235 @@
+"""Quantization for users of the library: public bases, auto classes, and registration of one's own methods."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from abc import ABCMeta
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unibody
+from unibody.core.hub import locate_checkpoint, read_json
+from unibody.core.quantization import config as core_config
+from unibody.core.quantization import quantizer as core_quantizer
+from unibody.generated.registry import QUANTIZERS
+
+
+class QuantizationMethod(StrEnum):
+    """The values of `quant_method` in the field's checkpoints; those with a generated file are in the registry."""
+
+    BITS_AND_BYTES = "bitsandbytes"
+    GPTQ = "gptq"
+    AWQ = "awq"
+    AQLM = "aqlm"
+    VPTQ = "vptq"
+    QUANTO = "quanto"
+    EETQ = "eetq"
+    HIGGS = "higgs"
+    HQQ = "hqq"
+    COMPRESSED_TENSORS = "compressed-tensors"
+    FBGEMM_FP8 = "fbgemm_fp8"
+    TORCHAO = "torchao"
+    BITNET = "bitnet"
+    SPQR = "spqr"
+    FP8 = "fp8"
+    QUARK = "quark"
+    AUTOROUND = "auto-round"
+
+
+_configs: dict[str, Any] = {}  # registered by users, by method
+_quantizers: dict[str, Any] = {}
+
+
+class _Recognised(ABCMeta):
+    """Classes of generated files are subclasses of the public bases by what they can do."""
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        needed = cls.__dict__.get("recognised_by")
+        return super().__subclasscheck__(subclass) or (
+            bool(needed) and all(hasattr(subclass, n) for n in needed or ())
+        )
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return cls.__subclasscheck__(type(instance))
+
+
+class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=_Recognised):
+    """The base of all quantization configurations; those of generated files are instances too."""
+
+    recognised_by = ("from_dict", "to_dict", "post_init", "loading_attributes")
+
+    def update(self, **kwargs: Any) -> dict[str, Any]:
+        """Sets the attributes that exist and checks them; returns the keyword arguments that are none."""
+        known = {key: value for key, value in kwargs.items() if hasattr(self, key)}
+        vars(self).update(known)
+        self.post_init()
+        return {key: value for key, value in kwargs.items() if key not in known}
+
+    def get_loading_attributes(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("kernel", *self.loading_attributes)}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The keys whose values are not the default, and the method."""
+        fields = type(self).__dataclass_fields__
+        usual = {name: core_config.plain_value(field.default) for name, field in fields.items()}
+        return {key: value for key, value in self.to_dict().items() if key not in usual or value != usual[key]}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        Path(json_file_path).write_text(self.to_json_string(use_diff=False), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string().rstrip()}"
+
+
+class HfQuantizer(core_quantizer.HfQuantizer, metaclass=_Recognised):
+    """The base of all quantizers; those of generated files are instances too. Every hook may be overridden."""
+
+    recognised_by = ("preprocess_model", "postprocess_model", "check_quantized_param", "create_quantized_param")
+
+    def update_device_map(self, device_map: dict[str, Any] | None) -> dict[str, Any] | None:
+        return device_map
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of everything that is not packed."""
+        return dtype
+
+    def update_torch_dtype(self, torch_dtype: torch.dtype) -> torch.dtype:
+        """The former name of update_dtype."""
+        return self.update_dtype(torch_dtype)
+
+    def update_missing_keys_after_loading(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        return missing_keys
+
+    def update_unexpected_keys(self, model: Any, unexpected_keys: list[str], prefix: str) -> list[str]:
+        return unexpected_keys
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether gradients reach the inputs of the packed layers, so that adapters beside them can be trained."""
+        return True
+
+
+class AutoQuantizationConfig:
+    """The configuration of a quantized checkpoint, by the `quant_method` that it says."""
+
+    @classmethod
+    def from_dict(cls, quantization_config_dict: dict[str, Any]) -> Any:
+        """The configuration with these keys; `load_in_8bit` and `load_in_4bit` mean bitsandbytes where no method is said."""
+        values = quantization_config_dict
+        method = values.get("quant_method")
+        if method is None and (values.get("load_in_8bit") or values.get("load_in_4bit")):
+            method = "bitsandbytes"
+        return _config_class(method).from_dict(values)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **kwargs: Any) -> Any:
+        """The configuration in a checkpoint's config.json; `kwargs` that it has are set."""
+        file = locate_checkpoint(folder_or_id, revision) / "config.json"
+        values = read_json(file).get("quantization_config")
+        if values is None:
+            raise ValueError(f"{file} has no quantization_config: the checkpoint is not quantized")
+        config = cls.from_dict(values)
+        config.update(**kwargs)
+        return config
+
+
+class AutoHfQuantizer:
+    """The quantizer of a configuration."""
+
+    @classmethod
+    def from_config(cls, quantization_config: Any, **kwargs: Any) -> Any:
+        """A quantizer; `kwargs` are its own, such as `pre_quantized`."""
+        if isinstance(quantization_config, dict):
+            quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+        method = str(core_config.plain_value(quantization_config.quant_method))
+        if method in _quantizers:
+            return _quantizers[method](quantization_config, **kwargs)
+        if method not in QUANTIZERS:
+            raise ValueError(f"quant_method {method!r} has no quantizer: there are {_known(_quantizers)}")
+        variants = QUANTIZERS[method]["quantizers"]
+        wanted = f"{method}_8bit" if getattr(quantization_config, "load_in_8bit", False) else f"{method}_4bit"
+        return getattr(unibody, variants.get(method) or variants[wanted])(quantization_config, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **kwargs: Any) -> Any:
+        return cls.from_config(AutoQuantizationConfig.from_pretrained(folder_or_id, **kwargs))
+
+    @staticmethod
+    def merge_quantization_configs(quantization_config: Any, quantization_config_from_args: Any) -> Any:
+        """The checkpoint's configuration, with the user's choices of how to run it; what it is cannot be chosen."""
+        if isinstance(quantization_config, dict):
+            quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+        given = quantization_config_from_args
+        if given is not None:
+            names = ("kernel", *quantization_config.loading_attributes)
+            chosen = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
+            vars(quantization_config).update(chosen)
+            kept = f", except for {', '.join(chosen)}" if chosen else ""
+            warnings.warn(
+                f"the checkpoint is quantized already; its own quantization_config goes before yours{kept}",
+                stacklevel=2,
+            )
+        return quantization_config
+
+
+def find_quantizer(stored: dict[str, Any] | None, given: Any) -> Any:
+    """The quantizer that a checkpoint's `quantization_config` and the user's ask for; None if neither does."""
+    if stored is not None:
+        return AutoHfQuantizer.from_config(
+            AutoHfQuantizer.merge_quantization_configs(stored, given), pre_quantized=True
+        )
+    return None if given is None else AutoHfQuantizer.from_config(given, pre_quantized=False)
+
+
+def register_quantization_config(method: str) -> Callable[[type], type]:
+    """Decorates the configuration class of a method of one's own."""
+
+    def register(config_class: type) -> type:
+        _refuse(method, _configs, config_class, QuantizationConfigMixin)
+        _configs[method] = config_class
+        return config_class
+
+    return register
+
+
+def register_quantizer(name: str) -> Callable[[type], type]:
+    """Decorates the quantizer class of a method of one's own."""
+
+    def register(quantizer_class: type) -> type:
+        _refuse(name, _quantizers, quantizer_class, HfQuantizer)
+        _quantizers[name] = quantizer_class
+        return quantizer_class
+
+    return register
+
+
+def _refuse(name: str, registered: dict[str, Any], found: type, base: type) -> None:
+    if name in registered or name in QUANTIZERS:
+        raise ValueError(f"the method {name!r} is registered already: choose another name")
+    if not issubclass(found, base):
+        raise TypeError(f"{found.__name__} must be a subclass of unibody.{base.__name__}")
+
+
+def _config_class(method: Any) -> Any:
+    method = str(core_config.plain_value(method))
+    if method in _configs:
+        return _configs[method]
+    if method not in QUANTIZERS:
+        raise ValueError(f"quant_method {method!r} is not known: there are {_known(_configs)}")
+    return getattr(unibody, QUANTIZERS[method]["config"])
+
+
+def _known(registered: dict[str, Any]) -> str:
+    return ", ".join(sorted({*QUANTIZERS, *registered}))
