@@ -41,7 +41,9 @@ def expand_kernels(unit: Unit) -> None:
                         family.expanded[made] = function
                     family.bindings |= {n: i for n, i in module.imports.items() if n not in family.bindings}
                     edits.append(Edit(*text.span(keyword), f'entry="{entry}"'))
-                    names += [ast.copy_location(ast.Name(made, ast.Load()), keyword.value) for made in module.definitions]
+                    names += [
+                        ast.copy_location(ast.Name(made, ast.Load()), keyword.value) for made in module.definitions
+                    ]
                 elif keyword.arg in NAMED and isinstance(keyword.value, ast.Name):
                     edits.append(Edit(*text.span(keyword.value), f'"{keyword.value.id}"'))
                     names.append(keyword.value)

@@ -484,7 +484,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     zero_shift = layer.zero_shift
     y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, layer.g_idx, layer.bits, zero_shift)
-    y = y if layer.bias is None else y + layer.bias
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -521,35 +521,35 @@ def triton_matmul_kernel() -> Any:
     import triton
     import triton.language as tl
 
-    def kernel(
-        x: Any,
-        qweight: Any,
-        qzeros: Any,
-        scales: Any,
-        groups: Any,
-        y: Any,
-        m: Any,
-        n: Any,
-        k: Any,
-        BITS: tl.constexpr,
-        ZERO_SHIFT: tl.constexpr,
-        BLOCK_M: tl.constexpr,
-        BLOCK_N: tl.constexpr,
-        BLOCK_K: tl.constexpr,
-    ) -> None:
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_shift: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
         """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
-        rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-        columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for start in range(0, k, BLOCK_K):
-            depth = start + tl.arange(0, BLOCK_K)
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * BITS // 32 * n + columns[None, :], here, 0)
-            codes = (words >> (depth * BITS % 32)[:, None]) & ((1 << BITS) - 1)
+            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
+            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
             group = tl.load(groups + depth, depth < k, 0)
-            words = tl.load(qzeros + group[:, None] * (n * BITS // 32) + columns[None, :] * BITS // 32, here, 0)
-            zeros = ((words >> (columns * BITS % 32)[None, :]) + ZERO_SHIFT) & ((1 << BITS) - 1)
+            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
+            zeros = ((words >> (columns * bits % 32)[None, :]) + zero_shift) & ((1 << bits) - 1)
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
             weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
             total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
@@ -689,7 +689,7 @@ def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
     y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
-    y = y if layer.bias is None else y + layer.bias
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 

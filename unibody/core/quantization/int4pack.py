@@ -40,7 +40,7 @@ def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
     y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
-    y = y if layer.bias is None else y + layer.bias
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
