@@ -78,7 +78,8 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=_Re
         """The keys whose values are not the default, and the method."""
         fields = type(self).__dataclass_fields__
         usual = {name: core_config.plain_value(field.default) for name, field in fields.items()}
-        return {key: value for key, value in self.to_dict().items() if key not in usual or value != usual[key]}
+        values = self.to_dict().items()
+        return {k: v for k, v in values if k == "quant_method" or k not in usual or v != usual[k]}
 
     def to_json_string(self, use_diff: bool = True) -> str:
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"

@@ -7,7 +7,7 @@
 |---|---|
 | weight | W[n, k] = (code[n, k] − zero[n, g(k)]) · scale[n, g(k)], codes of 2, 3, 4 or 8 bits |
 | `qweight` | int32 [K · bits / 32, N]: a stream of bits down K, the first code lowest |
-| `qzeros` | int32 [G, N · bits / 32]: zero points along N; `gptq` (v1) stores zero − 1, `gptq_v2` zero |
+| `qzeros` | int32 [G, N · bits / 32]: zero points along N; `gptq` (v1) stores the words of zero − 1, `gptq_v2` of zero |
 | `scales` | float16 [G, N] |
 | `g_idx` | int32 [K]: g(k); k // group_size, or the order of activations (`desc_act`) |
 | sums | float32 |
@@ -82,6 +82,8 @@ class GPTQConfig(QuantizationConfigMixin):
 
     quant_method: ClassVar[str] = "gptq"
     written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+
+    ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
 
     bits: int
     tokenizer: Any = None
@@ -304,7 +306,12 @@ class GPTQLinear(GroupwiseLinear):
     def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
         self.symmetric = config.sym
-        self.zero_shift = int(config.checkpoint_format == "gptq")  # zero points are stored less this
+        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
+        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
+        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
+        self.is_shifted = (
+            config.checkpoint_format == "gptq" and self.bits == 3
+        )  # whose zero points are shifted one by one
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups = -(-self.in_features // self.group_size)
@@ -333,18 +340,18 @@ class GPTQLinear(GroupwiseLinear):
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
-        zeros = unpack_words(stored["qzeros"].T, self.bits)  # [N, G]
-        zeros = (zeros + self.zero_shift) & (2**self.bits - 1) if self.zero_shift else zeros
+        zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
+        zeros = (zeros + 1) & 7 if self.is_shifted else zeros
         return GroupwiseCodes(codes, stored["scales"].T, zeros, stored["g_idx"])
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes, scales, zeros, groups = weight
         if groups is None:
             groups = torch.arange(self.in_features, dtype=torch.int32, device=codes.device) // self.group_size
-        zeros = (zeros - self.zero_shift) & (2**self.bits - 1)
+        zeros = (zeros - 1) & 7 if self.is_shifted else zeros
         return {
             "qweight": pack_words(codes.T, self.bits),
-            "qzeros": pack_words(zeros, self.bits).T.contiguous(),
+            "qzeros": (pack_words(zeros, self.bits) - self.zero_word).T.contiguous(),
             "scales": scales.T.contiguous(),
             "g_idx": groups.int(),
         }
@@ -478,19 +485,26 @@ class GptqHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
 
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
+        layer = self.linear_class(linear, self.quantization_config)
+        count = 32 if layer.bits == 3 else 32 // layer.bits
+        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
+        return layer if fits or self.pre_quantized else None
+
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
-    zero_shift = layer.zero_shift
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, layer.g_idx, layer.bits, zero_shift)
+    zero_word = layer.zero_word
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, layer.g_idx, layer.bits, zero_word)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 @torch.library.custom_op("quantizer_gptq::triton_matmul", mutates_args=())
 def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_shift: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int
 ) -> Tensor:
     """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
     import triton
@@ -503,14 +517,14 @@ def triton_matmul_operator(
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
 
     triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_shift, block_m, block_n, block_k
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
     )
     return y
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_shift: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int
 ) -> Tensor:
     return x.new_empty(x.shape[0], qweight.shape[1])
 
@@ -532,7 +546,7 @@ def triton_matmul_kernel() -> Any:
         n,
         k,
         bits: tl.constexpr,
-        zero_shift: tl.constexpr,
+        zero_word: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
@@ -549,7 +563,7 @@ def triton_matmul_kernel() -> Any:
             codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
             group = tl.load(groups + depth, depth < k, 0)
             words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words >> (columns * bits % 32)[None, :]) + zero_shift) & ((1 << bits) - 1)
+            zeros = ((words + zero_word) >> (columns * bits % 32)[None, :]) & ((1 << bits) - 1)
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
             weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
             total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
@@ -622,18 +636,23 @@ def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) ->
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
-    The first code takes the lowest bits of the first word; with 3 bits, a code may lie in two words. n is a multiple of 32.
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
     """
-    if codes.shape[0] % 32:
-        raise ValueError(f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of 32")
-    groups = codes.to(torch.int64).unflatten(0, (-1, 32))  # [n / 32, 32, …]
-    words = torch.zeros(groups.shape[0], bits + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device)
-    for index in range(32):
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
         word, shift = divmod(index * bits, 32)
         value = groups[:, index] << shift
         words[:, word] |= value & 0xFFFFFFFF
         words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :bits]).flatten(0, 1)
+    return to_int32(words[:, :-1]).flatten(0, 1)
 
 
 def unpack_words(words: Tensor, bits: int) -> Tensor:

@@ -4,7 +4,7 @@
 |---|---|
 | weight | W[n, k] = (code[n, k] − zero[n, g(k)]) · scale[n, g(k)], codes of 2, 3, 4 or 8 bits |
 | `qweight` | int32 [K · bits / 32, N]: a stream of bits down K, the first code lowest |
-| `qzeros` | int32 [G, N · bits / 32]: zero points along N; `gptq` (v1) stores zero − 1, `gptq_v2` zero |
+| `qzeros` | int32 [G, N · bits / 32]: zero points along N; `gptq` (v1) stores the words of zero − 1, `gptq_v2` of zero |
 | `scales` | float16 [G, N] |
 | `g_idx` | int32 [K]: g(k); k // group_size, or the order of activations (`desc_act`) |
 | sums | float32 |
@@ -36,6 +36,8 @@ class GPTQConfig(QuantizationConfigMixin):
 
     quant_method: ClassVar[str] = "gptq"
     written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+
+    ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
 
     bits: int
     tokenizer: Any = None
@@ -91,7 +93,12 @@ class GPTQLinear(GroupwiseLinear):
     def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
         self.symmetric = config.sym
-        self.zero_shift = int(config.checkpoint_format == "gptq")  # zero points are stored less this
+        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
+        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
+        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
+        self.is_shifted = (
+            config.checkpoint_format == "gptq" and self.bits == 3
+        )  # whose zero points are shifted one by one
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups = -(-self.in_features // self.group_size)
@@ -120,18 +127,18 @@ class GPTQLinear(GroupwiseLinear):
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
-        zeros = unpack_words(stored["qzeros"].T, self.bits)  # [N, G]
-        zeros = (zeros + self.zero_shift) & (2**self.bits - 1) if self.zero_shift else zeros
+        zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
+        zeros = (zeros + 1) & 7 if self.is_shifted else zeros
         return GroupwiseCodes(codes, stored["scales"].T, zeros, stored["g_idx"])
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes, scales, zeros, groups = weight
         if groups is None:
             groups = torch.arange(self.in_features, dtype=torch.int32, device=codes.device) // self.group_size
-        zeros = (zeros - self.zero_shift) & (2**self.bits - 1)
+        zeros = (zeros - 1) & 7 if self.is_shifted else zeros
         return {
             "qweight": pack_words(codes.T, self.bits),
-            "qzeros": pack_words(zeros, self.bits).T.contiguous(),
+            "qzeros": (pack_words(zeros, self.bits) - self.zero_word).T.contiguous(),
             "scales": scales.T.contiguous(),
             "g_idx": groups.int(),
         }
@@ -144,3 +151,10 @@ class GptqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
+        layer = self.linear_class(linear, self.quantization_config)
+        count = 32 if layer.bits == 3 else 32 // layer.bits
+        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
+        return layer if fits or self.pre_quantized else None

@@ -9,18 +9,23 @@ from torch import Tensor
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
-    The first code takes the lowest bits of the first word; with 3 bits, a code may lie in two words. n is a multiple of 32.
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
     """
-    if codes.shape[0] % 32:
-        raise ValueError(f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of 32")
-    groups = codes.to(torch.int64).unflatten(0, (-1, 32))  # [n / 32, 32, …]
-    words = torch.zeros(groups.shape[0], bits + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device)
-    for index in range(32):
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
         word, shift = divmod(index * bits, 32)
         value = groups[:, index] << shift
         words[:, word] |= value & 0xFFFFFFFF
         words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :bits]).flatten(0, 1)
+    return to_int32(words[:, :-1]).flatten(0, 1)
 
 
 def unpack_words(words: Tensor, bits: int) -> Tensor:

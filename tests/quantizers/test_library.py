@@ -1,0 +1,163 @@
+"""Quantization through the library: editions, auto classes, a method of the user's own, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracle.inputs import token_ids
+from oracle.quantization import fixtures
+from quantizers.files import generated
+from torch import Tensor, nn
+
+import unibody
+from unibody import quantization
+
+CHECKPOINT = fixtures.FOLDER / "gptqmodel/llama-4bit-g32"
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Forgets what a test registers."""
+    yield
+    quantization._configs.clear()
+    quantization._quantizers.clear()
+
+
+def test_library_editions() -> None:
+    """One class a name, a subclass of the file's and of the public base; file objects are recognised by what they can do."""
+    file = generated("gptq")
+    assert issubclass(unibody.GPTQConfig, unibody.QuantizationConfigMixin)
+    assert issubclass(unibody.GptqHfQuantizer, unibody.HfQuantizer)
+    assert unibody.GPTQConfig.__module__ == "unibody"
+    config = unibody.GPTQConfig(bits=4)
+    assert isinstance(file.GPTQConfig(bits=4), unibody.QuantizationConfigMixin)
+    assert not isinstance(object(), unibody.QuantizationConfigMixin)
+    assert not isinstance(file.GPTQConfig(bits=4), unibody.HfQuantizer)
+    assert config == file.GPTQConfig(bits=4) != file.GPTQConfig(bits=8)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_configuration_as_json(tmp_path: Path) -> None:
+    config = unibody.GPTQConfig(bits=8, group_size=64)
+    assert config.to_diff_dict() == {"quant_method": "gptq", "bits": 8, "group_size": 64, "format": "gptq"}
+    config.to_json_file(tmp_path / "config.json")
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) == config.to_dict()
+    assert config.update(group_size=128, other=1) == {"other": 1}
+    assert config.group_size == 128
+    again, unused = unibody.GPTQConfig.from_dict(config.to_dict(), return_unused_kwargs=True, bits=4, other=1)
+    assert (again.bits, again.group_size, unused) == (4, 128, {"other": 1})
+    with pytest.raises(ValueError, match=r"GPTQConfig: bits is 5, expected one of 2, 3, 4, 8"):
+        config.update(bits=5)
+    with pytest.warns(UserWarning, match="GPTQConfig keeps keys that change nothing: surprise"):
+        assert unibody.GPTQConfig.from_dict({"bits": 4, "surprise": 1}).to_dict()["surprise"] == 1
+
+
+def test_a_quantized_checkpoint_loads_by_itself() -> None:
+    """The auto class finds the quantizer that config.json names; the user chooses how to run, not what it is."""
+    values = fixtures.load("gptqmodel/llama-4bit-g32/values").tensors
+    model = unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    assert isinstance(model.hf_quantizer, unibody.GptqHfQuantizer)
+    with torch.no_grad():
+        found = model(values["input_ids"].long()).logits
+    torch.testing.assert_close(found, values["logits"], rtol=1e-4, atol=1e-5)
+    with pytest.warns(
+        UserWarning, match="quantized already; its own quantization_config goes before yours, except for kernel"
+    ):
+        again = unibody.AutoModelForCausalLM.from_pretrained(
+            CHECKPOINT, dtype=torch.bfloat16, quantization_config=unibody.GPTQConfig(bits=8, kernel="torch")
+        )
+    assert {layer.kernel for layer in again.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
+    assert again.config.quantization_config["bits"] == 4
+
+
+class HalvesLinear(nn.Module):
+    """A linear layer whose weight is stored in float16."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        shape = (linear.out_features, linear.in_features)
+        self.register_buffer("weight", torch.empty(shape, dtype=torch.float16, device="meta"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def test_a_method_of_ones_own(registered: None, checkpoint: Any) -> None:
+    @unibody.register_quantization_config("halves")
+    class HalvesConfig(unibody.QuantizationConfigMixin):
+        quant_method = "halves"
+
+        def __init__(self, skip: str = "lm_head") -> None:
+            self.skip, self.kernel = skip, None
+
+    @unibody.register_quantizer("halves")
+    class HalvesQuantizer(unibody.HfQuantizer):
+        def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
+            for name, module in list(model.named_modules()):
+                if isinstance(module, nn.Linear) and self.quantization_config.skip not in name:
+                    parent, _, attribute = name.rpartition(".")
+                    setattr(model.get_submodule(parent), attribute, HalvesLinear(module))
+
+        def check_quantized_param(self, model: Any, value: Tensor, name: str, state: Any, **_: Any) -> bool:
+            return isinstance(model.get_submodule(name.rpartition(".")[0]), HalvesLinear)
+
+        def create_quantized_param(self, model: Any, value: Tensor, name: str, device: Any, state: Any) -> None:
+            model.get_submodule(name.rpartition(".")[0]).weight = value.half().to(device)
+
+    plain = unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    full = plain.hf_quantizer.dequantize(plain)
+    folder = checkpoint(full)
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, quantization_config=HalvesConfig())
+    assert model.model.layers[0].self_attn.q_proj.weight.dtype == torch.float16
+    assert model.config.quantization_config == {"quant_method": "halves", "skip": "lm_head"}
+    ids = token_ids() % 64
+    with torch.no_grad():
+        for name, parameter in full.named_parameters():
+            if "_proj" in name:
+                parameter.copy_(parameter.half())
+        assert torch.equal(model(ids).logits, full(ids).logits)
+    again = unibody.AutoQuantizationConfig.from_dict({"quant_method": "halves", "skip": "x"})
+    assert (type(again), again.skip) == (HalvesConfig, "x")
+    with pytest.raises(ValueError, match="the method 'halves' is registered already: choose another name"):
+        unibody.register_quantizer("halves")(HalvesQuantizer)
+    with pytest.raises(TypeError, match=r"int must be a subclass of unibody\.HfQuantizer"):
+        unibody.register_quantizer("whole")(int)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Any:
+    def save(model: Any) -> Path:
+        model.save_pretrained(tmp_path)
+        return tmp_path
+
+    return save
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"quant_method 'magic' is not known: there are .*gptq"):
+        unibody.AutoQuantizationConfig.from_dict({"quant_method": "magic"})
+    with pytest.raises(ValueError, match="kernel 'cublas' is not one of GPTQLinear's: triton, int4pack_cpu, torch"):
+        unibody.AutoModelForCausalLM.from_pretrained(
+            CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="cublas")
+        )
+    with pytest.raises(
+        RuntimeError, match="no kernel can run GPTQLinear 64 x 64: triton: it runs on cuda, not on cpu"
+    ):
+        unibody.AutoModelForCausalLM.from_pretrained(
+            CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="triton")
+        )
+    with pytest.raises(ValueError, match=r"is quantized \(gptq\): pass the quantizer that reads it"):
+        unibody.LlamaForCausalLM.from_pretrained(CHECKPOINT)
+
+
+def test_kernel_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIBODY_KERNEL", "torch")
+    model = unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    assert {layer.kernel for layer in model.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
