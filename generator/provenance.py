@@ -108,7 +108,10 @@ def _pieces(unit: Unit, units: dict[str, Unit]) -> Iterator[tuple[str, list[Line
     for part in unit.ordered:
         definition = part.definition
         kind: Kind = "core" if part.space in unit.graph.core else "definition"
-        lines = [Line(kind, (origin,), part.space, definition.name) for origin in definition.text.origins]
+        lines = [
+            Line("template" if origin.path.startswith("templates/") else kind, (origin,), part.space, definition.name)
+            for origin in definition.text.origins
+        ]
         if definition.kind == "class":  # its bases come from the classes that were merged into it
             number = definition.node.lineno - 1
             origins = (*lines[number].origins, *_headers_above(units, part.space, definition.name))

@@ -22,10 +22,10 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from operator import attrgetter
@@ -492,6 +492,87 @@ class GptqHfQuantizer(HfQuantizer):
         fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
         return layer if fits or self.pre_quantized else None
 
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
+        config = self.quantization_config
+        if self.pre_quantized:
+            return
+        samples = tokenize_samples(config.dataset, config.tokenizer, config.model_seqlen)
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        skipped = self.get_modules_to_not_convert(model)
+        names = {module: name for name, module in linears_to_convert(model, skipped).items()}
+
+        def visit(block: nn.Module, run: Any) -> None:
+            inside = {name: module for name, module in block.named_modules() if module in names}
+            groups = config.modules_in_block_to_quantize or [[name] for name in inside]
+            for group in groups if config.true_sequential else [[name for names in groups for name in names]]:
+                linears = {name: inside[name] for name in group if name in inside}
+                for name, hessian in input_hessians(linears, run).items():
+                    packed = self.make_linear(names[linears[name]], linears[name])
+                    if packed is not None:
+                        codes = solve_codes(linears[name].weight, hessian, packed, config.damp_percent)
+                        packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
+                        set_module(model, names[linears[name]], packed)
+
+        visit_blocks(model, blocks, samples, visit)
+
+
+def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
+    """2 XᵀX / n of each layer's inputs X [n, K] while `run` runs (section 3.1: the Hessian of the squared error)."""
+    sums = {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()}
+    counts = dict.fromkeys(linears, 0)
+
+    def add(name: str, x: Tensor) -> None:
+        rows = x.detach().float().flatten(0, -2)
+        sums[name] = sums[name].to(rows.device).addmm(rows.T, rows, alpha=2)
+        counts[name] += len(rows)
+
+    hooks = [linear.register_forward_pre_hook(lambda _, x, n=n: add(n, x[0])) for n, linear in linears.items()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return {name: total / max(1, counts[name]) for name, total in sums.items()}
+
+
+def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_size: int = 128) -> GroupwiseCodes:
+    """Codes of a weight [N, K] for inputs with this Hessian [K, K]: algorithm 1, columns in blocks, lazy updates.
+
+    A column's rounding error is made up for by the columns after it, through the Cholesky factor of the inverse Hessian.
+    """
+    weight, hessian = weight.detach().float().clone(), hessian.clone()
+    columns, size, top = weight.shape[1], layer.group_size, 2**layer.bits - 1
+    dead = hessian.diagonal() == 0  # inputs that were never seen
+    hessian.diagonal()[dead] = 1
+    weight[:, dead] = 0
+    order = torch.arange(columns, device=weight.device)
+    if layer.config.desc_act:
+        order = hessian.diagonal().argsort(descending=True)
+    weight, hessian = weight[:, order], hessian[order][:, order]
+    hessian.diagonal().add_(damp * hessian.diagonal().mean())
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    codes, groups = torch.empty_like(weight, dtype=torch.uint8), []
+    for start in range(0, columns, block_size):
+        block, rows = weight[:, start : start + block_size], factor[start : start + block_size]
+        before, errors = block.clone(), torch.empty_like(block)
+        for index in range(block.shape[1]):
+            column = start + index
+            if column % size == 0:  # a new group, of the columns as this block found them
+                whole = (
+                    before[:, index : index + size]
+                    if index + size <= block.shape[1]
+                    else weight[:, column : column + size]
+                )
+                groups.append(round_groups(whole, layer.bits, size, layer.symmetric))
+            scale, zero = groups[-1].scales[:, 0], groups[-1].zeros[:, 0]
+            code = ((block[:, index] / scale).round() + zero).clamp(0, top)
+            codes[:, column] = code
+            errors[:, index] = (block[:, index] - (code - zero) * scale) / rows[index, column]
+            block[:, index + 1 :] -= errors[:, index, None] * rows[index, column + 1 : start + block.shape[1]]
+        weight[:, start + block_size :] -= errors @ rows[:, start + block_size :]
+    back = order.argsort()
+    scales, zeros = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("scales", "zeros"))
+    return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())
+
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
@@ -619,14 +700,15 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
 def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
     """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
 
-    Symmetric: the middle code is 0, and the larger end of the range fits. Otherwise both ends fit, and 0 is a code.
+    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
+    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
     """
     groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
     top = 2**bits - 1
     low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
     if symmetric:
         high = torch.maximum(-low, high)
-        low = -high
+        low = torch.where(low < 0, -high, low)
     scales = torch.where(high > low, high - low, 2.0) / top
     zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
     codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
@@ -778,6 +860,128 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
+class BlockReachedError(Exception):
+    """Ends a forward pass at the block whose inputs are wanted."""
+
+
+def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
+    """The model's repeated blocks: the list of this name, or the longest."""
+    lists = {
+        path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
+    }
+    if name is not None and name not in lists:
+        raise ValueError(
+            f"block_name_to_quantize {name!r} is no list of blocks: there are {', '.join(lists) or 'none'}"
+        )
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
+    return lists[name] if name is not None else max(lists.values(), key=len)
+
+
+@torch.no_grad()
+def block_inputs(
+    model: Any, block: nn.Module, samples: list[Tensor]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The arguments with which the model calls a block, for each sample of token ids [B, S]."""
+    seen: list[Any] = []
+
+    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
+        seen.append((arguments, options))
+        raise BlockReachedError
+
+    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for ids in samples:
+            try:
+                model(ids.to(model.device), use_cache=False)
+            except BlockReachedError:
+                yield seen.pop()
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def visit_blocks(
+    model: Any, blocks: nn.ModuleList, samples: list[Tensor], visit: Callable[[nn.Module, Callable[[], Any]], None]
+) -> None:
+    """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
+
+    What a block returns after its visit is what the next one gets; no more than one block's inputs are held.
+    """
+    calls = list(block_inputs(model, blocks[0], samples))
+    for block in blocks:
+        run = partial(run_block, block, calls)
+        visit(block, run)
+        outputs = [output[0] if isinstance(output, tuple) else output for output in run()]
+        calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
+
+
+def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
+    return [block(*arguments, **options) for arguments, options in calls]
+
+
+def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
+    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
+    if dataset is None or len(dataset) == 0:
+        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
+    if isinstance(dataset, str):
+        raise ValueError(f"dataset {dataset!r} would have to be fetched: pass a list of its texts instead")
+    samples = []
+    for entry in dataset:
+        if isinstance(entry, str):
+            if tokenizer is None:
+                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
+            encoded = tokenizer.encode(entry)
+            entry = getattr(encoded, "ids", encoded)
+        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
+    return samples
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name not in tied
+        and not any(names_module(entry, name) for entry in skipped)
+    }
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    if entry.startswith("re:"):
+        return re.match(entry[3:], name) is not None
+    return f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -854,51 +1058,6 @@ def check_devices(device_map: dict[str, Any] | None) -> None:
     for device in {str(device) for device in (device_map or {}).values()}:
         if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
             raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
 
 
 __all__ = [

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, round_groups
+from unibody.core.quantization.calibration import find_blocks, tokenize_samples, visit_blocks
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
@@ -26,6 +27,7 @@ from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.replacement import linears_to_convert, set_module
 
 __all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
 
@@ -158,3 +160,84 @@ class GptqHfQuantizer(HfQuantizer):
         count = 32 if layer.bits == 3 else 32 // layer.bits
         fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
         return layer if fits or self.pre_quantized else None
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
+        config = self.quantization_config
+        if self.pre_quantized:
+            return
+        samples = tokenize_samples(config.dataset, config.tokenizer, config.model_seqlen)
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        skipped = self.get_modules_to_not_convert(model)
+        names = {module: name for name, module in linears_to_convert(model, skipped).items()}
+
+        def visit(block: nn.Module, run: Any) -> None:
+            inside = {name: module for name, module in block.named_modules() if module in names}
+            groups = config.modules_in_block_to_quantize or [[name] for name in inside]
+            for group in groups if config.true_sequential else [[name for names in groups for name in names]]:
+                linears = {name: inside[name] for name in group if name in inside}
+                for name, hessian in input_hessians(linears, run).items():
+                    packed = self.make_linear(names[linears[name]], linears[name])
+                    if packed is not None:
+                        codes = solve_codes(linears[name].weight, hessian, packed, config.damp_percent)
+                        packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
+                        set_module(model, names[linears[name]], packed)
+
+        visit_blocks(model, blocks, samples, visit)
+
+
+def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
+    """2 XᵀX / n of each layer's inputs X [n, K] while `run` runs (section 3.1: the Hessian of the squared error)."""
+    sums = {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()}
+    counts = dict.fromkeys(linears, 0)
+
+    def add(name: str, x: Tensor) -> None:
+        rows = x.detach().float().flatten(0, -2)
+        sums[name] = sums[name].to(rows.device).addmm(rows.T, rows, alpha=2)
+        counts[name] += len(rows)
+
+    hooks = [linear.register_forward_pre_hook(lambda _, x, n=n: add(n, x[0])) for n, linear in linears.items()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return {name: total / max(1, counts[name]) for name, total in sums.items()}
+
+
+def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_size: int = 128) -> GroupwiseCodes:
+    """Codes of a weight [N, K] for inputs with this Hessian [K, K]: algorithm 1, columns in blocks, lazy updates.
+
+    A column's rounding error is made up for by the columns after it, through the Cholesky factor of the inverse Hessian.
+    """
+    weight, hessian = weight.detach().float().clone(), hessian.clone()
+    columns, size, top = weight.shape[1], layer.group_size, 2**layer.bits - 1
+    dead = hessian.diagonal() == 0  # inputs that were never seen
+    hessian.diagonal()[dead] = 1
+    weight[:, dead] = 0
+    order = torch.arange(columns, device=weight.device)
+    if layer.config.desc_act:
+        order = hessian.diagonal().argsort(descending=True)
+    weight, hessian = weight[:, order], hessian[order][:, order]
+    hessian.diagonal().add_(damp * hessian.diagonal().mean())
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    codes, groups = torch.empty_like(weight, dtype=torch.uint8), []
+    for start in range(0, columns, block_size):
+        block, rows = weight[:, start : start + block_size], factor[start : start + block_size]
+        before, errors = block.clone(), torch.empty_like(block)
+        for index in range(block.shape[1]):
+            column = start + index
+            if column % size == 0:  # a new group, of the columns as this block found them
+                whole = (
+                    before[:, index : index + size]
+                    if index + size <= block.shape[1]
+                    else weight[:, column : column + size]
+                )
+                groups.append(round_groups(whole, layer.bits, size, layer.symmetric))
+            scale, zero = groups[-1].scales[:, 0], groups[-1].zeros[:, 0]
+            code = ((block[:, index] / scale).round() + zero).clamp(0, top)
+            codes[:, column] = code
+            errors[:, index] = (block[:, index] - (code - zero) * scale) / rows[index, column]
+            block[:, index + 1 :] -= errors[:, index, None] * rows[index, column + 1 : start + block.shape[1]]
+        weight[:, start + block_size :] -= errors @ rows[:, start + block_size :]
+    back = order.argsort()
+    scales, zeros = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("scales", "zeros"))
+    return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())

@@ -80,6 +80,8 @@ def test_the_words_of_a_line_stand_at_its_origin(zoo: Zoo) -> None:
             if line.kind in ("definition", "core") and "templates" not in line.origins[-1].path:
                 here = words(row)
                 lost = {w for w in here if not former_names(zoo.result.units, line.space, w) & there}
+                if "template" in there:  # a row of a kernel table, which now names the template's function
+                    lost -= {"entry", *(f"{word}_matmul" for word in there)}
                 assert not lost, (path, row, line)
                 seen[line.kind] += bool(here)
             elif line.kind == "import" and row.strip():

@@ -32,14 +32,15 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
 def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
     """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
 
-    Symmetric: the middle code is 0, and the larger end of the range fits. Otherwise both ends fit, and 0 is a code.
+    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
+    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
     """
     groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
     top = 2**bits - 1
     low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
     if symmetric:
         high = torch.maximum(-low, high)
-        low = -high
+        low = torch.where(low < 0, -high, low)
     scales = torch.where(high > low, high - low, 2.0) / top
     zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
     codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
