@@ -56,7 +56,10 @@ class AutoModelClass(AutoClass):
         from unibody.quantization import find_quantizer
 
         values = read_json(locate_checkpoint(folder_or_id, options.get("revision")) / "config.json")
-        if options.get("quantizer") is None and values.get("model_type") in MODELS:
+        known = (
+            isinstance(values.get("model_type"), str) and values["model_type"] in MODELS
+        )  # if not, that comes first
+        if known and options.get("quantizer") is None:
             options["quantizer"] = find_quantizer(values.get("quantization_config"), quantization_config)
         return super().from_pretrained(folder_or_id, **options)
 

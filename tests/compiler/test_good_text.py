@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -18,7 +19,17 @@ def identifiers(text: str) -> set[str]:
 
 def written() -> set[str]:
     files = [*(ROOT / "modular").rglob("*.py"), *(ROOT / "unibody/core").rglob("*.py")]
-    return set().union(*(identifiers(file.read_text(encoding="utf-8")) for file in files))
+    names = set().union(*(identifiers(file.read_text(encoding="utf-8")) for file in files))
+    # A kernel's template writes names that begin with the one of its row: `{{ name }}_operator`.
+    rows = {
+        row for file in files for row in re.findall(r'Kernel\(\s*"(\w+)", template=', file.read_text(encoding="utf-8"))
+    }
+    for template in (ROOT / "templates/kernels").glob("*.j2"):
+        for row in rows:
+            names |= set(
+                re.findall(r"\w+", template.read_text(encoding="utf-8").replace("{{ name }}", f"{row}_matmul"))
+            )
+    return names
 
 
 WRITTEN = written()

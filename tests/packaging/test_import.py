@@ -53,7 +53,15 @@ def test_listed_classes_can_be_imported(model_type: str) -> None:
 
 def test_auto_classes_are_offered() -> None:
     listed = {name for entry in MODELS.values() for name in entry["classes"]}
-    assert listed | {"AutoConfig", "__version__"} == set(unibody.__all__)
+    bases = {
+        "QuantizationConfigMixin",
+        "HfQuantizer",
+        "QuantizationMethod",
+        "AutoQuantizationConfig",
+        "AutoHfQuantizer",
+    }
+    decorators = {"register_quantization_config", "register_quantizer"}
+    assert listed | bases | decorators | {"AutoConfig", "__version__"} == set(unibody.__all__)
     assert all(hasattr(unibody, name) for name in unibody.__all__)
 
 

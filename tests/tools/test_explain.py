@@ -106,7 +106,7 @@ def test_import_and_template(project: Workspace) -> None:
 def test_registry(project: Workspace) -> None:
     done = explain(project, '            "AutoModel": "ChildModel",', "generated/registry.py")
     assert "definition: modular/modular_child.py:13: ChildModel\n" in done.out
-    assert "and: templates/registry.py.j2:24\n" in done.out
+    assert "and: templates/registry.py.j2:38\n" in done.out
 
 
 def test_core(workspace: Make) -> None:

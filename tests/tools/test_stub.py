@@ -54,7 +54,7 @@ def test_user_script_under_strict_mypy(root: Path, tmp_path: Path) -> None:
 
 
 def test_stub_lists_what_can_be_imported(root: Path) -> None:
-    from unibody.generated.registry import MODELS
+    from unibody.generated.registry import MODELS, QUANTIZERS
 
     tree = ast.parse((root / "generated/names.pyi").read_text())
     found = {
@@ -66,6 +66,11 @@ def test_stub_lists_what_can_be_imported(root: Path) -> None:
         (f"models.{entry['module']}", name)
         for entry in MODELS.values()
         for name in (entry["config"], *entry["classes"].values())
+    }
+    listed |= {
+        (f"quantizers.{method['module']}", name)
+        for method in QUANTIZERS.values()
+        for name in (method["config"], *method["quantizers"].values())
     }
     assert found == listed
 
