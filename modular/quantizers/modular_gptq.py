@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -71,6 +72,17 @@ class GPTQConfig(QuantizationConfigMixin):
         require_choice(self, "bits", (2, 3, 4, 8))
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
+        if self.group_size != -1 and self.group_size < 1:
+            raise ValueError(f"GPTQConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
+        if not 0 < self.damp_percent < 1:
+            raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
+        idle = (
+            *("backend", "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"),
+            *("module_name_preceding_first_block", "batch_size", "pad_token_id", "cache_block_outputs"),
+        )
+        usual = {name: getattr(GPTQConfig, name) for name in idle}
+        if said := [name for name in idle if getattr(self, name) not in (usual[name], "auto")]:
+            warnings.warn(f"GPTQConfig: {', '.join(said)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
 
 class GPTQLinear(GroupwiseLinear):

@@ -226,3 +226,28 @@ def test_calibration_is_asked_for(tmp_path: Path) -> None:
         quantizer = gptq.GptqHfQuantizer(gptq.GPTQConfig(bits=4, group_size=32, dataset=dataset), pre_quantized=False)
         with pytest.raises(ValueError, match=message):
             llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quantizer)
+
+
+def test_configuration() -> None:
+    """The documented order of parameters; values and parameters that have no meaning are refused or warned of."""
+    config = gptq.GPTQConfig(4, None, ["text"], 64, 0.2, True, False, False, "gptq_v2")
+    assert (config.group_size, config.damp_percent, config.desc_act, config.sym) == (64, 0.2, True, False)
+    assert (config.true_sequential, config.format) == (False, "gptq_v2")
+    for case in fixtures.load_json("gptqmodel/config"):
+        theirs = case["to_dict"]
+        assert gptq.GPTQConfig(bits=theirs["bits"]).to_dict().keys() == theirs.keys()
+    for bad, message in (
+        ({"bits": 5}, "bits is 5, expected one of 2, 3, 4, 8"),
+        (
+            {"bits": 4, "checkpoint_format": "marlin"},
+            "checkpoint_format is 'marlin', expected one of 'gptq', 'gptq_v2'",
+        ),
+        ({"bits": 4, "group_size": 0}, r"group_size is 0, expected -1 \(a whole row\) or columns"),
+        ({"bits": 4, "damp_percent": 1.5}, "damp_percent is 1.5, expected a value between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gptq.GPTQConfig(**bad)
+    with pytest.warns(UserWarning, match="GPTQConfig: use_exllama, exllama_config changes nothing"):
+        gptq.GPTQConfig(bits=4, use_exllama=True, exllama_config={"version": 2})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'surprise'"):
+        gptq.GPTQConfig(bits=4, surprise=1)

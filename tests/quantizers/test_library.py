@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracle.inputs import token_ids
-from oracle.quantization import fixtures
+from oracle.quantization import fixtures, inputs
 from quantizers.files import generated
 from torch import Tensor, nn
 
@@ -161,3 +163,12 @@ def test_kernel_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("UNIBODY_KERNEL", "torch")
     model = unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
     assert {layer.kernel for layer in model.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
+
+
+def test_the_example(tmp_path: Path) -> None:
+    """The method that the example registers quantizes a plain checkpoint and generates."""
+    inputs.llama().save_pretrained(tmp_path)
+    example = Path(__file__).parents[2] / "examples/custom_quantization.py"
+    done = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("14 layers in int8, 73728 bytes\n")
