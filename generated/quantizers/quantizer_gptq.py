@@ -82,7 +82,6 @@ class GPTQConfig(QuantizationConfigMixin):
 
     quant_method: ClassVar[str] = "gptq"
     written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
-
     ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
 
     bits: int
@@ -126,6 +125,11 @@ class GPTQConfig(QuantizationConfigMixin):
         usual = {name: getattr(GPTQConfig, name) for name in idle}
         if said := [name for name in idle if getattr(self, name) not in (usual[name], "auto")]:
             warnings.warn(f"GPTQConfig: {', '.join(said)} changes nothing: `kernel` names the kernel", stacklevel=4)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
+        things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
+        return {**super().to_dict(), **things}
 
 
 class PackedLinear(nn.Module):

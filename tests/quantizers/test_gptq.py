@@ -199,6 +199,14 @@ def test_quantizing_a_model(tmp_path: Path) -> None:
             # Later layers see what these make of their inputs, by scales in float16 here and in float32 there.
             assert torch.equal(mine["qweight"], theirs["qweight"]), name
             assert torch.equal(mine["scales"], theirs["scales"]), name
+    model.save_pretrained(tmp_path / "quantized")
+    settings = json.loads((tmp_path / "quantized/config.json").read_text(encoding="utf-8"))["quantization_config"]
+    assert (settings["bits"], settings["dataset"]) == (4, None)
+    again = llama.LlamaForCausalLM.from_pretrained(
+        tmp_path / "quantized", quantizer=gptq.GptqHfQuantizer(gptq.GPTQConfig.from_dict(settings))
+    )
+    with torch.no_grad():
+        assert torch.equal(again(values["calibration"].long()).logits, model(values["calibration"].long()).logits)
     theirs = llama.LlamaForCausalLM.from_pretrained(
         folder, dtype=torch.float32, quantizer=gptq.GptqHfQuantizer(gptq.GPTQConfig(bits=4, group_size=32))
     )
