@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+
 @pytest.fixture(scope="module")
 def checked(root: Path) -> Path:
     """The repository, in which a check has found nothing to change, and remembers it."""
