@@ -91,37 +91,21 @@ class PackedLinear(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves the packed tensors, but leaves their types: those are a format, not a precision."""
-        self.hold(self.stored_tensors())
-        types = {name: tensor.dtype for name, tensor in self._buffers.items() if tensor is not None}
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, dtype in types.items():
-            moved = self._buffers[name]
-            if moved is not None and moved.dtype != dtype:
-                self._buffers[name] = before[name].to(moved.device)  # type: ignore[union-attr]
+        stored = self.stored_tensors()
+        self.hold({})
+        super()._apply(fn, recurse)  # the bias
+        moved = {name: fn(tensor) for name, tensor in stored.items()}
+        self.hold({k: new if new.dtype == stored[k].dtype else stored[k].to(new.device) for k, new in moved.items()})
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        tensors = self.stored_tensors()
-        if self.bias is not None:
-            tensors = {**tensors, "bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in tensors.items()})
+        bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
+        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
-    ) -> None:
-        stored = self.stored_tensors()
-        for name in stored:
-            if prefix + name in state_dict:
-                stored[name] = state_dict[prefix + name].to(stored[name].device)
-            else:
-                missing.append(prefix + name)
-        self.hold(stored)
-        unexpected.extend(
-            key for key in state_dict if key.startswith(prefix) and key[len(prefix) :] not in (*stored, "bias")
-        )
-        if self.bias is not None and prefix + "bias" in state_dict:
-            self.bias = nn.Parameter(state_dict[prefix + "bias"], requires_grad=self.bias.requires_grad)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        self.hold(self.stored_tensors())
+        names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
+        super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
