@@ -267,6 +267,26 @@ def help_(
     raise typer.Exit(explain_code(code))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def quantize(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A folder with a checkpoint, or a Hub id.")],
+    method: Annotated[str, typer.Argument(help="Such as gptq, awq or hqq.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it is new or empty.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="The type of what is not packed, such as bfloat16; by default the checkpoint's.")
+    ] = None,
+) -> None:
+    """Quantize a checkpoint.
+
+    Further options are the parameters of the method's configuration: --bits 4 --group-size 64 --desc-act. A --dataset may be
+    a text file, whose paragraphs are the texts.
+    """
+    from unibody.quantize import quantize
+
+    raise typer.Exit(quantize(model, method, out, context.args, dtype))
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:
