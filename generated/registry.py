@@ -114,6 +114,14 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 QUANTIZERS: dict[str, QuantizerEntry] = {
+    "bitsandbytes": {
+        "module": "quantizer_bitsandbytes",
+        "config": "BitsAndBytesConfig",
+        "quantizers": {
+            "bitsandbytes_8bit": "Bnb8BitHfQuantizer",
+            "bitsandbytes_4bit": "Bnb4BitHfQuantizer",
+        },
+    },
     "gptq": {
         "module": "quantizer_gptq",
         "config": "GPTQConfig",

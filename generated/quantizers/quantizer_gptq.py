@@ -139,6 +139,10 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
+    variable_tensors: ClassVar[
+        tuple[str, ...]
+    ] = ()  # starts of the names of those whose shape the layer does not tell
+    compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
@@ -179,8 +183,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
-            y = DequantizedMatmul.apply(x, self)
-            return y if self.bias is None else y + self.bias.to(x.dtype)
+            return DequantizedMatmul.apply(x, self.bias, self)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -433,12 +436,13 @@ class HfQuantizer:
         layer, name = owner(model, param_name)
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-        elif (shapes := {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}).get(name) == list(
-            param_value.shape
-        ):
-            layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
-        else:
-            raise ValueError(f"{param_name} is {list(param_value.shape)}, expected {shapes}: see quantization_config")
+            return
+        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+            raise ValueError(
+                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
+            )
+        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -458,7 +462,7 @@ class HfQuantizer:
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
-            layer.prepare(layer.device, model.dtype)
+            layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
@@ -842,16 +846,18 @@ def unpack_int4(packed: Tensor) -> Tensor:
 
 
 class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ and its gradient with respect to x; the weight is dequantized for each of the two, and not kept between."""
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, layer: Any) -> Tensor:
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return x @ layer.dequantize(x.dtype).T
+        return dequantize_matmul(layer, x)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
-        return gradients[0] @ context.layer.dequantize(gradients[0].dtype), None
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
 
 
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:

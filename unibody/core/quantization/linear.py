@@ -18,6 +18,10 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
+    variable_tensors: ClassVar[
+        tuple[str, ...]
+    ] = ()  # starts of the names of those whose shape the layer does not tell
+    compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
@@ -58,8 +62,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
-            y = DequantizedMatmul.apply(x, self)
-            return y if self.bias is None else y + self.bias.to(x.dtype)
+            return DequantizedMatmul.apply(x, self.bias, self)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -112,16 +115,18 @@ class PackedLinear(nn.Module):
 
 
 class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ and its gradient with respect to x; the weight is dequantized for each of the two, and not kept between."""
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, layer: Any) -> Tensor:
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return x @ layer.dequantize(x.dtype).T
+        return dequantize_matmul(layer, x)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
-        return gradients[0] @ context.layer.dequantize(gradients[0].dtype), None
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
 
 
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:

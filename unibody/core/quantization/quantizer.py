@@ -88,12 +88,13 @@ class HfQuantizer:
         layer, name = owner(model, param_name)
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-        elif (shapes := {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}).get(name) == list(
-            param_value.shape
-        ):
-            layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
-        else:
-            raise ValueError(f"{param_name} is {list(param_value.shape)}, expected {shapes}: see quantization_config")
+            return
+        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+            raise ValueError(
+                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
+            )
+        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -113,7 +114,7 @@ class HfQuantizer:
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
-            layer.prepare(layer.device, model.dtype)
+            layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:

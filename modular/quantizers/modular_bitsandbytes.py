@@ -1,0 +1,301 @@
+"""bitsandbytes: LLM.int8, eight bits with outliers in sixteen (2208.07339); and FP4 and NF4, tables of 16 values (2305.14314).
+
+| 8 bits | |
+|---|---|
+| `weight` | int8 [N, K] = round(W · 127 / SCB), symmetric |
+| `SCB` | float32 [N]: the largest magnitude of each row |
+| `weight_format` | uint8, 0: in rows |
+| sums | int32, of codes of both sides; input columns that hold an outlier count in their own type |
+
+| 4 bits | |
+|---|---|
+| `weight` | [N · K / 2, 1] bytes, as `bnb_4bit_quant_storage` types them: codes row by row, the first of two in the high bits |
+| `weight.absmax` | float32 [N · K / 64]: the largest magnitude of each block; W = quant_map[code] · absmax |
+| `weight.quant_map` | float32 [16]: the values of the codes |
+| `weight.quant_state.…` | uint8: JSON with the block's size, the type and the shape |
+| double quantization | `absmax` uint8 codes, = nested_quant_map[code] · nested_absmax[block of 256] + nested_offset |
+| sums | float32 |
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.quantizer import HfQuantizer
+
+__all__ = ["BitsAndBytesConfig", "Bnb4BitHfQuantizer", "Bnb8BitHfQuantizer", "Linear4bit", "Linear8bitLt"]
+
+STORAGE_TYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
+    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
+TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
+BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
+
+
+@dataclass(eq=False)
+class BitsAndBytesConfig(QuantizationConfigMixin):
+    """Which of the two methods, and how; the two `load_in_…` exclude each other."""
+
+    quant_method: ClassVar[str] = "bitsandbytes"
+    loading_attributes: ClassVar[tuple[str, ...]] = ("bnb_4bit_compute_dtype", "llm_int8_threshold")
+    ignored_keys: ClassVar[tuple[str, ...]] = ("_load_in_8bit", "_load_in_4bit")
+
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+    llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
+    llm_int8_skip_modules: list[str] | None = None
+    llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
+    llm_int8_has_fp16_weight: bool = False  # weights are kept in 16 bits and quantized in each forward pass
+    bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
+    bnb_4bit_quant_type: str = "fp4"
+    bnb_4bit_use_double_quant: bool = False
+    bnb_4bit_quant_storage: Any = None  # a type or its name; None: uint8
+
+    def post_init(self) -> None:
+        if self.load_in_8bit and self.load_in_4bit:
+            raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
+        for name in ("load_in_8bit", "load_in_4bit", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"):
+            require_type(self, name, bool)
+        require_type(self, "llm_int8_threshold", (int, float))
+        require_type(self, "llm_int8_skip_modules", (list, type(None)))
+        require_type(self, "bnb_4bit_use_double_quant", bool)
+        require_choice(self, "bnb_4bit_quant_type", TABLES)
+        for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
+            value = getattr(self, name) or usual
+            setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
+        require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
+        require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
+
+    def is_quantizable(self) -> bool:
+        return self.load_in_8bit or self.load_in_4bit
+
+    def quantization_method(self) -> str | None:
+        """`llm_int8`, `fp4`, `nf4`, or None if neither method is chosen."""
+        return "llm_int8" if self.load_in_8bit else self.bnb_4bit_quant_type if self.load_in_4bit else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; the choice of method under the names that it has had, too."""
+        chosen = {"_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
+        return {**super().to_dict(), **chosen}
+
+
+def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    if threshold:
+        values = values.masked_fill(values.abs() >= threshold, 0)
+    largest = values.abs().amax(-1).float()
+    return (values.float() * (127 / largest)[:, None]).nan_to_num(0).round().to(torch.int8), largest
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
+    rows = left.shape[0]
+    if left.is_cuda and rows <= 16:
+        left = F.pad(left, (0, 0, 0, 17 - rows))
+    return torch._int_mm(left, right.T)[:rows]
+
+
+def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
+    """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
+    rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
+    codes, largest = round_rows(rows.half(), threshold)
+    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
+    outliers = (rows.half().abs() >= threshold).any(0).nonzero().view(-1) if threshold else ()
+    if len(outliers):
+        codes[:, outliers] = 0
+    # bitsandbytes' constant; 1 / 127² would be 6.200012e-05.
+    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * 6.200124e-05
+    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    if len(outliers):
+        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
+        y = y.addmm(rows[:, outliers], columns.T.to(x.dtype))
+    return y.view(*x.shape[:-1], -1)
+
+
+class Linear8bitLt(PackedLinear):
+    """LLM.int8: int8 codes of the weight's rows meet int8 codes of the input's rows, outlier columns aside.
+
+    Where a gradient is asked for, the input is not rounded: y = x · dequantize()ᵀ.
+    """
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=int8_outlier_matmul),)
+
+    def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
+        super().__init__(linear, config)
+        self.has_main_weight = config.llm_int8_has_fp16_weight
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        shape = self.out_features, self.in_features
+        if self.has_main_weight:
+            return {"weight": torch.empty(shape, dtype=torch.float16, device="meta")}
+        return {
+            "weight": torch.empty(shape, dtype=torch.int8, device="meta"),
+            "SCB": torch.empty(self.out_features, dtype=torch.float32, device="meta"),
+            "weight_format": torch.empty((), dtype=torch.uint8, device="meta"),
+        }
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return {"weight_format": torch.tensor(0, dtype=torch.uint8)}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        if self.has_main_weight:
+            return {"weight": weight.half()}
+        codes, largest = round_rows(weight.half())
+        return {"weight": codes, "SCB": largest, **self.usual_tensors()}
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        if self.has_main_weight:
+            return stored["weight"].to(dtype)
+        return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
+
+
+def dynamic_map() -> Tensor:
+    """float32 [256], ascending: for each of seven powers of ten the middles of 2^i equal steps, both signs, and 0 and 1."""
+    values = [0.0, 1.0]
+    for exponent in range(7):
+        edges = torch.linspace(0.1, 1, 2**exponent + 1)
+        middles = 10.0 ** (exponent - 6) * (edges[:-1] + edges[1:]) / 2
+        values += [*middles.tolist(), *(-middles).tolist()]
+    return torch.tensor(sorted(values))
+
+
+def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Codes uint8 [n] of the nearest entries of a table for values [n], and the largest magnitude of each block, float32."""
+    values = values.float()
+    count = values.numel() // block * block
+    blocks = F.pad(values, (0, -values.numel() % block)).view(-1, block)
+    largest = blocks.abs().amax(1)
+    scaled = (blocks * (1 / largest)[:, None]).flatten()[: values.numel()]
+    scaled[count:] = values[count:] / largest[-1]  # the last block, if it is not whole, is divided
+    order = table.argsort(stable=True)
+    middles = (table[order][1:] + table[order][:-1]) / 2
+    return order[torch.bucketize(scaled.nan_to_num(0).clamp(-1, 1), middles)].to(torch.uint8), largest
+
+
+class Linear4bit(PackedLinear):
+    """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=dequantize_matmul),)
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
+
+    def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
+        super().__init__(linear, config)
+        self.state_name = f"weight.quant_state.bitsandbytes__{config.bnb_4bit_quant_type}"
+        self.state: dict[str, Any] = {}
+        self.compute_dtype = config.bnb_4bit_compute_dtype
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        self.state = {}
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        count = self.out_features * self.in_features
+        blocks, storage = -(-count // BLOCK), self.config.bnb_4bit_quant_storage
+        nested = self.config.bnb_4bit_use_double_quant
+        sizes = {
+            "weight": (((count + 1) // 2 // storage.itemsize, 1), storage),
+            "weight.absmax": ((blocks,), torch.uint8 if nested else torch.float32),
+            "weight.quant_map": ((16,), torch.float32),
+            self.state_name: ((0,), torch.uint8),  # as long as its text
+        }
+        if nested:
+            sizes["weight.nested_absmax"] = (-(-blocks // NESTED_BLOCK),), torch.float32
+            sizes["weight.nested_quant_map"] = (256,), torch.float32
+        return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in sizes.items()}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        kind, dtype = self.config.bnb_4bit_quant_type, str(weight.dtype).removeprefix("torch.")
+        table = torch.tensor(TABLES[kind], device=weight.device)
+        codes, absmax = round_blocks(weight.flatten(), table, BLOCK)
+        codes = F.pad(codes, (0, codes.numel() % 2), value=TABLES[kind].index(0)).view(-1, 2)
+        packed = (codes[:, 0] << 4 | codes[:, 1]).view(self.config.bnb_4bit_quant_storage)[:, None]
+        state: dict[str, Any] = {"quant_type": kind, "blocksize": BLOCK, "dtype": dtype, "shape": list(weight.shape)}
+        tensors = {"weight": packed, "weight.absmax": absmax, "weight.quant_map": table}
+        if self.config.bnb_4bit_use_double_quant:
+            offset, nested_map = absmax.mean(), dynamic_map().to(weight.device)
+            tensors["weight.absmax"], nested = round_blocks(absmax - offset, nested_map, NESTED_BLOCK)
+            tensors |= {"weight.nested_absmax": nested, "weight.nested_quant_map": nested_map}
+            state |= {"nested_blocksize": NESTED_BLOCK, "nested_dtype": "float32", "nested_offset": offset.item()}
+        text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8, device=weight.device)
+        return {**tensors, self.state_name: text}
+
+    def scales(self, stored: dict[str, Tensor]) -> Tensor:
+        """float32 [blocks]: the blocks' largest magnitudes."""
+        absmax = stored["weight.absmax"]
+        self.state = self.state or json.loads(bytes(stored[self.state_name].tolist()))
+        if "nested_offset" in self.state:
+            values = stored["weight.nested_quant_map"][absmax.int()]
+            nested = stored["weight.nested_absmax"].repeat_interleave(self.state["nested_blocksize"])
+            return values * nested[: len(values)] + self.state["nested_offset"]
+        # A model that has run on the CPU may have been saved with bfloat16 [K / block, N].
+        return absmax if absmax.dim() == 1 else absmax.T.flatten().float()
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        scales, packed = self.scales(stored), stored["weight"].view(torch.uint8).flatten()
+        codes = torch.stack((packed >> 4, packed & 15), 1).flatten()[: self.out_features * self.in_features]
+        values = stored["weight.quant_map"][codes.int()]
+        weight = values * scales.repeat_interleave(self.state["blocksize"])[: len(values)]
+        return weight.view(self.out_features, self.in_features).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.compute_dtype)).to(x.dtype)
+
+
+class BnbHfQuantizer(HfQuantizer):
+    """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
+
+    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.offloaded: list[str] = []
+
+    def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
+        """Refuses a device_map that leaves layers on the CPU or the disk without the option that allows it."""
+        super().validate_environment(dtype, device_map, weights_only)
+        places = {name: str(device) for name, device in (device_map or {}).items()}
+        offloaded = [name for name, device in places.items() if device in ("cpu", "disk")]
+        if offloaded and len(offloaded) < len(places):
+            if not self.quantization_config.llm_int8_enable_fp32_cpu_offload:
+                raise ValueError(
+                    f"device_map leaves {', '.join(offloaded)} on the CPU or the disk, where layers would stay plain: "
+                    "set llm_int8_enable_fp32_cpu_offload=True to allow it, or put all on the GPU"
+                )
+            self.offloaded = offloaded
+
+    def get_modules_to_not_convert(self, model: Any) -> list[str]:
+        named, skipped = self.modules_to_not_convert, self.quantization_config.llm_int8_skip_modules
+        self.modules_to_not_convert = skipped if named is None else named
+        return [*super().get_modules_to_not_convert(model), *self.offloaded]
+
+
+class Bnb8BitHfQuantizer(BnbHfQuantizer):
+    """Reads and makes LLM.int8's layers."""
+
+    auto_quantizer: ClassVar[str] = "bitsandbytes_8bit"
+    linear_class: ClassVar[Any] = Linear8bitLt
+    packed_tensor: ClassVar[str] = "SCB"
+
+    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        if quantization_config.llm_int8_has_fp16_weight:  # a checkpoint has its plain weights, too
+            self.pre_quantized = False
+
+
+class Bnb4BitHfQuantizer(BnbHfQuantizer):
+    """Reads and makes layers of FP4 and NF4."""
+
+    auto_quantizer: ClassVar[str] = "bitsandbytes_4bit"
+    linear_class: ClassVar[Any] = Linear4bit
+    packed_tensor: ClassVar[str] = "weight.absmax"

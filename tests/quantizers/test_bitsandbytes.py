@@ -1,0 +1,257 @@
+"""bitsandbytes' two methods against bitsandbytes: its stored tensors to the bit, its layers' outputs, its checkpoints' logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracle.quantization import fixtures, inputs
+from quantizers.files import generated
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+bnb, llama = generated("bitsandbytes"), generated("llama")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BLOCKS = fixtures.load("bitsandbytes/blocks").tensors
+EIGHT, FOUR = fixtures.load("bitsandbytes/linear_8bit").tensors, fixtures.load("bitsandbytes/linear_4bit").tensors
+CHECKPOINTS = sorted(path.name for path in (fixtures.FOLDER / "bitsandbytes").glob("llama-*"))
+
+
+def pack(codes: Tensor, kind: str) -> Tensor:
+    """Two codes a byte, the first in the high bits; an odd one gets that of zero beside it."""
+    pairs = nn.functional.pad(codes, (0, codes.numel() % 2), value={"nf4": 7, "fp4": 0}[kind]).view(-1, 2)
+    return (pairs[:, :1] << 4) | pairs[:, 1:]
+
+
+@pytest.mark.parametrize("name", sorted({k.rpartition("/")[0] for k in BLOCKS if "zeros" not in k and "packed" in k}))
+def test_blocks(name: str) -> None:
+    """Any block size, all types; the last block is not whole, one is zero."""
+    kind, dtype, block = name.split("/")
+    codes, largest = bnb.round_blocks(BLOCKS["input"].to(DTYPES[dtype]).flatten(), BLOCKS[f"{kind}/table"], int(block))
+    assert torch.equal(largest, BLOCKS[f"{name}/absmax"])
+    assert torch.equal(pack(codes, kind), BLOCKS[f"{name}/packed"])
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_tables_and_zeros(kind: str) -> None:
+    assert torch.equal(torch.tensor(bnb.TABLES[kind]), BLOCKS[f"{kind}/table"])
+    codes, largest = bnb.round_blocks(BLOCKS["zeros/input"].flatten(), BLOCKS[f"{kind}/table"], 32)
+    assert torch.equal(pack(codes, kind), BLOCKS[f"zeros/{kind}/packed"])
+    assert torch.equal(largest, BLOCKS[f"zeros/{kind}/absmax"])
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_double_quantization(kind: str) -> None:
+    """The second quantization's codes; bitsandbytes' own CPU kernel looks them up coarsely."""
+    values = fixtures.load("bitsandbytes/nested_blocks").tensors
+    table = bnb.dynamic_map()
+    assert torch.equal(table, values["map"])
+    plain = values[f"{kind}/plain_absmax"]
+    codes, largest = bnb.round_blocks(plain - plain.mean(), table, 256)
+    assert torch.equal(largest, values[f"{kind}/nested_absmax"])
+    assert torch.equal(plain.mean(), values[f"{kind}/offset"])
+    scaled = (plain - plain.mean()) / largest.repeat_interleave(256)[: len(plain)]
+    mine, theirs = ((table[c.int()] - scaled).abs() for c in (codes, values[f"{kind}/absmax"]))
+    apart = codes != values[f"{kind}/absmax"]
+    assert (apart.sum() <= 2) and (mine[apart] < theirs[apart]).all()
+
+
+def test_rows() -> None:
+    values = fixtures.load("bitsandbytes/rows").tensors
+    codes, largest = bnb.round_rows(values["input"])
+    assert torch.equal(codes, values["0/codes"])
+    assert torch.equal(largest, values["0/row_maxima"])
+    codes, largest = bnb.round_rows(values["input"], 6.0)
+    assert torch.equal(largest, values["6/row_maxima"])
+    others = torch.ones(codes.shape[1], dtype=torch.bool).index_fill(0, values["6/outlier_columns"], False)
+    assert torch.equal(codes[:, others], values["6/codes"][:, others])
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """Bytes stored as floating-point numbers may be NaN, which equals nothing."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def make_layer(layer_class: Any, weight: Tensor, bias: Tensor | None, config: Any) -> Any:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    layer = layer_class(linear, config)
+    layer.hold(layer.quantize(weight))
+    return layer
+
+
+@pytest.mark.parametrize("threshold", [0, 6])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_linear_8bit(dtype: str, threshold: int) -> None:
+    """Without gradients bitsandbytes' eval mode to the bit, outliers included; with gradients its train mode."""
+    config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=float(threshold))
+    weight, bias, hidden = (EIGHT[name].to(DTYPES[dtype]) for name in ("weight", "bias", "hidden"))
+    layer, key = make_layer(bnb.Linear8bitLt, weight, bias, config), f"{dtype}/{threshold}"
+    for name, tensor in layer.stored_tensors().items():
+        assert torch.equal(tensor, EIGHT[f"{key}/{name}"]), name
+        assert tensor.shape == layer.empty_tensors()[name].shape
+    with torch.no_grad():
+        assert torch.equal(layer(hidden), EIGHT[f"{key}/eval"])
+        assert torch.equal(layer(EIGHT["without_outliers"].to(hidden)), EIGHT[f"{key}/eval_without_outliers"])
+    trained = layer(hidden.clone().requires_grad_())
+    torch.testing.assert_close(trained, EIGHT[f"{key}/train"])
+    layer.bias = None
+    with torch.no_grad():
+        assert torch.equal(layer(hidden), EIGHT[f"{key}/eval_without_bias"])
+
+
+def test_main_weights_in_16_bits() -> None:
+    """`llm_int8_has_fp16_weight`: the same products, from weights that are quantized in each pass and not rounded for gradients."""
+    usual = bnb.BitsAndBytesConfig(load_in_8bit=True)
+    kept = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)
+    weight, hidden = EIGHT["weight"], EIGHT["hidden"]
+    layer, other = (make_layer(bnb.Linear8bitLt, weight, None, config) for config in (kept, usual))
+    with torch.no_grad():
+        assert torch.equal(layer(hidden), other(hidden))
+    assert torch.equal(layer.dequantize(), weight.half().float())
+
+
+@pytest.mark.parametrize("name", sorted({k.rpartition("/")[0] for k in FOUR if k.endswith("/train")}))
+def test_linear_4bit(name: str) -> None:
+    """Stored tensors to the bit (but for near ties of double quantization), outputs and gradients of train mode."""
+    kind, dtype, nested = name.split("/")
+    config = bnb.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=nested == "nested",
+        bnb_4bit_compute_dtype=dtype,
+    )
+    weight, bias, hidden = (FOUR[key].to(DTYPES[dtype]) for key in ("weight", "bias", "hidden"))
+    layer = make_layer(bnb.Linear4bit, weight, bias, config)
+    stored = layer.stored_tensors()
+    assert {f"{name}/{key}" for key in (*stored, "bias", "eval", "train", "gradient")} == {
+        key for key in FOUR if key.startswith(f"{name}/")
+    }
+    for key, tensor in stored.items():
+        expected = FOUR[f"{name}/{key}"]
+        assert tensor.dtype == expected.dtype == layer.empty_tensors()[key].dtype
+        assert torch.equal(tensor, expected), key
+    given = hidden.clone().requires_grad_()
+    output = layer(given)
+    output.float().square().sum().backward()
+    torch.testing.assert_close(output, FOUR[f"{name}/train"])
+    torch.testing.assert_close(given.grad, FOUR[f"{name}/gradient"])
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoint(name: str, tmp_path: Path) -> None:
+    """transformers' checkpoint gives its logits; saved, it is the same to the bit; made here, too; dequantized, it computes the same."""
+    folder = fixtures.FOLDER / "bitsandbytes" / name
+    values = fixtures.load(f"bitsandbytes/{name}/values").tensors
+    ids = values["input_ids"].long()
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    config = bnb.BitsAndBytesConfig.from_dict(settings)
+    quantizer_class = bnb.Bnb8BitHfQuantizer if config.load_in_8bit else bnb.Bnb4BitHfQuantizer
+    quantizer = quantizer_class(config)
+    model = llama.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantizer=quantizer)
+    assert len(bnb.packed_layers(model)) == 14
+    with torch.no_grad():
+        logits = model(ids).logits
+    expected = values["logits_eval" if config.load_in_8bit else "logits_train"]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    stored, saved = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert stored.keys() == saved.keys()
+    assert all(torch.equal(as_bytes(saved[key]), as_bytes(tensor)) for key, tensor in stored.items())
+    inputs.llama().save_pretrained(tmp_path / "full")
+    made = llama.LlamaForCausalLM.from_pretrained(
+        tmp_path / "full", dtype=torch.float32, quantizer=quantizer_class(config, pre_quantized=False)
+    )
+    for key, tensor in made.state_dict().items():
+        if not config.bnb_4bit_use_double_quant or "absmax" not in key:
+            assert torch.equal(as_bytes(tensor), as_bytes(stored[key])), key
+    plain = quantizer.dequantize(model)
+    assert type(plain.model.layers[0].mlp.up_proj) is nn.Linear
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, values["logits_train"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES.values()))
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("options", [{"load_in_8bit": True}, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}])
+def test_outputs(options: dict[str, Any], batch: int, dtype: torch.dtype) -> None:
+    """Odd shapes, one or many rows, against the product with the dequantized weight in float64."""
+    torch.manual_seed(batch)
+    config = bnb.BitsAndBytesConfig(**options, bnb_4bit_compute_dtype=dtype)
+    layer_class = bnb.Linear8bitLt if config.load_in_8bit else bnb.Linear4bit
+    layer = make_layer(layer_class, torch.randn(40, 72).to(dtype), torch.randn(40).to(dtype), config)
+    x = torch.randn(2, batch, 72).to(dtype)
+    with torch.no_grad():
+        found = layer(x)
+        exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
+    assert (found.shape, found.dtype) == ((2, batch, 40), dtype)
+    bound = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    bound = max(bound, 1e-2) if config.load_in_8bit else bound  # the inputs are rounded to 8 bits
+    assert (found - exact).abs().max() <= bound * exact.abs().max()
+
+
+def test_configuration() -> None:
+    """The documented order; transformers' keys; what excludes each other or is no value is refused."""
+    config = bnb.BitsAndBytesConfig(True, False, 5.0, ["lm_head"], True, True)
+    assert (config.llm_int8_threshold, config.llm_int8_skip_modules) == (5.0, ["lm_head"])
+    for case in fixtures.load_json("bitsandbytes/config"):
+        mine = bnb.BitsAndBytesConfig(**case["arguments"])
+        assert mine.to_dict() == case["to_dict"]
+        assert bnb.BitsAndBytesConfig.from_dict(case["to_dict"]) == mine
+    for options, method in (
+        ({}, None),
+        ({"load_in_8bit": True}, "llm_int8"),
+        ({"load_in_4bit": True}, "fp4"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
+    ):
+        config = bnb.BitsAndBytesConfig(**options)
+        assert (config.is_quantizable(), config.quantization_method()) == (method is not None, method)
+    for bad, message in (
+        ({"load_in_8bit": True, "load_in_4bit": True}, "exclude each other"),
+        ({"bnb_4bit_quant_type": "int4"}, "bnb_4bit_quant_type is 'int4', expected one of 'nf4', 'fp4'"),
+        (
+            {"bnb_4bit_quant_storage": "complex64"},
+            "bnb_4bit_quant_storage is torch.complex64, expected one of 'uint8'",
+        ),
+        ({"bnb_4bit_compute_dtype": "int8"}, "bnb_4bit_compute_dtype is torch.int8, expected one of 'float32'"),
+        ({"bnb_4bit_compute_dtype": "fast"}, "bnb_4bit_compute_dtype is 'fast', expected one of 'float32'"),
+        ({"load_in_8bit": 1}, "load_in_8bit is 1"),
+        ({"llm_int8_threshold": "6"}, "llm_int8_threshold is '6'"),
+        ({"llm_int8_skip_modules": "lm_head"}, "llm_int8_skip_modules is 'lm_head'"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            bnb.BitsAndBytesConfig(**bad)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'surprise'"):
+        bnb.BitsAndBytesConfig(surprise=1)
+
+
+def test_layers_on_the_cpu_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    places = {"model.layers.0": 0, "model.layers.1": "cpu", "lm_head": "disk"}
+    quantizer = bnb.Bnb8BitHfQuantizer(bnb.BitsAndBytesConfig(load_in_8bit=True), pre_quantized=False)
+    with pytest.raises(
+        ValueError, match=r"leaves model.layers.1, lm_head on the CPU .* llm_int8_enable_fp32_cpu_offload"
+    ):
+        quantizer.validate_environment(device_map=places)
+    config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_enable_fp32_cpu_offload=True)
+    quantizer = bnb.Bnb8BitHfQuantizer(config, pre_quantized=False)
+    quantizer.validate_environment(device_map=places)
+    with torch.device("meta"):
+        model = llama.LlamaForCausalLM(llama.LlamaConfig(num_hidden_layers=2))
+    quantizer.preprocess_model(model)
+    assert {name.split(".")[2] for name in bnb.packed_layers(model)} == {"0"}
+
+
+def test_modules_that_stay_plain(tmp_path: Path) -> None:
+    inputs.llama().save_pretrained(tmp_path)
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["self_attn", "re:.*layers.1"])
+    quantizer = bnb.Bnb4BitHfQuantizer(config, pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quantizer)
+    assert sorted(bnb.packed_layers(model)) == [
+        "lm_head",
+        *(f"model.layers.0.mlp.{name}_proj" for name in ("down", "gate", "up")),
+    ]
