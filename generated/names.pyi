@@ -54,3 +54,5 @@ from .quantizers.quantizer_bitsandbytes import Bnb4BitHfQuantizer as Bnb4BitHfQu
 from .quantizers.quantizer_bitsandbytes import Bnb8BitHfQuantizer as Bnb8BitHfQuantizer
 from .quantizers.quantizer_gptq import GPTQConfig as GPTQConfig
 from .quantizers.quantizer_gptq import GptqHfQuantizer as GptqHfQuantizer
+from .quantizers.quantizer_hqq import HqqConfig as HqqConfig
+from .quantizers.quantizer_hqq import HqqHfQuantizer as HqqHfQuantizer

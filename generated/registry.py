@@ -129,4 +129,11 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "gptq": "GptqHfQuantizer",
         },
     },
+    "hqq": {
+        "module": "quantizer_hqq",
+        "config": "HqqConfig",
+        "quantizers": {
+            "hqq": "HqqHfQuantizer",
+        },
+    },
 }

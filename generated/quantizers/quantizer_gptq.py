@@ -201,11 +201,13 @@ class PackedLinear(nn.Module):
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
         for name in list(self._buffers):
             delattr(self, name)
+        # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
+        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
         for name, tensor in tensors.items():
-            self.register_buffer(name.replace(".", "_"), tensor)
+            self.register_buffer(names[name], tensor)
         self.layout, self.prepared = layout, None
         if layout is None:
-            self.names = {name: name.replace(".", "_") for name in tensors}
+            self.names = names
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""

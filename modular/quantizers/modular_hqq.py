@@ -1,0 +1,240 @@
+"""HQQ, half-quadratic quantization: groups whose zero points minimise a norm of the error, without data (mobiusml.github.io/hqq_blog).
+
+| | |
+|---|---|
+| weight | W = (code − zero) · scale, codes of 8, 4, 3, 2 or 1 bits |
+| groups | W [N, K] as [−1, g] (`axis` 1: of a row) or as [g, −1] (`axis` 0), in the order of memory |
+| `W_q` | slabs of the groups' rows, the first in the highest bits of uint8; 3 bits: ten slabs in int32, the first at bit 27 |
+| `scale`, `zero` | [groups, 1] or [1, groups], in the type of computation |
+| `nbits`, `group_size`, `axis`, `shape`, … | how the layer was made, each a tensor; texts as uint8 |
+| sums | in the type of the inputs |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import dequantize_matmul
+from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
+
+__all__ = ["HQQLinear", "HqqConfig", "HqqHfQuantizer"]
+
+SHIFTS = {8: (0,), 4: (4, 0), 3: tuple(range(27, -1, -3)), 2: (6, 4, 2, 0), 1: tuple(range(7, -1, -1))}
+
+
+@dataclass(eq=False)
+class HqqConfig(QuantizationConfigMixin):
+    """How a model's layers are to be quantized; a checkpoint's layers say it themselves."""
+
+    quant_method: ClassVar[str] = "hqq"
+
+    nbits: int = 4
+    group_size: int | None = 64  # None: a whole row or column
+    view_as_float: bool = False  # `W_q` is stored as numbers of the type of computation, bit for bit
+    axis: int | None = None  # None: 1
+    dynamic_config: dict[str, dict[str, Any]] | None = None  # by the ends of names; layers not named stay plain
+    skip_modules: list[str] = field(default_factory=lambda: ["lm_head"])
+
+    def post_init(self) -> None:
+        self.axis = 1 if self.axis is None else self.axis
+        require_choice(self, "nbits", SHIFTS)
+        require_choice(self, "axis", (0, 1))
+        require_type(self, "view_as_float", bool)
+        require_type(self, "skip_modules", list)
+        if self.group_size is not None and (not isinstance(self.group_size, int) or self.group_size < 1):
+            raise ValueError(f"HqqConfig: group_size is {self.group_size!r}, expected a number of weights, or None")
+        for name, options in (self.dynamic_config or {}).items():
+            try:
+                HqqConfig(**options)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"HqqConfig: dynamic_config of {name!r}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Also from the nested form of the JSON."""
+        values = {key: value for key, value in config_dict.items() if key != "quant_config"}
+        nested = config_dict.get("quant_config")
+        names = "nbits", "group_size", "axis", "view_as_float"
+
+        def flat(entry: dict[str, Any]) -> dict[str, Any]:
+            found = entry["weight_quant_params"]
+            return {name: found[name] for name in names if name in found}
+
+        if nested is not None and "weight_quant_params" in nested:
+            values |= flat(nested)
+        elif nested is not None:
+            values["dynamic_config"] = {name: flat(entry) for name, entry in nested.items()}
+        return super().from_dict(values, return_unused_kwargs, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of the JSON, which nests the settings."""
+
+        def nested(config: HqqConfig) -> dict[str, Any]:
+            weight = {
+                "nbits": config.nbits,
+                "channel_wise": True,
+                "group_size": config.group_size,
+                "optimize": True,
+                "round_zero": config.nbits == 4,
+                "axis": config.axis,
+                "view_as_float": config.view_as_float,
+            }
+            others = {"scale_quant_params": None, "zero_quant_params": None, "offload_meta": False}
+            return {"weight_quant_params": weight, **others}
+
+        layers = {name: nested(HqqConfig(**options)) for name, options in (self.dynamic_config or {}).items()}
+        kernel = {} if self.kernel is None else {"kernel": self.kernel}
+        values = {"quant_config": layers or nested(self), "quant_method": "hqq", "skip_modules": self.skip_modules}
+        return {**values, **kernel}
+
+
+class HQQLinear(GroupwiseLinear):
+    """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
+
+    variable_tensors: ClassVar[tuple[str, ...]] = ("",)
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry=dequantize_matmul),
+    )
+
+    def __init__(self, linear: nn.Linear, config: HqqConfig) -> None:
+        whole = (linear.out_features, linear.in_features)[config.axis or 0]
+        super().__init__(linear, config, config.nbits, config.group_size or whole)
+        self.axis = config.axis or 0
+        self.settings: dict[str, Tensor] = {}
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        weight = torch.empty(0, device="meta")
+        return dict.fromkeys(("W_q", "scale", "zero", *self.describe(torch.float32)), weight)
+
+    def describe(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What a checkpoint says of the layer."""
+        numbers = {"nbits": self.bits, "group_size": self.group_size, "axis": self.axis}
+        flags = {"view_as_float": self.config.view_as_float, "round_zero": self.bits == 4}
+        flags |= dict.fromkeys(("channel_wise", "encoded_state_dict", "optimize", "stores_quant_config"), True)
+        flags |= dict.fromkeys(("offload_meta", "quant_scale", "quant_zero"), False)
+        texts = {
+            "packing": f"{self.bits}bit_{'32' if self.bits == 3 else 'u8'}",
+            "unpack_view_dtype": "torch.int32" if self.bits == 3 else "torch.uint8",
+            "compute_dtype": str(dtype),
+        }
+        return {
+            "shape": torch.tensor([self.out_features, self.in_features]),
+            **{name: torch.tensor(value, dtype=torch.int32) for name, value in numbers.items()},
+            **{name: torch.tensor(value, dtype=torch.uint8) for name, value in flags.items()},
+            **{name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in texts.items()},
+        }
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None and tensors:
+            self.settings = {k: tensor for k, tensor in tensors.items() if k not in ("W_q", "scale", "zero")}
+            if not any(self.settings[name].is_meta for name in ("nbits", "group_size", "axis")):
+                self.bits, self.group_size = int(self.settings["nbits"]), int(self.settings["group_size"])
+                self.axis = int(self.settings["axis"])
+
+    def why_not(self, kernel: Kernel) -> str:
+        return "its groups are parts of rows, and these are of columns" if kernel.layout and self.axis == 0 else ""
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        shape = (-1, self.group_size) if self.axis == 1 else (self.group_size, -1)
+        codes, scale, zero = solve_groups(weight.float().reshape(shape), self.bits, self.axis)
+        self.settings = {name: tensor.to(weight.device) for name, tensor in self.describe(weight.dtype).items()}
+        return self.pack_groups(codes, scale.to(weight.dtype), zero.to(weight.dtype))
+
+    def pack_groups(self, codes: Tensor, scale: Tensor, zero: Tensor) -> dict[str, Tensor]:
+        """The tensors of a checkpoint for codes [groups, g] or [g, groups]."""
+        words = pack_slabs(codes, SHIFTS[self.bits], torch.int32 if self.bits == 3 else torch.uint8)
+        words = words.view(scale.dtype) if self.settings["view_as_float"] else words
+        return {"W_q": words, "scale": scale, "zero": zero, **self.settings}
+
+    def unpack_groups(self, stored: dict[str, Tensor]) -> Tensor:
+        """The codes [groups, g] or [g, groups]."""
+        count = self.out_features * self.in_features // self.group_size if self.axis == 1 else self.group_size
+        words = stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8)
+        return unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        codes, wide = self.unpack_groups(stored), torch.promote_types(torch.float32, dtype)
+        weight = (codes.to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
+        return weight.view(self.out_features, self.in_features).to(dtype)
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        scales, zeros = (stored[name].view(self.out_features, -1) for name in ("scale", "zero"))
+        return GroupwiseCodes(self.unpack_groups(stored).view(self.out_features, -1), scales, zeros)
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        codes = weight.codes.reshape(-1, self.group_size)
+        return self.pack_groups(codes, weight.scales.reshape(-1, 1), weight.zeros.reshape(-1, 1))
+
+
+def solve_groups(groups: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`.
+
+    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
+    zero points then are the mean of what is left; beta grows, until the mean error does not.
+    """
+    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
+    top, width = 2**bits - 1, high - low
+    scale = torch.where(width.abs() <= 1e-4, 1.0, top / width).clamp(max=2e4)
+    zero = -low * scale
+    zero = zero.round() if bits == 4 else zero
+    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
+    for _ in range(20):
+        codes = (groups * scale + zero).round().clamp(0, top)
+        near = (codes - zero) / scale
+        error = groups - near
+        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
+        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
+        mean = float(error.abs().mean())
+        if mean >= best:
+            break
+        best = mean
+    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
+
+
+class HqqHfQuantizer(HfQuantizer):
+    """Reads and makes HQQ's layers; a checkpoint in hqq's own safetensors form has no configuration and is known by its keys."""
+
+    auto_quantizer: ClassVar[str] = "hqq"
+    linear_class: ClassVar[Any] = HQQLinear
+    packed_tensor: ClassVar[str] = "W_q"
+
+    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        self.pre_quantized = self.pre_quantized or any(key.endswith(".W_q") for key in loaded_keys)
+        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+
+    def get_modules_to_not_convert(self, model: Any) -> list[str]:
+        named = self.modules_to_not_convert
+        return self.quantization_config.skip_modules if named is None else named
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
+        config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
+        if dynamic is not None and not self.pre_quantized:
+            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
+            if options is None:
+                return None
+            config = HqqConfig(**options, kernel=config.kernel)
+        layer = self.linear_class(linear, config)
+        fits = (layer.out_features, layer.in_features)[layer.axis] % layer.group_size == 0
+        return layer if fits or self.pre_quantized else None
