@@ -56,3 +56,5 @@ from .quantizers.quantizer_gptq import GPTQConfig as GPTQConfig
 from .quantizers.quantizer_gptq import GptqHfQuantizer as GptqHfQuantizer
 from .quantizers.quantizer_hqq import HqqConfig as HqqConfig
 from .quantizers.quantizer_hqq import HqqHfQuantizer as HqqHfQuantizer
+from .quantizers.quantizer_quanto import QuantoConfig as QuantoConfig
+from .quantizers.quantizer_quanto import QuantoHfQuantizer as QuantoHfQuantizer

@@ -136,4 +136,11 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "hqq": "HqqHfQuantizer",
         },
     },
+    "quanto": {
+        "module": "quantizer_quanto",
+        "config": "QuantoConfig",
+        "quantizers": {
+            "quanto": "QuantoHfQuantizer",
+        },
+    },
 }

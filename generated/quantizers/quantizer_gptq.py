@@ -255,6 +255,14 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of pack_codes."""
         raise NotImplementedError
 
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
+        return (8 - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 8 - offsets / scales
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
@@ -775,8 +783,8 @@ class Int4PackLayout:
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), ((8 - zeros.float()) * scales.float()).bfloat16()
-        near = near_groups(scale, offset, *layer.group_types)
+        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
+        near = near_groups(layer, scale, offset)
         return {
             "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
@@ -786,7 +794,7 @@ class Int4PackLayout:
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(held["groups"][..., 0].T, held["groups"][..., 1].T, *layer.group_types)
+        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
         return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
 
@@ -799,11 +807,10 @@ def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def near_groups(
-    scale: Tensor, offset: Tensor, scale_type: torch.dtype, zero_type: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """Scales and zero points as far as bfloat16 scales and offsets tell them."""
-    zeros = 8 - offset.float() / scale.float()
+    scale_type, zero_type = layer.group_types
+    zeros = layer.zeros(scale.float(), offset.float())
     zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
     return scale.to(scale_type), zeros.to(zero_type)
 

@@ -29,5 +29,13 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of pack_codes."""
         raise NotImplementedError
 
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
+        return (8 - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 8 - offsets / scales
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
