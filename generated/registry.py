@@ -114,6 +114,13 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 QUANTIZERS: dict[str, QuantizerEntry] = {
+    "awq": {
+        "module": "quantizer_awq",
+        "config": "AwqConfig",
+        "quantizers": {
+            "awq": "AwqHfQuantizer",
+        },
+    },
     "bitsandbytes": {
         "module": "quantizer_bitsandbytes",
         "config": "BitsAndBytesConfig",

@@ -52,17 +52,17 @@ def block_inputs(
 
 @torch.no_grad()
 def visit_blocks(
-    model: Any, blocks: nn.ModuleList, samples: list[Tensor], visit: Callable[[nn.Module, Callable[[], Any]], None]
+    model: Any, blocks: nn.ModuleList, samples: list[Tensor], visit: Callable[[nn.Module, Callable[[], Any]], Any]
 ) -> None:
     """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
 
-    What a block returns after its visit is what the next one gets; no more than one block's inputs are held.
+    What the visit returns, or else the block after it, is what the next one gets; no more than one block's inputs are held.
     """
     calls = list(block_inputs(model, blocks[0], samples))
     for block in blocks:
         run = partial(run_block, block, calls)
-        visit(block, run)
-        outputs = [output[0] if isinstance(output, tuple) else output for output in run()]
+        found = visit(block, run)
+        outputs = [y[0] if isinstance(y, tuple) else y for y in (run() if found is None else found)]
         calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
 
 

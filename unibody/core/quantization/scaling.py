@@ -1,0 +1,81 @@
+"""Factors that move from a layer's output into the columns of the layers that read it, and leave the block's function as it is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+THROUGH = {"o_proj": "v_proj", "down_proj": "up_proj"}  # whose rows a layer's columns can be scaled through, by name
+
+
+class Scaling(NamedTuple):
+    """Layers with one input, and the norm or linear layer that can divide it by what their columns are multiplied by."""
+
+    before: Any
+    layers: list[nn.Linear]
+    whole: nn.Module  # whose outputs count: the layers' common parent, or the one layer
+    calls: list[tuple[Any, Any]]  # arguments of `whole` for each sample
+
+    def outputs(self) -> list[Tensor]:
+        with torch.no_grad():
+            found = [self.whole(*arguments, **options) for arguments, options in self.calls]
+        return [y[0] if isinstance(y, tuple) else y for y in found]
+
+
+def find_scalings(
+    block: nn.Module, linears: list[nn.Linear], run: Any
+) -> tuple[list[Scaling], dict[Any, Tensor], Any]:
+    """What can be scaled among a block's layers, the layers' inputs [n, K], and what `run`, which runs the block, returns."""
+    names = {module: name for name, module in block.named_modules()}
+    calls: dict[nn.Module, list[Any]] = {module: [] for module in names}
+    makers: dict[int, nn.Module] = {}  # by the identity of what they returned; all of it is held while this runs
+    held: list[Any] = []
+
+    def enter(module: nn.Module, arguments: Any, options: Any) -> None:
+        calls[module].append((arguments, options))
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        if not any(module.children()):
+            makers[id(output)] = module
+            held.append(output)
+
+    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in names]
+    hooks += [module.register_forward_hook(leave) for module in names]
+    outputs = run()
+    for hook in hooks:
+        hook.remove()
+    inputs = {linear: torch.cat([given[0].flatten(0, -2) for given, _ in calls[linear]]) for linear in linears}
+    groups: dict[int, list[nn.Linear]] = {}
+    for linear in linears:
+        groups.setdefault(id(calls[linear][0][0][0]), []).append(linear)
+    found = []
+    for source, layers in groups.items():
+        parent, _, name = names[layers[0]].rpartition(".")
+        before = makers.get(source)
+        whole = block.get_submodule(parent) if len(layers) > 1 else layers[0]
+        if name in THROUGH:
+            before = getattr(block.get_submodule(parent), THROUGH[name], None)
+        weight = getattr(before, "weight", None)
+        if weight is not None and weight.shape[0] == layers[0].in_features:
+            found.append(Scaling(before, layers, whole, calls[whole]))
+    return found, inputs, outputs
+
+
+@torch.no_grad()
+def apply_scales(scaling: Scaling, scales: Tensor) -> None:
+    """Multiplies the layers' columns by scales [K], and divides what comes before."""
+    before, bias = scaling.before, getattr(scaling.before, "bias", None)
+    if before.weight.dim() == 2:
+        before.weight.div_(scales[:, None])
+    else:  # a norm: some multiply by their weight, some by one more
+        kept = before.weight.clone()
+        before.weight.zero_()
+        rest = before(torch.arange(1, len(kept) + 1, device=kept.device).to(kept)) - (0 if bias is None else bias)
+        one = float(rest.abs().sum() > 0)
+        before.weight.copy_((kept + one) / scales - one)
+    if bias is not None:
+        bias.div_(scales)
+    for layer in scaling.layers:
+        layer.weight.mul_(scales)
