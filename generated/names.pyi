@@ -49,6 +49,8 @@ from .models.modeling_roberta import RobertaForQuestionAnswering as RobertaForQu
 from .models.modeling_roberta import RobertaForSequenceClassification as RobertaForSequenceClassification
 from .models.modeling_roberta import RobertaForTokenClassification as RobertaForTokenClassification
 from .models.modeling_roberta import RobertaModel as RobertaModel
+from .quantizers.quantizer_autoround import AutoRoundConfig as AutoRoundConfig
+from .quantizers.quantizer_autoround import AutoRoundQuantizer as AutoRoundQuantizer
 from .quantizers.quantizer_awq import AwqConfig as AwqConfig
 from .quantizers.quantizer_awq import AwqHfQuantizer as AwqHfQuantizer
 from .quantizers.quantizer_bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig

@@ -114,6 +114,13 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 QUANTIZERS: dict[str, QuantizerEntry] = {
+    "auto-round": {
+        "module": "quantizer_autoround",
+        "config": "AutoRoundConfig",
+        "quantizers": {
+            "auto-round": "AutoRoundQuantizer",
+        },
+    },
     "awq": {
         "module": "quantizer_awq",
         "config": "AwqConfig",

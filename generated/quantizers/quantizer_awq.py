@@ -44,7 +44,6 @@ BACKENDS = (
     *("gemm_triton", "gemv", "gemv_fast", "torch_awq", "torch_fused_awq"),
 )
 KERNELS = {"torch_awq": "torch", "torch_fused_awq": "int4pack_cpu", "gemm_triton": "triton"}  # of backends
-GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # columns in a word, the lowest bits first
 FAST_ORDER = torch.arange(32).view(4, 4, 2).transpose(0, 1).reshape(4, 4, 2).transpose(1, 2).flatten()
 
 
@@ -385,10 +384,7 @@ class AWQLinear(GroupwiseLinear):
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes, scales, zeros, _ = weight
         if self.version in ("gemm", "exllama"):
-            packed, packed_zeros = (
-                pack_words(x.unflatten(0, (-1, 8))[:, GEMM_ORDER].flatten(0, 1), 4).T.contiguous()
-                for x in (codes, zeros)
-            )
+            packed, packed_zeros = pack_interleaved(codes.T), pack_interleaved(zeros.T)
             return {"qweight": packed, "qzeros": packed_zeros, "scales": scales.T.contiguous()}
         padding = 0, self.padded_count - self.group_count
         if self.version == "gemv":
@@ -405,10 +401,7 @@ class AWQLinear(GroupwiseLinear):
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         words, scales = stored["qweight"], stored["scales"]
         if self.version in ("gemm", "exllama"):
-            back = torch.tensor(GEMM_ORDER).argsort()
-            codes, zeros = (
-                unpack_words(x.T, 4).unflatten(0, (-1, 8))[:, back].flatten(0, 1) for x in (words, stored["qzeros"])
-            )
+            codes, zeros = unpack_interleaved(words).T, unpack_interleaved(stored["qzeros"]).T
             return GroupwiseCodes(codes, scales.T, zeros)
         if self.version == "gemv":
             codes, zeros = (unpack_words(x.T, 4).T for x in (words, stored["qzeros"]))
@@ -705,6 +698,20 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
         )
     scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
     return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
+
+
+def pack_interleaved(codes: Tensor) -> Tensor:
+    """4-bit codes [R, N] as int32 words [R, N / 8]."""
+    return pack_words(codes.unflatten(1, (-1, 8))[..., list(COLUMN_ORDER)].flatten(1).T, 4).T.contiguous()
+
+
+def unpack_interleaved(words: Tensor) -> Tensor:
+    """The codes uint8 [R, N] of words [R, N / 8]."""
+    places = [COLUMN_ORDER.index(column) for column in range(8)]
+    return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

@@ -28,6 +28,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
@@ -42,7 +43,6 @@ BACKENDS = (
     *("gemm_triton", "gemv", "gemv_fast", "torch_awq", "torch_fused_awq"),
 )
 KERNELS = {"torch_awq": "torch", "torch_fused_awq": "int4pack_cpu", "gemm_triton": "triton"}  # of backends
-GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # columns in a word, the lowest bits first
 FAST_ORDER = torch.arange(32).view(4, 4, 2).transpose(0, 1).reshape(4, 4, 2).transpose(1, 2).flatten()
 
 
@@ -189,10 +189,7 @@ class AWQLinear(GroupwiseLinear):
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes, scales, zeros, _ = weight
         if self.version in ("gemm", "exllama"):
-            packed, packed_zeros = (
-                pack_words(x.unflatten(0, (-1, 8))[:, GEMM_ORDER].flatten(0, 1), 4).T.contiguous()
-                for x in (codes, zeros)
-            )
+            packed, packed_zeros = pack_interleaved(codes.T), pack_interleaved(zeros.T)
             return {"qweight": packed, "qzeros": packed_zeros, "scales": scales.T.contiguous()}
         padding = 0, self.padded_count - self.group_count
         if self.version == "gemv":
@@ -209,10 +206,7 @@ class AWQLinear(GroupwiseLinear):
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         words, scales = stored["qweight"], stored["scales"]
         if self.version in ("gemm", "exllama"):
-            back = torch.tensor(GEMM_ORDER).argsort()
-            codes, zeros = (
-                unpack_words(x.T, 4).unflatten(0, (-1, 8))[:, back].flatten(0, 1) for x in (words, stored["qzeros"])
-            )
+            codes, zeros = unpack_interleaved(words).T, unpack_interleaved(stored["qzeros"]).T
             return GroupwiseCodes(codes, scales.T, zeros)
         if self.version == "gemv":
             codes, zeros = (unpack_words(x.T, 4).T for x in (words, stored["qzeros"]))

@@ -1,0 +1,213 @@
+"""AutoRound: group-wise integer codes whose rounding is learned by signed gradient descent, block by block (2309.05516).
+
+| | |
+|---|---|
+| weight | W[n, k] = (code[n, k] − zero[n, g]) · scale[n, g], g = k // group_size; a scale may be negative |
+| `packing_format` | `auto_round:auto_gptq` (or `…:gptq`), `auto_round:gptqmodel` (zero points not less one), `auto_round:auto_awq` |
+| `qweight` | int32 [K · bits / 32, N]: a stream of bits down K, the first code lowest; awq: [K, N / 8], columns 0 2 4 6 1 3 5 7 |
+| `qzeros` | int32 [G, N · bits / 32]: words along N of zero − 1; awq and gptqmodel: of zero |
+| `scales` | float16 [G, N] |
+| sums | float32 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import dequantize_matmul
+from unibody.core.quantization.quantizer import packed_layers
+from unibody.core.quantization.replacement import linears_to_convert, names_module, set_module
+from unibody.core.quantization.rounding import Rounding, round_shifted, tune_block
+
+from .modular_gptq import GptqHfQuantizer, GPTQLinear
+
+__all__ = ["AutoRoundConfig", "AutoRoundLinear", "AutoRoundQuantizer"]
+
+VERSIONS = {
+    "auto_round": "gptq_v2",
+    "auto_round:gptqmodel": "gptq_v2",
+    "auto_round:gptq": "gptq",
+    "auto_round:auto_gptq": "gptq",
+    "auto_round:auto_awq": "awq",
+    "auto_round:awq": "awq",
+}
+
+
+@dataclass(eq=False)
+class AutoRoundConfig(QuantizationConfigMixin):
+    """How a model was, or is to be, quantized with AutoRound."""
+
+    quant_method: ClassVar[str] = "auto-round"
+    written_if_set: ClassVar[tuple[str, ...]] = (
+        *("layer_config", "dataset", "tokenizer", "iters", "seqlen", "nsamples", "batch_size", "lr", "seed"),
+        *("enable_quanted_input", "block_name_to_quantize", "modules_to_not_convert"),
+    )
+    ignored_keys: ClassVar[tuple[str, ...]] = ("amp", "autoround_version", "data_type")
+    desc_act: ClassVar[bool] = False
+
+    bits: int = 4
+    group_size: int = 128  # columns that share a scale; -1: all of a row
+    sym: bool = True
+    backend: str = "auto"
+    _: KW_ONLY
+    packing_format: str = "auto_round:gptq"
+    layer_config: dict[str, dict[str, Any]] | None = None  # bits, group_size, sym of layers by name; 16 bits: plain
+    dataset: list[Any] | str | None = None
+    tokenizer: Any = None
+    iters: int = 200  # steps of a block; 0: round-to-nearest, without data
+    seqlen: int = 2048
+    nsamples: int = 128
+    batch_size: int = 8  # samples in a step
+    lr: float | None = None  # 1 / iters, if None
+    seed: int = 42
+    enable_quanted_input: bool = True  # whether a block is tuned on what the quantized blocks before it return
+    block_name_to_quantize: str | None = None
+    modules_to_not_convert: list[str] | None = None
+
+    def post_init(self) -> None:
+        require_choice(self, "bits", (2, 3, 4, 8))
+        require_choice(self, "packing_format", VERSIONS)
+        if self.checkpoint_format == "awq" and self.bits != 4:
+            raise ValueError(f"AutoRoundConfig: bits is {self.bits}, expected 4 with {self.packing_format}")
+        if self.group_size != -1 and self.group_size < 1:
+            raise ValueError(f"AutoRoundConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
+        for name, least in (("iters", 0), ("seqlen", 1), ("nsamples", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
+        for name in self.layer_config or {}:
+            self.of_layer(name)
+
+    @property
+    def checkpoint_format(self) -> str:
+        return VERSIONS[self.packing_format]
+
+    def of_layer(self, name: str) -> Any:
+        """The configuration of the layer of this name; None: it stays plain."""
+        entries = self.layer_config or {}
+        for options in (options for entry, options in entries.items() if names_module(entry, name)):
+            known = {key: options[key] for key in ("bits", "group_size", "sym") if key in options}
+            return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
+        values = super().to_dict()
+        return {k: v for k, v in values.items() if k not in ("dataset", "tokenizer") or isinstance(v, str)}
+
+
+class AutoRoundLinear(GPTQLinear):
+    """A linear layer of AutoRound's codes; the format is the table at the top."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry=dequantize_matmul),
+    )
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        tensors = super().empty_tensors()
+        del tensors["g_idx"]
+        if self.config.checkpoint_format == "awq":
+            tensors["qweight"] = torch.empty(
+                self.in_features, self.out_features // 8, dtype=torch.int32, device="meta"
+            )
+        return tensors
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """Round-to-nearest."""
+        nearest = Rounding.nearest(weight, self.group_size)
+        return self.pack_codes(round_shifted(weight, nearest, self.bits, self.symmetric)[0])
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        if self.config.checkpoint_format == "awq":
+            codes, zeros = (unpack_interleaved(stored[name]).T for name in ("qweight", "qzeros"))
+            return GroupwiseCodes(codes, stored["scales"].T, zeros)
+        groups = torch.empty(0)  # they go without saying
+        return super().unpack_codes({**stored, "g_idx": groups})._replace(groups=None)
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        if self.config.checkpoint_format == "awq":
+            words = {"qweight": pack_interleaved(weight.codes.T), "qzeros": pack_interleaved(weight.zeros.T)}
+            return {**words, "scales": weight.scales.T.contiguous()}
+        tensors = super().pack_codes(weight)
+        del tensors["g_idx"]
+        return tensors
+
+
+class AutoRoundQuantizer(GptqHfQuantizer):
+    """Reads and makes AutoRound's packed layers."""
+
+    auto_quantizer: ClassVar[str] = "auto-round"
+    linear_class: ClassVar[Any] = AutoRoundLinear
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        count = 32 if layer.bits == 3 else 32 // layer.bits
+        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
+        return layer if fits or self.pre_quantized else None
+
+    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        """Without steps, the weights are rounded while they are loaded."""
+        if not self.pre_quantized and self.quantization_config.iters == 0:
+            self.convert(model)
+        else:
+            super()._process_model_before_weight_loading(model, loaded_keys, **kwargs)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        """Tunes block by block, with the full outputs of two blocks at most in memory."""
+        config = self.quantization_config
+        if self.pre_quantized or packed_layers(model):
+            return
+        samples = tokenize_samples(config.dataset, config.tokenizer, config.seqlen)[: config.nsamples]
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        names = {
+            module: name for name, module in linears_to_convert(model, self.get_modules_to_not_convert(model)).items()
+        }
+        calls = list(block_inputs(model, blocks[0], samples))
+        full = calls
+        for block in blocks:
+            targets = block_outputs(block, full)
+            inside = {name: module for name, module in block.named_modules() if module in names}
+            layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
+            layers = {name: layer for name, layer in layers.items() if layer is not None}
+            inputs = calls if config.enable_quanted_input else full
+            for name, codes in tune_block(block, layers, inputs, targets, config).items():
+                layers[name].hold(layers[name].pack_codes(codes))
+                set_module(model, names[inside[name]], layers[name])
+            calls = with_inputs(calls, block_outputs(block, calls))
+            full = with_inputs(full, targets)
+
+
+@torch.no_grad()
+def block_outputs(block: nn.Module, calls: list[Any]) -> list[Tensor]:
+    return [output[0] if isinstance(output, tuple) else output for output in run_block(block, calls)]
+
+
+def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
+    """The calls with other hidden states."""
+    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
