@@ -375,8 +375,10 @@ class AutoRoundLinear(GroupwiseLinear):
         if self.config.checkpoint_format == "awq":
             codes, zeros = (unpack_interleaved(stored[name]).T for name in ("qweight", "qzeros"))
             return GroupwiseCodes(codes, stored["scales"].T, zeros)
-        groups = torch.empty(0)  # they go without saying
-        return self._gptq_linear_unpack_codes({**stored, "g_idx": groups})._replace(groups=None)
+        codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
+        zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
+        zeros = (zeros + 1) & 7 if self.is_shifted else zeros
+        return GroupwiseCodes(codes, stored["scales"].T, zeros, stored.get("g_idx"))
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         if self.config.checkpoint_format == "awq":
@@ -394,12 +396,6 @@ class AutoRoundLinear(GroupwiseLinear):
         }
         del tensors["g_idx"]
         return tensors
-
-    def _gptq_linear_unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
-        zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
-        zeros = (zeros + 1) & 7 if self.is_shifted else zeros
-        return GroupwiseCodes(codes, stored["scales"].T, zeros, stored["g_idx"])
 
 
 class HfQuantizer:

@@ -354,7 +354,7 @@ class GPTQLinear(GroupwiseLinear):
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
         zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
         zeros = (zeros + 1) & 7 if self.is_shifted else zeros
-        return GroupwiseCodes(codes, stored["scales"].T, zeros, stored["g_idx"])
+        return GroupwiseCodes(codes, stored["scales"].T, zeros, stored.get("g_idx"))
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes, scales, zeros, groups = weight

@@ -143,8 +143,7 @@ class AutoRoundLinear(GPTQLinear):
         if self.config.checkpoint_format == "awq":
             codes, zeros = (unpack_interleaved(stored[name]).T for name in ("qweight", "qzeros"))
             return GroupwiseCodes(codes, stored["scales"].T, zeros)
-        groups = torch.empty(0)  # they go without saying
-        return super().unpack_codes({**stored, "g_idx": groups})._replace(groups=None)
+        return super().unpack_codes(stored)
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         if self.config.checkpoint_format == "awq":
