@@ -1,0 +1,134 @@
+"""What holds for every method alike: memory, names of operators, quantization with `unibody quantize`, loading by itself, in shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracle.inputs import token_ids
+from quantizers.files import generated
+from torch import nn
+
+import unibody
+from unibody.generated.registry import QUANTIZERS
+from unibody.quantize import quantize
+
+DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
+METHODS: dict[str, tuple[str, ...]] = {
+    "bitsandbytes_8bit": ("--load-in-8bit",),
+    "bitsandbytes_4bit": ("--load-in-4bit", "--bnb-4bit-compute-dtype", "bfloat16"),
+    "gptq": ("--bits", "4", "--group-size", "64", "--dataset", DATASET),
+    "awq": ("--group-size", "64", "--dataset", DATASET),
+    "hqq": ("--group-size", "64"),
+    "quanto": ("--weights", "int4"),
+    "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama whose layers are wide enough that what belongs to a layer, and not to a weight, counts for little."""
+    torch.manual_seed(0)
+    config = unibody.LlamaConfig(
+        vocab_size=64, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("plain")
+    unibody.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def packed(request: pytest.FixtureRequest, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param) / "packed"
+    method = request.param.partition("_")[0]
+    assert quantize(str(plain), method, folder, METHODS[request.param], "bfloat16") == 0
+    return folder
+
+
+def test_every_method_is_here() -> None:
+    assert {name for entry in QUANTIZERS.values() for name in entry["quantizers"]} == METHODS.keys()
+
+
+def layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "stored_tensors")]
+
+
+def held(model: Any) -> int:
+    """Bytes of all tensors that the packed layers hold, wherever."""
+    found = {}
+    for layer in layers(model):
+        for value in (*layer.buffers(), *vars(layer).values()):
+            for tensor in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(tensor, torch.Tensor):
+                    found[tensor.data_ptr()] = tensor.nbytes
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_memory(packed: Path, dtype: torch.dtype) -> None:
+    """Packed layers hold what the file holds, and 10 % more at most, also after ten passes: no weight is kept dequantized."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed, dtype=dtype)
+    assert len(layers(model)) == 14
+    stored = sum(tensor.nbytes for layer in layers(model) for tensor in layer.stored_tensors().values())
+    assert held(model) <= 1.1 * stored
+    with torch.no_grad():
+        for _ in range(10):
+            model(token_ids() % 64)
+    assert held(model) <= 1.1 * stored
+
+
+def test_shards_and_mixed_layers(packed: Path, tmp_path: Path) -> None:
+    """A model saved in shards is the model; its head and norms are plain."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed)
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert type(model.lm_head) is nn.Linear
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(token_ids() % 64).logits, model(token_ids() % 64).logits)
+
+
+def test_dequantized_model_is_plain(packed: Path, tmp_path: Path) -> None:
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32)
+    plain = model.hf_quantizer.dequantize(model)
+    assert not layers(plain)
+    plain.save_pretrained(tmp_path)
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(token_ids() % 64).logits, plain(token_ids() % 64).logits)
+
+
+def test_gradients_pass_through(packed: Path) -> None:
+    """Adapters below packed layers can be trained: the gradient of the embedding is that of the dequantized model."""
+    found = []
+    for plain in (False, True):
+        model = unibody.AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32)
+        model = model.hf_quantizer.dequantize(model) if plain else model
+        for layer in layers(model):
+            layer.compute_dtype = None if layer.compute_dtype is None else torch.float32
+        model(token_ids() % 64).logits.square().sum().backward()
+        found.append(model.model.embed_tokens.weight.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4 * float(found[1].abs().max()))
+
+
+def test_all_together() -> None:
+    """All files in one process register operators in namespaces of their own, so that none runs another's kernel."""
+    names = [entry["module"].removeprefix("quantizer_") for entry in QUANTIZERS.values()]
+    files = {name: generated(name) for name in names}
+    spaces = [
+        {str(op._namespace) for op in vars(file).values() if isinstance(op, torch._library.custom_ops.CustomOpDef)}
+        for file in files.values()
+    ]
+    assert all(len(space) <= 1 for space in spaces)
+    used = [next(iter(space)) for space in spaces if space]
+    assert len(used) == len(set(used)) > 0
+
+
+def test_the_tables_of_the_page() -> None:
+    """docs/quantization.md says what the files say: `python -m benchmarks.quantizers --write`."""
+    from benchmarks.quantizers import PAGE, page
+
+    assert page() == PAGE.read_text(encoding="utf-8")
