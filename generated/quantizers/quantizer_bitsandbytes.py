@@ -143,10 +143,11 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
 
 def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    magnitudes = values.abs()
     if threshold:
-        values = values.masked_fill(values.abs() >= threshold, 0)
-    largest = values.abs().amax(-1).float()
-    return (values.float() * (127 / largest)[:, None]).nan_to_num(0).round().to(torch.int8), largest
+        magnitudes = magnitudes.masked_fill(magnitudes >= threshold, 0)
+    largest = magnitudes.amax(-1).float()
+    return (values.float() * (127 / largest.clamp(min=1e-30))[:, None]).round().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
@@ -160,15 +161,17 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
     rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
-    codes, largest = round_rows(rows.half(), threshold)
-    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
-    outliers = (rows.half().abs() >= threshold).any(0).nonzero().view(-1) if threshold else ()
-    if len(outliers):
+    halves, outliers = rows.half(), None
+    codes, largest = round_rows(halves)
+    if threshold and float(largest.max()) >= threshold:
+        codes, largest = round_rows(halves, threshold)
+        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0
+    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
     # bitsandbytes' constant; 1 / 127² would be 6.200012e-05.
     y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * 6.200124e-05
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    if len(outliers):
+    if outliers is not None:
         columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
         y = y.addmm(rows[:, outliers], columns.T.to(x.dtype))
     return y.view(*x.shape[:-1], -1)
@@ -358,10 +361,86 @@ def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Ten
     return order[torch.bucketize(scaled.nan_to_num(0).clamp(-1, 1), middles)].to(torch.uint8), largest
 
 
+def table_matmul(layer: Any, x: Tensor) -> Tensor:
+    """In bfloat16: two values of the table for each byte, a few rows of the weight at a time, so that they stay in the cache."""
+    block, columns, rows = layer.read_state()["blocksize"], layer.in_features, x.reshape(-1, x.shape[-1])
+    scales = layer.scales(layer.stored_tensors()).to(x.dtype).view(layer.out_features, -1, 1)
+    packed, table = layer.weight.view(torch.uint8).view(layer.out_features, -1), layer.weight_quant_map.to(x.dtype)
+    codes = torch.arange(256, device=x.device)
+    pairs = torch.stack((table[codes >> 4], table[codes & 15]), 1).view(torch.int32).flatten()
+    parts = []
+    for some, scale in zip(packed.split(128), scales.split(128), strict=True):
+        weight = (
+            pairs.index_select(0, some.flatten().int()).view(x.dtype).view(-1, columns // block, block).mul_(scale)
+        )
+        parts.append(F.linear(rows, weight.view(-1, columns)))
+    y = torch.cat(parts, 1)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+class Avx512Bf16Layout:
+    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
+
+    @staticmethod
+    def state(layer: Any, scales: Tensor, table: Tensor) -> Any:
+        from bitsandbytes.functional import QuantState
+
+        shape, block = torch.Size((layer.out_features, layer.in_features)), layer.read_state()["blocksize"]
+        kind = layer.config.bnb_4bit_quant_type
+        return QuantState(
+            absmax=scales, shape=shape, code=table, blocksize=block, quant_type=kind, dtype=torch.bfloat16
+        )
+
+    @classmethod
+    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        from bitsandbytes.functional import _convert_weight_packed_for_cpu
+
+        layer.read_state()
+        rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
+        state = cls.state(layer, layer.scales(stored), stored["weight.quant_map"])
+        packed, state = _convert_weight_packed_for_cpu(stored["weight"].view(torch.uint8), state)
+        return {"packed": packed, "block_scales": state.absmax, **rest}
+
+    @classmethod
+    def unpack(cls, layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
+
+        rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
+        state = cls.state(layer, held["block_scales"], rest["weight.quant_map"])
+        state.packing_format_for_cpu, state.original_dtype, state.original_nested = True, torch.bfloat16, False
+        state.original_qshape = torch.Size((layer.out_features * layer.in_features // 2, 1))
+        weight, _ = _convert_weight_packed_for_cpu_inverse(held["packed"], state)
+        return {"weight": weight.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
+
+
+def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
+    """bitsandbytes' kernel: bfloat16 products, sums in float32."""
+    shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
+    rows = x.reshape(-1, x.shape[-1])
+    table = layer.weight_quant_map
+    y = torch.ops.bitsandbytes.gemv_4bit(rows, layer.packed, shape, layer.block_scales, table, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="dequantize_matmul"),)
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes_cpu",
+            entry="avx512_matmul",
+            layout="Avx512Bf16Layout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            multiples=(32, 64),
+            package="bitsandbytes>=0.50",
+            target="bitsandbytes.functional:_convert_weight_packed_for_cpu",
+        ),
+        Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
@@ -405,10 +484,23 @@ class Linear4bit(PackedLinear):
         text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8, device=weight.device)
         return {**tensors, self.state_name: text}
 
+    def read_state(self) -> dict[str, Any]:
+        """The JSON that lies beside the weight."""
+        if not self.state:
+            self.state = json.loads(bytes(getattr(self, self.state_name.replace(".", "_")).tolist()))
+        return self.state
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.name in ("bitsandbytes_cpu", "table_cpu") and self.in_features % self.read_state()["blocksize"]:
+            return f"blocks of {self.state['blocksize']} do not divide rows of {self.in_features}"
+        if kernel.name == "bitsandbytes_cpu" and not import_module("bitsandbytes.functional").has_avx512bf16():
+            return "this CPU has no AVX512_BF16"
+        return ""
+
     def scales(self, stored: dict[str, Tensor]) -> Tensor:
         """float32 [blocks]: the blocks' largest magnitudes."""
         absmax = stored["weight.absmax"]
-        self.state = self.state or json.loads(bytes(stored[self.state_name].tolist()))
+        self.read_state()
         if "nested_offset" in self.state:
             values = stored["weight.nested_quant_map"][absmax.int()]
             nested = stored["weight.nested_absmax"].repeat_interleave(self.state["nested_blocksize"])

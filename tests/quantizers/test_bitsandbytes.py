@@ -194,6 +194,38 @@ def test_outputs(options: dict[str, Any], batch: int, dtype: torch.dtype) -> Non
     assert (found - exact).abs().max() <= bound * exact.abs().max()
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("kernel", ["bitsandbytes_cpu", "table_cpu"])
+def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
+    """In bfloat16: as near as the type allows, whatever the number of rows, and the checkpoint's tensors come back to the bit."""
+    from bitsandbytes.functional import has_avx512bf16
+
+    if kernel == "bitsandbytes_cpu" and not has_avx512bf16():
+        pytest.skip("this CPU has no AVX512_BF16, which bitsandbytes' kernel needs")
+    torch.manual_seed(0)
+    config = bnb.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=nested,
+        bnb_4bit_compute_dtype="bfloat16",
+        bnb_4bit_quant_storage="float16",
+        kernel=kernel,
+    )
+    layer = make_layer(bnb.Linear4bit, torch.randn(160, 256).bfloat16(), torch.randn(160).bfloat16(), config)
+    before = layer.state_dict()
+    for batch in (1, 3, 64):
+        x = torch.randn(2, batch, 256).bfloat16()
+        with torch.no_grad():
+            found = layer(x)
+            exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
+        assert (layer.kernel, found.shape, found.dtype) == (kernel, (2, batch, 160), torch.bfloat16)
+        assert (found - exact).abs().max() <= 2e-2 * exact.abs().max()
+    after = layer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(as_bytes(after[key]), as_bytes(tensor)) for key, tensor in before.items())
+
+
 def test_configuration() -> None:
     """The documented order; transformers' keys; what excludes each other or is no value is refused."""
     config = bnb.BitsAndBytesConfig(True, False, 5.0, ["lm_head"], True, True)
