@@ -315,6 +315,7 @@ class Kernel:
 class AutoRoundLinear(GroupwiseLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
+    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -336,27 +337,24 @@ class AutoRoundLinear(GroupwiseLinear):
         # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
         ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
         self.zero_word = ones if config.checkpoint_format == "gptq" else 0
-        self.is_shifted = (
-            config.checkpoint_format == "gptq" and self.bits == 3
-        )  # whose zero points are shifted one by one
+        # Those of 3 bits are shifted one by one.
+        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        groups = -(-self.in_features // self.group_size)
-        words = self.bits * self.out_features // 32
-        tensors = {
-            "qweight": torch.empty(
-                self.bits * self.in_features // 32, self.out_features, dtype=torch.int32, device="meta"
-            ),
-            "qzeros": torch.empty(groups, words, dtype=torch.int32, device="meta"),
-            "scales": torch.empty(groups, self.out_features, dtype=torch.float16, device="meta"),
-            "g_idx": torch.empty(self.in_features, dtype=torch.int32, device="meta"),
-        }
-        del tensors["g_idx"]
         if self.config.checkpoint_format == "awq":
-            tensors["qweight"] = torch.empty(
-                self.in_features, self.out_features // 8, dtype=torch.int32, device="meta"
-            )
-        return tensors
+            rows = {"qweight": self.in_features, "qzeros": -(-self.in_features // self.group_size)}
+            words = self.out_features // 8
+            packed = {name: torch.empty(n, words, dtype=torch.int32, device="meta") for name, n in rows.items()}
+            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16, device="meta")
+            return {**packed, "scales": scales}
+        groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
+        sizes = {
+            "qweight": ((words, self.out_features), torch.int32),
+            "qzeros": ((groups, self.bits * self.out_features // 32), torch.int32),
+            "scales": ((groups, self.out_features), torch.float16),
+            "g_idx": ((self.in_features,), torch.int32),
+        }
+        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1], device="meta") for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {}
@@ -394,8 +392,7 @@ class AutoRoundLinear(GroupwiseLinear):
             "scales": scales.T.contiguous(),
             "g_idx": groups.int(),
         }
-        del tensors["g_idx"]
-        return tensors
+        return {name: tensors[name] for name in self.stored}
 
 
 class HfQuantizer:

@@ -299,6 +299,7 @@ class Kernel:
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
+    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(2, 4, 8)),
@@ -321,21 +322,18 @@ class GPTQLinear(GroupwiseLinear):
         # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
         ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
         self.zero_word = ones if config.checkpoint_format == "gptq" else 0
-        self.is_shifted = (
-            config.checkpoint_format == "gptq" and self.bits == 3
-        )  # whose zero points are shifted one by one
+        # Those of 3 bits are shifted one by one.
+        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        groups = -(-self.in_features // self.group_size)
-        words = self.bits * self.out_features // 32
-        return {
-            "qweight": torch.empty(
-                self.bits * self.in_features // 32, self.out_features, dtype=torch.int32, device="meta"
-            ),
-            "qzeros": torch.empty(groups, words, dtype=torch.int32, device="meta"),
-            "scales": torch.empty(groups, self.out_features, dtype=torch.float16, device="meta"),
-            "g_idx": torch.empty(self.in_features, dtype=torch.int32, device="meta"),
+        groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
+        sizes = {
+            "qweight": ((words, self.out_features), torch.int32),
+            "qzeros": ((groups, self.bits * self.out_features // 32), torch.int32),
+            "scales": ((groups, self.out_features), torch.float16),
+            "g_idx": ((self.in_features,), torch.int32),
         }
+        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1], device="meta") for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
@@ -361,12 +359,13 @@ class GPTQLinear(GroupwiseLinear):
         if groups is None:
             groups = torch.arange(self.in_features, dtype=torch.int32, device=codes.device) // self.group_size
         zeros = (zeros - 1) & 7 if self.is_shifted else zeros
-        return {
+        tensors = {
             "qweight": pack_words(codes.T, self.bits),
             "qzeros": (pack_words(zeros, self.bits) - self.zero_word).T.contiguous(),
             "scales": scales.T.contiguous(),
             "g_idx": groups.int(),
         }
+        return {name: tensors[name] for name in self.stored}
 
 
 class HfQuantizer:

@@ -10,7 +10,7 @@
 | `W_q` | slabs of the groups' rows, the first in the highest bits of uint8; 3 bits: ten slabs in int32, the first at bit 27 |
 | `scale`, `zero` | [groups, 1] or [1, groups], in the type of computation |
 | `nbits`, `group_size`, `axis`, `shape`, … | how the layer was made, each a tensor; texts as uint8 |
-| sums | in the type of the inputs |
+| arithmetic | in the type of the inputs, or the wider one of the scales |
 """
 
 from __future__ import annotations
@@ -374,8 +374,10 @@ class HQQLinear(GroupwiseLinear):
         return unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        codes, wide = self.unpack_groups(stored), torch.promote_types(torch.float32, dtype)
-        weight = (codes.to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
+        wide = torch.promote_types(
+            stored["scale"].dtype, dtype
+        )  # that of the model where it was quantized, as hqq does
+        weight = (self.unpack_groups(stored).to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
         return weight.view(self.out_features, self.in_features).to(dtype)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
@@ -599,6 +601,8 @@ def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tens
 
 def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
+    if len(shifts) == 1:
+        return words
     return torch.cat([(words >> shift & (2**bits - 1)).to(torch.uint8) for shift in shifts])
 
 

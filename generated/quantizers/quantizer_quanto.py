@@ -319,7 +319,9 @@ class QuantoLinear(GroupwiseLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         scale = stored["weight._scale"]
         if self.kind in TYPES:
-            return (stored["weight._data"].to(scale.dtype) * scale).to(dtype)
+            data = stored["weight._data"]
+            data = widen_float8(data) if self.kind == "float8" else data
+            return (data.to(scale.dtype) * scale).to(dtype)
         codes = self.unpack_codes(stored).codes.view(-1, self.group_size)
         weight = codes.to(scale.dtype) * scale - stored["weight._shift"]
         return weight.view(self.out_features, self.in_features).to(dtype)
@@ -569,6 +571,15 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 
 
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly, by their bits: on a CPU several times faster than `.to(torch.bfloat16)`.
+
+    Exponent and mantissa move to their places in bfloat16, whose exponents count from 120 lower.
+    """
+    bits = values.view(torch.int8).to(torch.int16)
+    return ((bits & 0x7F) << 4 | (bits & -0x8000)).view(torch.bfloat16) * 2.0**120
+
+
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
     slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
@@ -580,6 +591,8 @@ def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tens
 
 def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
+    if len(shifts) == 1:
+        return words
     return torch.cat([(words >> shift & (2**bits - 1)).to(torch.uint8) for shift in shifts])
 
 

@@ -108,6 +108,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
 class AutoRoundLinear(GPTQLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
+    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "int4pack_cpu",
@@ -123,13 +124,13 @@ class AutoRoundLinear(GPTQLinear):
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        tensors = super().empty_tensors()
-        del tensors["g_idx"]
         if self.config.checkpoint_format == "awq":
-            tensors["qweight"] = torch.empty(
-                self.in_features, self.out_features // 8, dtype=torch.int32, device="meta"
-            )
-        return tensors
+            rows = {"qweight": self.in_features, "qzeros": -(-self.in_features // self.group_size)}
+            words = self.out_features // 8
+            packed = {name: torch.empty(n, words, dtype=torch.int32, device="meta") for name, n in rows.items()}
+            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16, device="meta")
+            return {**packed, "scales": scales}
+        return super().empty_tensors()
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {}
@@ -149,9 +150,7 @@ class AutoRoundLinear(GPTQLinear):
         if self.config.checkpoint_format == "awq":
             words = {"qweight": pack_interleaved(weight.codes.T), "qzeros": pack_interleaved(weight.zeros.T)}
             return {**words, "scales": weight.scales.T.contiguous()}
-        tensors = super().pack_codes(weight)
-        del tensors["g_idx"]
-        return tensors
+        return super().pack_codes(weight)
 
 
 class AutoRoundQuantizer(GptqHfQuantizer):

@@ -7,7 +7,7 @@
 | `W_q` | slabs of the groups' rows, the first in the highest bits of uint8; 3 bits: ten slabs in int32, the first at bit 27 |
 | `scale`, `zero` | [groups, 1] or [1, groups], in the type of computation |
 | `nbits`, `group_size`, `axis`, `shape`, … | how the layer was made, each a tensor; texts as uint8 |
-| sums | in the type of the inputs |
+| arithmetic | in the type of the inputs, or the wider one of the scales |
 """
 
 from __future__ import annotations
@@ -174,8 +174,10 @@ class HQQLinear(GroupwiseLinear):
         return unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        codes, wide = self.unpack_groups(stored), torch.promote_types(torch.float32, dtype)
-        weight = (codes.to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
+        wide = torch.promote_types(
+            stored["scale"].dtype, dtype
+        )  # that of the model where it was quantized, as hqq does
+        weight = (self.unpack_groups(stored).to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
         return weight.view(self.out_features, self.in_features).to(dtype)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.float8 import widen_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.int8pack import int8pack_matmul
@@ -121,7 +122,9 @@ class QuantoLinear(GroupwiseLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         scale = stored["weight._scale"]
         if self.kind in TYPES:
-            return (stored["weight._data"].to(scale.dtype) * scale).to(dtype)
+            data = stored["weight._data"]
+            data = widen_float8(data) if self.kind == "float8" else data
+            return (data.to(scale.dtype) * scale).to(dtype)
         codes = self.unpack_codes(stored).codes.view(-1, self.group_size)
         weight = codes.to(scale.dtype) * scale - stored["weight._shift"]
         return weight.view(self.out_features, self.in_features).to(dtype)

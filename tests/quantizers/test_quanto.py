@@ -137,6 +137,13 @@ def test_outputs(kind: str, batch: int, dtype: torch.dtype) -> None:
     assert (given.grad.float() - expected).abs().max() <= 2 * bound * expected.abs().max()
 
 
+def test_float8_by_its_bits() -> None:
+    """All finite numbers of eight bits, subnormal ones and both zeros too."""
+    codes = torch.tensor([code for code in range(256) if code & 0x7F != 0x7F], dtype=torch.uint8)
+    values = codes.view(torch.float8_e4m3fn)
+    assert torch.equal(quanto.widen_float8(values).view(torch.int16), values.to(torch.bfloat16).view(torch.int16))
+
+
 def test_configuration() -> None:
     config = quanto.QuantoConfig("int4", None, ["lm_head"])
     assert (config.weights, config.activations, config.modules_to_not_convert) == ("int4", None, ["lm_head"])

@@ -96,7 +96,7 @@ def test_the_words_of_a_line_stand_at_its_origin(zoo: Zoo) -> None:
 
 
 def test_tables_lead_to_what_they_list(zoo: Zoo) -> None:
-    """Lines of `__all__`, of the registry and of the stub have the class that they name as their origin."""
+    """Lines of `__all__`, of the registry and of the stub have the class or function that they name as their origin."""
     for path in zoo.result.outputs:
         for row, line in zoo.rows(path):
             listed = re.fullmatch(r'    "(\w+)",|        "config": "(\w+)",|            "Auto\w+": "(\w+)",', row)
@@ -104,7 +104,7 @@ def test_tables_lead_to_what_they_list(zoo: Zoo) -> None:
                 name = next(filter(None, listed.groups()))
                 if any(name in unit.parts for unit in zoo.result.units.values()):
                     assert line.name == name, (path, row)
-                    assert f"class {name}(" in zoo.source(line.origins[0]), (path, row)
+                    assert re.match(rf"(class|def) {name}\(", zoo.source(line.origins[0])), (path, row)
 
 
 def test_lineage(zoo: Zoo) -> None:

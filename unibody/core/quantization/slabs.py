@@ -20,4 +20,6 @@ def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tens
 
 def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
+    if len(shifts) == 1:
+        return words
     return torch.cat([(words >> shift & (2**bits - 1)).to(torch.uint8) for shift in shifts])

@@ -1,0 +1,162 @@
+"""One quantized linear layer, 2048 x 2048 in bfloat16 on one thread, against the method's own package in the same process.
+
+    python -m benchmarks.quant_linear [--rounds 40] [--output benchmarks/results]
+
+Ours and the reference take turns; the ratio is the median of the rounds' ratios, below 1 where ours is faster. gptqmodel's CPU kernel
+for 4-bit groups is torch's own product, `_weight_int4pack_mm_for_cpu`, so that bare call stands for it (and for AWQ's and AutoRound's).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import cpu_seconds, describe_machine, format_table, median_ratio, take_turns, write_results
+
+SIZE = 2048
+Product = Callable[[Tensor], Any]
+
+
+def ours(method: str, layer: str, config: Any, **options: Any) -> Product:
+    """A layer of a generated file, quantized from the same weight."""
+    from importlib import import_module
+
+    module = import_module(f"unibody.generated.quantizers.quantizer_{method}")
+    packed = getattr(module, layer)(nn.Linear(SIZE, SIZE, bias=False), getattr(module, config)(**options))
+    packed.hold(packed.quantize(weight()))
+    return packed  # type: ignore[no-any-return]
+
+
+def weight() -> Tensor:
+    return torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+
+def int4pack(group: int = 64) -> Product:
+    """The bare call of torch's kernel."""
+    codes = torch.randint(0, 16, (SIZE, SIZE), dtype=torch.int32)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    groups = torch.rand(SIZE // group, SIZE, 2).bfloat16()
+    return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, group, groups)
+
+
+def bitsandbytes(**options: Any) -> Product:
+    import bitsandbytes as bnb
+
+    if "quant_type" in options:
+        layer = bnb.nn.Linear4bit(
+            SIZE, SIZE, False, compute_dtype=torch.bfloat16, compress_statistics=False, **options
+        )
+        layer.weight = bnb.nn.Params4bit(weight(), requires_grad=False, compress_statistics=False, **options)
+    else:
+        layer = bnb.nn.Linear8bitLt(SIZE, SIZE, False, has_fp16_weights=False, **options)
+        layer.weight = bnb.nn.Int8Params(weight(), requires_grad=False, has_fp16_weights=False)
+    return layer.to("cpu").eval()  # type: ignore[no-any-return]
+
+
+def hqq(bits: int) -> Product:
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    linear = nn.Linear(SIZE, SIZE, bias=False)
+    linear.weight.data = weight()
+    config = BaseQuantizeConfig(nbits=bits, group_size=64, axis=1)
+    return HQQLinear(linear, config, compute_dtype=torch.bfloat16, device="cpu")  # type: ignore[no-any-return]
+
+
+def quanto(kind: str) -> Product:
+    from optimum import quanto
+
+    linear = nn.Linear(SIZE, SIZE, bias=False)
+    linear.weight.data = weight()
+    layer = quanto.QLinear.from_module(linear, weights=getattr(quanto, kind))
+    layer.freeze()
+    return layer  # type: ignore[no-any-return]
+
+
+FOUR = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
+PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
+    "GPTQ 4 bits, g=64": (lambda: ours("gptq", "GPTQLinear", "GPTQConfig", bits=4, group_size=64), int4pack),
+    "AWQ 4 bits, g=64": (lambda: ours("awq", "AWQLinear", "AwqConfig", group_size=64), int4pack),
+    "AutoRound 4 bits, g=64": (
+        lambda: ours("autoround", "AutoRoundLinear", "AutoRoundConfig", group_size=64),
+        int4pack,
+    ),
+    "HQQ 4 bits, g=64": (lambda: ours("hqq", "HQQLinear", "HqqConfig"), lambda: hqq(4)),
+    "HQQ 8 bits, g=64": (lambda: ours("hqq", "HQQLinear", "HqqConfig", nbits=8), lambda: hqq(8)),
+    "HQQ 3 bits, g=64": (lambda: ours("hqq", "HQQLinear", "HqqConfig", nbits=3), lambda: hqq(3)),
+    "Quanto int8": (lambda: ours("quanto", "QuantoLinear", "QuantoConfig"), lambda: quanto("qint8")),
+    "Quanto int4": (lambda: ours("quanto", "QuantoLinear", "QuantoConfig", weights="int4"), lambda: quanto("qint4")),
+    "Quanto float8": (
+        lambda: ours("quanto", "QuantoLinear", "QuantoConfig", weights="float8"),
+        lambda: quanto("qfloat8"),
+    ),
+    "LLM.int8": (
+        lambda: ours("bitsandbytes", "Linear8bitLt", "BitsAndBytesConfig", load_in_8bit=True),
+        lambda: bitsandbytes(threshold=6.0),
+    ),
+    "NF4": (
+        lambda: ours("bitsandbytes", "Linear4bit", "BitsAndBytesConfig", bnb_4bit_quant_type="nf4", **FOUR),
+        lambda: bitsandbytes(quant_type="nf4"),
+    ),
+    "NF4, without its package": (
+        lambda: ours(
+            *("bitsandbytes", "Linear4bit", "BitsAndBytesConfig"),
+            bnb_4bit_quant_type="nf4",
+            kernel="table_cpu",
+            **FOUR,
+        ),
+        lambda: bitsandbytes(quant_type="nf4"),
+    ),
+}
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Seconds of CPU time of each side, for 1 and 32 rows of input."""
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {}
+    plain = nn.Linear(SIZE, SIZE, bias=False).bfloat16()
+    for name, pair in {**PAIRS, "(bfloat16, F.linear)": (lambda: plain, lambda: plain)}.items():
+        layers = {"ours": pair[0](), "reference": pair[1]()}
+        for rows in (1, 32):
+            x = torch.randn(rows, SIZE).bfloat16()
+
+            def product(layer: Product, x: Tensor = x) -> float:
+                with torch.no_grad():
+                    return cpu_seconds(lambda: layer(x))
+
+            runs = {side: (lambda layer=layer, product=product: product(layer)) for side, layer in layers.items()}
+            results[f"{name}, M={rows}"] = take_turns(runs, rounds) | {"kernel": getattr(layers["ours"], "kernel", "")}
+    return results
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = []
+    for name, found in results.items():
+        ours, reference = (f"{statistics.median(found[side]) * 1e3:.2f} ms" for side in ("ours", "reference"))
+        rows.append(
+            [name, ours, reference, f"{median_ratio(found['ours'], found['reference']):.2f}x", found["kernel"]]
+        )
+    return format_table(["layer", "ours", "reference", "ratio", "kernel"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quant_linear")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--output", type=Path, help="folder for the single measurements as JSON")
+    options = parser.parse_args()
+    machine, results = describe_machine(), measure(options.rounds)
+    print(f"{machine['cpu']}; one thread; Python {machine['python']}\n\n{report(results)}")
+    write_results(options.output, "quant_linear", results)
+
+
+if __name__ == "__main__":
+    main()
