@@ -28,7 +28,9 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from itertools import islice
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -990,14 +992,47 @@ def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
     return [block(*arguments, **options) for arguments, options in calls]
 
 
+NAMED_DATASETS: dict[str, dict[str, Any]] = {
+    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
+    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+}
+
+
+def fetch_texts(name: str, count: int = 128) -> list[str]:
+    """The first texts of a named data set on the Hub that are longer than a heading."""
+    if name not in NAMED_DATASETS:
+        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
+    try:
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
+        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
+    except ImportError:
+        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
+    except OSError as error:
+        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
+
+
+def find_tokenizer(tokenizer: Any) -> Any:
+    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    file = Path(tokenizer, "tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
+    except Exception as error:  # that library raises nothing more specific
+        raise ValueError(
+            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        ) from error
+
+
 def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
     """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
     if dataset is None or len(dataset) == 0:
         raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
-    if isinstance(dataset, str):
-        raise ValueError(f"dataset {dataset!r} would have to be fetched: pass a list of its texts instead")
-    samples = []
-    for entry in dataset:
+    tokenizer, samples = find_tokenizer(tokenizer), []
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
         if isinstance(entry, str):
             if tokenizer is None:
                 raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")

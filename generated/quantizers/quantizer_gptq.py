@@ -21,6 +21,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -28,7 +29,9 @@ from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from itertools import islice
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -107,7 +110,9 @@ class GPTQConfig(QuantizationConfigMixin):
     cache_block_outputs: bool = True
     modules_in_block_to_quantize: list[list[str]] | None = None
     _: KW_ONLY
-    act_group_aware: bool = True
+    act_group_aware: bool = (
+        True  # without desc_act: groups, and columns in them, by activations; each column keeps its group
+    )
     format: str | None = None
 
     def post_init(self) -> None:
@@ -118,18 +123,38 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         if not 0 < self.damp_percent < 1:
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
-        idle = (
-            *("backend", "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"),
-            *("module_name_preceding_first_block", "batch_size", "pad_token_id", "cache_block_outputs"),
+        if self.batch_size < 1:
+            raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        if self.backend in ("torch", "triton"):
+            self.kernel = self.kernel or self.backend
+        idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
+        names = (
+            "use_cuda_fp16",
+            "use_exllama",
+            "exllama_config",
+            "max_input_length",
+            "module_name_preceding_first_block",
         )
-        usual = {name: getattr(GPTQConfig, name) for name in idle}
-        if said := [name for name in idle if getattr(self, name) not in (usual[name], "auto")]:
-            warnings.warn(f"GPTQConfig: {', '.join(said)} changes nothing: `kernel` names the kernel", stacklevel=4)
+        idle += [name for name in names if getattr(self, name) != getattr(GPTQConfig, name)]
+        if idle:
+            warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
         things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
         return {**super().to_dict(), **things}
+
+    def to_dict_optimum(self) -> dict[str, Any]:
+        """The keys that optimum reads."""
+        return self.to_dict()
+
+    @classmethod
+    def from_dict_optimum(cls, config_dict: dict[str, Any]) -> Any:
+        """The configuration of optimum's keys, which may say `disable_exllama` instead of `use_exllama`."""
+        values = dict(config_dict)
+        if "disable_exllama" in values:
+            values["use_exllama"] = not values.pop("disable_exllama")
+        return cls.from_dict(values)
 
 
 class PackedLinear(nn.Module):
@@ -510,6 +535,7 @@ class GptqHfQuantizer(HfQuantizer):
         if self.pre_quantized:
             return
         samples = tokenize_samples(config.dataset, config.tokenizer, config.model_seqlen)
+        samples = batch_samples(samples, config.batch_size, config.pad_token_id)
         blocks = find_blocks(model, config.block_name_to_quantize)
         skipped = self.get_modules_to_not_convert(model)
         names = {module: name for name, module in linears_to_convert(model, skipped).items()}
@@ -526,7 +552,7 @@ class GptqHfQuantizer(HfQuantizer):
                         packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
                         set_module(model, names[linears[name]], packed)
 
-        visit_blocks(model, blocks, samples, visit)
+        visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
@@ -557,8 +583,14 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
     hessian.diagonal()[dead] = 1
     weight[:, dead] = 0
     order = torch.arange(columns, device=weight.device)
+    in_groups = order.view(-1, size)
     if layer.config.desc_act:
         order = hessian.diagonal().argsort(descending=True)
+    elif layer.config.act_group_aware:
+        sizes = hessian.diagonal().view(-1, size)
+        in_groups = in_groups.gather(1, sizes.argsort(descending=True))
+        in_groups = in_groups[sizes.amax(1).argsort(descending=True)]
+        order = in_groups.flatten()
     weight, hessian = weight[:, order], hessian[order][:, order]
     hessian.diagonal().add_(damp * hessian.diagonal().mean())
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
@@ -583,6 +615,9 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         weight[:, start + block_size :] -= errors @ rows[:, start + block_size :]
     back = order.argsort()
     scales, zeros = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("scales", "zeros"))
+    if not layer.config.desc_act:  # groups are those of consecutive columns, whatever their order was
+        place = (in_groups[:, 0] // size).argsort()
+        return GroupwiseCodes(codes[:, back], scales[:, place], zeros[:, place], back.sort().values.int() // size)
     return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())
 
 
@@ -915,32 +950,80 @@ def block_inputs(
 
 @torch.no_grad()
 def visit_blocks(
-    model: Any, blocks: nn.ModuleList, samples: list[Tensor], visit: Callable[[nn.Module, Callable[[], Any]], Any]
+    model: Any,
+    blocks: nn.ModuleList,
+    samples: list[Tensor],
+    visit: Callable[[nn.Module, Callable[[], Any]], Any],
+    cache: bool = True,
 ) -> None:
     """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
 
     What the visit returns, or else the block after it, is what the next one gets; no more than one block's inputs are held.
+    Without `cache`, the next one's inputs are computed again from the model's.
     """
     calls = list(block_inputs(model, blocks[0], samples))
-    for block in blocks:
+    for index, block in enumerate(progress(blocks)):
+        if index and not cache:
+            calls = list(block_inputs(model, block, samples))
         run = partial(run_block, block, calls)
         found = visit(block, run)
-        outputs = [y[0] if isinstance(y, tuple) else y for y in (run() if found is None else found)]
-        calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
+        if cache:
+            outputs = [y[0] if isinstance(y, tuple) else y for y in (run() if found is None else found)]
+            calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
+
+
+def progress(blocks: Any) -> Any:
+    """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
+    if find_spec("tqdm") is None or not sys.stderr.isatty():
+        return blocks
+    return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
 
 
 def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
     return [block(*arguments, **options) for arguments, options in calls]
 
 
+NAMED_DATASETS: dict[str, dict[str, Any]] = {
+    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
+    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+}
+
+
+def fetch_texts(name: str, count: int = 128) -> list[str]:
+    """The first texts of a named data set on the Hub that are longer than a heading."""
+    if name not in NAMED_DATASETS:
+        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
+    try:
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
+        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
+    except ImportError:
+        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
+    except OSError as error:
+        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
+
+
+def find_tokenizer(tokenizer: Any) -> Any:
+    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    file = Path(tokenizer, "tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
+    except Exception as error:  # that library raises nothing more specific
+        raise ValueError(
+            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        ) from error
+
+
 def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
     """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
     if dataset is None or len(dataset) == 0:
         raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
-    if isinstance(dataset, str):
-        raise ValueError(f"dataset {dataset!r} would have to be fetched: pass a list of its texts instead")
-    samples = []
-    for entry in dataset:
+    tokenizer, samples = find_tokenizer(tokenizer), []
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
         if isinstance(entry, str):
             if tokenizer is None:
                 raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
@@ -948,6 +1031,17 @@ def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[T
             entry = getattr(encoded, "ids", encoded)
         samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
     return samples
+
+
+def batch_samples(samples: list[Tensor], size: int, pad_token_id: int | None) -> list[Tensor]:
+    """Samples [1, S] in batches [B, S'], the shorter ones filled up at their end."""
+    batches = []
+    for start in range(0, len(samples), size):
+        some = [ids[0] for ids in samples[start : start + size]]
+        if pad_token_id is None and len({len(ids) for ids in some}) > 1:
+            raise ValueError(f"batch_size is {size} and samples differ in length: set pad_token_id, or batch_size=1")
+        batches.append(nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=pad_token_id or 0))
+    return batches
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, round_groups
-from unibody.core.quantization.calibration import find_blocks, tokenize_samples, visit_blocks
+from unibody.core.quantization.calibration import batch_samples, find_blocks, tokenize_samples, visit_blocks
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
@@ -64,7 +64,9 @@ class GPTQConfig(QuantizationConfigMixin):
     cache_block_outputs: bool = True
     modules_in_block_to_quantize: list[list[str]] | None = None
     _: KW_ONLY
-    act_group_aware: bool = True
+    act_group_aware: bool = (
+        True  # without desc_act: groups, and columns in them, by activations; each column keeps its group
+    )
     format: str | None = None
 
     def post_init(self) -> None:
@@ -75,18 +77,38 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         if not 0 < self.damp_percent < 1:
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
-        idle = (
-            *("backend", "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"),
-            *("module_name_preceding_first_block", "batch_size", "pad_token_id", "cache_block_outputs"),
+        if self.batch_size < 1:
+            raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        if self.backend in ("torch", "triton"):
+            self.kernel = self.kernel or self.backend
+        idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
+        names = (
+            "use_cuda_fp16",
+            "use_exllama",
+            "exllama_config",
+            "max_input_length",
+            "module_name_preceding_first_block",
         )
-        usual = {name: getattr(GPTQConfig, name) for name in idle}
-        if said := [name for name in idle if getattr(self, name) not in (usual[name], "auto")]:
-            warnings.warn(f"GPTQConfig: {', '.join(said)} changes nothing: `kernel` names the kernel", stacklevel=4)
+        idle += [name for name in names if getattr(self, name) != getattr(GPTQConfig, name)]
+        if idle:
+            warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
         things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
         return {**super().to_dict(), **things}
+
+    def to_dict_optimum(self) -> dict[str, Any]:
+        """The keys that optimum reads."""
+        return self.to_dict()
+
+    @classmethod
+    def from_dict_optimum(cls, config_dict: dict[str, Any]) -> Any:
+        """The configuration of optimum's keys, which may say `disable_exllama` instead of `use_exllama`."""
+        values = dict(config_dict)
+        if "disable_exllama" in values:
+            values["use_exllama"] = not values.pop("disable_exllama")
+        return cls.from_dict(values)
 
 
 class GPTQLinear(GroupwiseLinear):
@@ -182,6 +204,7 @@ class GptqHfQuantizer(HfQuantizer):
         if self.pre_quantized:
             return
         samples = tokenize_samples(config.dataset, config.tokenizer, config.model_seqlen)
+        samples = batch_samples(samples, config.batch_size, config.pad_token_id)
         blocks = find_blocks(model, config.block_name_to_quantize)
         skipped = self.get_modules_to_not_convert(model)
         names = {module: name for name, module in linears_to_convert(model, skipped).items()}
@@ -198,7 +221,7 @@ class GptqHfQuantizer(HfQuantizer):
                         packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
                         set_module(model, names[linears[name]], packed)
 
-        visit_blocks(model, blocks, samples, visit)
+        visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
@@ -229,8 +252,14 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
     hessian.diagonal()[dead] = 1
     weight[:, dead] = 0
     order = torch.arange(columns, device=weight.device)
+    in_groups = order.view(-1, size)
     if layer.config.desc_act:
         order = hessian.diagonal().argsort(descending=True)
+    elif layer.config.act_group_aware:
+        sizes = hessian.diagonal().view(-1, size)
+        in_groups = in_groups.gather(1, sizes.argsort(descending=True))
+        in_groups = in_groups[sizes.amax(1).argsort(descending=True)]
+        order = in_groups.flatten()
     weight, hessian = weight[:, order], hessian[order][:, order]
     hessian.diagonal().add_(damp * hessian.diagonal().mean())
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
@@ -255,4 +284,7 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         weight[:, start + block_size :] -= errors @ rows[:, start + block_size :]
     back = order.argsort()
     scales, zeros = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("scales", "zeros"))
+    if not layer.config.desc_act:  # groups are those of consecutive columns, whatever their order was
+        place = (in_groups[:, 0] // size).argsort()
+        return GroupwiseCodes(codes[:, back], scales[:, place], zeros[:, place], back.sort().values.int() // size)
     return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())

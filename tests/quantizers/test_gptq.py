@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ def packed_layer(name: str, version: str) -> Any:
         group_size=columns // groups,
         checkpoint_format=version,
         desc_act=True,
+        act_group_aware=False,
         sym="/asym" not in name and "group_64" not in name,
     )
     layer = gptq.GPTQLinear(nn.Linear(columns, outputs, bias=False), config)
@@ -185,6 +188,7 @@ def test_quantizing_a_model(tmp_path: Path) -> None:
         bits=4,
         group_size=32,
         damp_percent=0.05,
+        act_group_aware=False,
         dataset=list(values["calibration"]),
         modules_in_block_to_quantize=order,
     )
@@ -224,16 +228,122 @@ def test_quantizing_a_model(tmp_path: Path) -> None:
     assert mine <= 1.02 * gptqmodels < 0.8 * rounded, "mean square error of the logits of the calibration data"
 
 
-def test_calibration_is_asked_for(tmp_path: Path) -> None:
-    inputs.llama().save_pretrained(tmp_path)
-    for dataset, message in (
-        (None, "dataset is empty: quantization needs texts"),
-        ("c4", "dataset 'c4' would have to be fetched: pass a list of its texts"),
-        (["text"], "dataset holds texts, and tokenizer is None"),
+def quantized(folder: Path, **options: Any) -> Any:
+    """The tiny Llama quantized with 4 bits; `dataset` is given or token ids of two lengths."""
+    if not folder.joinpath("config.json").exists():
+        inputs.llama().save_pretrained(folder)
+    ids = [torch.arange(n) * 7 % 64 for n in (24, 17, 24, 20)]
+    config = gptq.GPTQConfig(**{"bits": 4, "group_size": 32, "dataset": ids, **options})
+    quantizer = gptq.GptqHfQuantizer(config, pre_quantized=False)
+    return llama.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantizer=quantizer)
+
+
+def same(one: Any, other: Any) -> bool:
+    found, expected = one.state_dict(), other.state_dict()
+    return all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
+    """Each parameter of the making changes the tensors, or where it is only about how, it does not."""
+    usual = quantized(tmp_path)
+    assert same(usual, quantized(tmp_path))
+    ids = [torch.arange(24) * 7 % 64] * 2
+    for options in (
+        {"bits": 8}, {"group_size": 64}, {"damp_percent": 0.5}, {"desc_act": True}, {"sym": False}, {"model_seqlen": 8},
+        {"true_sequential": False, "modules_in_block_to_quantize": [["self_attn.q_proj"], ["mlp.down_proj"]]},
+        {"act_group_aware": False}, {"dataset": ids}, {"batch_size": 2, "pad_token_id": 3}, {"checkpoint_format": "gptq_v2"},
+    ):  # fmt: skip
+        other = quantized(tmp_path, **options)
+        assert other.state_dict().keys() != usual.state_dict().keys() or any(
+            tensor.shape != usual.state_dict()[name].shape or not torch.equal(tensor, usual.state_dict()[name])
+            for name, tensor in other.state_dict().items()
+        ), options
+    assert same(usual, quantized(tmp_path, cache_block_outputs=False))
+    assert same(usual, quantized(tmp_path, block_name_to_quantize="model.layers"))
+    few = quantized(tmp_path, modules_in_block_to_quantize=[["self_attn.k_proj", "self_attn.q_proj"]])
+    assert {name.rpartition(".")[2] for name in gptq.packed_layers(few)} == {"q_proj", "k_proj"}
+    together = quantized(tmp_path, dataset=ids, batch_size=2).state_dict()
+    for name, tensor in quantized(tmp_path, dataset=ids).state_dict().items():
+        torch.testing.assert_close(tensor.float(), together[name].float(), rtol=1e-3, atol=0)
+    with pytest.raises(ValueError, match="batch_size is 2 and samples differ in length: set pad_token_id"):
+        quantized(tmp_path, batch_size=2)
+
+
+def test_columns_by_activation_within_their_groups() -> None:
+    """`act_group_aware`: columns keep their groups, and the error of the outputs falls."""
+    weight, hidden = SOLVED["weight"], SOLVED["inputs"].float() * torch.linspace(0.2, 4, SOLVED["weight"].shape[1])
+    hessian = 2 / len(hidden) * hidden.T @ hidden
+    errors = {}
+    for aware in (False, True):
+        config = gptq.GPTQConfig(bits=3, group_size=32, act_group_aware=aware)
+        layer = gptq.GPTQLinear(nn.Linear(weight.shape[1], len(weight), bias=False), config)
+        solved = gptq.solve_codes(weight, hessian, layer, damp=0.05)
+        assert torch.equal(solved.groups, torch.arange(weight.shape[1], dtype=torch.int32) // 32)
+        apart = gptq.dequantize_groups(solved, torch.float32) - weight
+        errors[aware] = float((hidden @ apart.T).square().mean())
+    assert errors[True] < 0.95 * errors[False]
+
+
+def test_three_bits_beat_round_to_nearest(tmp_path: Path) -> None:
+    """The tiny model's perplexity on what it was calibrated with."""
+    values = fixtures.load("gptqmodel/llama-4bit-g32/values").tensors
+    ids = values["calibration"].long()
+    full = inputs.llama()
+    full.save_pretrained(tmp_path)
+    with torch.no_grad():
+        targets = full(ids).logits.softmax(-1)  # the model has random weights: it is its own measure
+    model = quantized(tmp_path, bits=3, dataset=list(ids))
+    nearest = inputs.llama()
+    for name, packed in gptq.packed_layers(model).items():
+        linear = nearest.get_submodule(name)
+        linear.weight.data.copy_(packed.unpack(packed.quantize(linear.weight.detach()), torch.float32))
+    with torch.no_grad():
+        losses = [
+            torch.nn.functional.cross_entropy(m(ids).logits.flatten(0, 1), targets.flatten(0, 1))
+            for m in (model, nearest)
+        ]
+    assert losses[0].exp() < losses[1].exp()
+
+
+def test_what_calibration_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts with a tokenizer as an object or a folder are their ids; named data sets come through `datasets`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "tokens").mkdir()
+    tokenizer.save(str(tmp_path / "tokens/tokenizer.json"))
+    ids = [[5, 9, 17, 3, 40, 41, 2], [8, 8, 1, 63]]
+    texts = [" ".join(f"w{i}" for i in row) for row in ids]
+    expected = quantized(tmp_path, dataset=ids)
+    assert same(expected, quantized(tmp_path, dataset=texts, tokenizer=tokenizer))
+    assert same(expected, quantized(tmp_path, dataset=texts, tokenizer=str(tmp_path / "tokens")))
+    asked = []
+
+    def load_dataset(path: str, **options: Any) -> Any:
+        asked.append((path, options))
+        if path == "allenai/c4":
+            raise ConnectionError("no network")
+        return [{"text": "heading"}, *({"text": " ".join([text] * 60)} for text in texts)]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    found = quantized(tmp_path, dataset="wikitext2", tokenizer=tokenizer, model_seqlen=4)
+    long = [(row * 60)[:4] for row in ids]
+    assert asked[0] == ("Salesforce/wikitext", {"name": "wikitext-2-raw-v1", "split": "train", "streaming": True})
+    assert same(found, quantized(tmp_path, dataset=long))
+    monkeypatch.setattr(Tokenizer, "from_pretrained", lambda name: (_ for _ in ()).throw(OSError("no network")))
+    for options, message in (
+        ({"dataset": None}, "dataset is empty: quantization needs texts"),
+        ({"dataset": ["text"]}, "dataset holds texts, and tokenizer is None"),
+        ({"dataset": "mine"}, "dataset is 'mine', expected one of wikitext2, c4, c4-new"),
+        ({"dataset": "c4"}, r"dataset 'c4' cannot be fetched \(no network\): pass a list of texts"),
+        ({"dataset": ["x"], "tokenizer": "some/id"}, "tokenizer 'some/id' is no folder with a tokenizer.json"),
     ):
-        quantizer = gptq.GptqHfQuantizer(gptq.GPTQConfig(bits=4, group_size=32, dataset=dataset), pre_quantized=False)
         with pytest.raises(ValueError, match=message):
-            llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quantizer)
+            quantized(tmp_path, **options)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="dataset 'c4' is read by `datasets`: install it"):
+        quantized(tmp_path, dataset="c4")
 
 
 def test_configuration() -> None:
@@ -255,7 +365,15 @@ def test_configuration() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             gptq.GPTQConfig(**bad)
-    with pytest.warns(UserWarning, match="GPTQConfig: use_exllama, exllama_config changes nothing"):
-        gptq.GPTQConfig(bits=4, use_exllama=True, exllama_config={"version": 2})
+    for idle in (
+        {"backend": "marlin"}, {"use_cuda_fp16": True}, {"use_exllama": True}, {"exllama_config": {"version": 2}},
+        {"max_input_length": 2048}, {"module_name_preceding_first_block": ["model.embed_tokens"]},
+    ):  # fmt: skip
+        with pytest.warns(UserWarning, match=f"GPTQConfig: {next(iter(idle))} changes nothing"):
+            gptq.GPTQConfig(bits=4, **idle)
+    assert gptq.GPTQConfig(bits=4, backend="torch").kernel == "torch"
+    assert gptq.GPTQConfig.from_dict_optimum(config.to_dict_optimum()) == config
+    with pytest.warns(UserWarning, match="use_exllama changes nothing"):
+        assert gptq.GPTQConfig.from_dict_optimum({"bits": 4, "disable_exllama": True}).use_exllama is False
     with pytest.raises(TypeError, match="unexpected keyword argument 'surprise'"):
         gptq.GPTQConfig(bits=4, surprise=1)
