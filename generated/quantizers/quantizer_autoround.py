@@ -292,6 +292,7 @@ class Packing:
     word: str = "int32"
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
     zero_point: str = "plain"  # or "minus_one": stored less one
 
 
@@ -318,8 +319,9 @@ class AutoRoundLinear(GroupwiseLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(2, 4, 8)),
         Kernel(
             "int4pack_cpu",
             entry="int4pack_matmul",
@@ -367,9 +369,8 @@ class AutoRoundLinear(GroupwiseLinear):
         return self.pack_codes(round_shifted(weight, nearest, self.bits, self.symmetric)[0])
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout and self.config.desc_act:
-            return "it reads groups of consecutive columns, and these are in the order of activations"
-        return ""
+        is_awq = self.config.checkpoint_format == "awq"
+        return "it reads words down a column, and these are along a row" if kernel.name == "triton" and is_awq else ""
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         if self.config.checkpoint_format == "awq":
@@ -576,6 +577,92 @@ def block_outputs(block: nn.Module, calls: list[Any]) -> list[Tensor]:
 def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
     """The calls with other hidden states."""
     return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = x.reshape(-1, x.shape[-1])
+    zero_word = layer.zero_word
+    groups = layer.group_size
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_autoround::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        # Where a column's bits lie in its word.
+        shifts = columns * bits % 32
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
+            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            group = depth // groups
+            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
+            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
+            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
+            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def plain_value(value: Any) -> Any:

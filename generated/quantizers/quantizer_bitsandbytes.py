@@ -424,10 +424,23 @@ def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = "plain"  # or "minus_one": stored less one
+
+
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=1, ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel(
             "bitsandbytes_cpu",
             entry="avx512_matmul",
@@ -685,6 +698,77 @@ class Bnb4BitHfQuantizer(BnbHfQuantizer):
     auto_quantizer: ClassVar[str] = "bitsandbytes_4bit"
     linear_class: ClassVar[Any] = Linear4bit
     packed_tensor: ClassVar[str] = "weight.absmax"
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows, packed = x.reshape(-1, x.shape[-1]), layer.weight.view(torch.uint8).view(-1)
+    scales, block = layer.scales(layer.stored_tensors()), layer.read_state()["blocksize"]
+    y = triton_matmul_operator(rows, packed, layer.weight_quant_map, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_bitsandbytes::triton_matmul", mutates_args=())
+def triton_matmul_operator(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k)
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's high bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> (4 - place % 2 * 4).to(tl.int32)) & 15
+            weight = tl.load(table + codes) * tl.load(scales + place // block, here, 0.0)
+            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def plain_value(value: Any) -> Any:

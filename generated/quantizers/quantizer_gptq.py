@@ -299,6 +299,7 @@ class Packing:
     word: str = "int32"
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
     zero_point: str = "plain"  # or "minus_one": stored less one
 
 
@@ -625,7 +626,8 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
     zero_word = layer.zero_word
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, layer.g_idx, layer.bits, zero_word)
+    groups = layer.g_idx
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -637,7 +639,7 @@ def triton_matmul_operator(
     """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
     import triton
 
-    (m, k), n = x.shape, qweight.shape[1]
+    (m, k), n = x.shape, scales.shape[1]
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
     block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
 
@@ -654,7 +656,7 @@ def triton_matmul_operator(
 def triton_matmul_shape(
     x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int
 ) -> Tensor:
-    return x.new_empty(x.shape[0], qweight.shape[1])
+    return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
@@ -682,6 +684,8 @@ def triton_matmul_kernel() -> Any:
         """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
         rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        # Where a column's bits lie in its word.
+        shifts = columns * bits % 32
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
@@ -691,7 +695,7 @@ def triton_matmul_kernel() -> Any:
             codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
             group = tl.load(groups + depth, depth < k, 0)
             words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words + zero_word) >> (columns * bits % 32)[None, :]) & ((1 << bits) - 1)
+            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
             weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
             total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")

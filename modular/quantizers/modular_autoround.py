@@ -23,7 +23,7 @@ from unibody.core.quantization.calibration import block_inputs, find_blocks, run
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import packed_layers
 from unibody.core.quantization.replacement import linears_to_convert, names_module, set_module
@@ -109,7 +109,9 @@ class AutoRoundLinear(GPTQLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(2, 4, 8)),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
@@ -134,6 +136,10 @@ class AutoRoundLinear(GPTQLinear):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {}
+
+    def why_not(self, kernel: Kernel) -> str:
+        is_awq = self.config.checkpoint_format == "awq"
+        return "it reads words down a column, and these are along a row" if kernel.name == "triton" and is_awq else ""
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""

@@ -29,7 +29,7 @@ from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -127,7 +127,9 @@ IDLE = (
 class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=1, order=(0, 2, 4, 6, 1, 3, 5, 7), ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(4,)),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
@@ -175,6 +177,10 @@ class AWQLinear(GroupwiseLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.shared is None else self.shared.outputs(self, x)
+
+    def why_not(self, kernel: Kernel) -> str:
+        is_gemm = self.version in ("gemm", "exllama")
+        return "" if kernel.name != "triton" or is_gemm else f"it reads gemm's words, and these are {self.version}'s"
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

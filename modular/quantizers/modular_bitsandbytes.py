@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 
@@ -255,7 +255,9 @@ def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=1, ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel(
             "bitsandbytes_cpu",
             entry=avx512_matmul,

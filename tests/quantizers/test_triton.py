@@ -14,31 +14,45 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 ROOT = Path(__file__).parents[2]
-LAYER = """
+LAYERS = """
 import sys
 import torch
 sys.path.insert(0, {folder!r})
-import quantizer_gptq as gptq
+import quantizer_autoround as autoround, quantizer_awq as awq, quantizer_bitsandbytes as bitsandbytes, quantizer_gptq as gptq
 
-def layer(bits, version, outputs=64, inputs=96):
-    config = gptq.GPTQConfig(bits=bits, group_size=32, sym=False, checkpoint_format=version)
-    linear = torch.nn.Linear(inputs, outputs)
-    packed = gptq.GPTQLinear(linear, config)
+def make(layer_class, config):
+    linear = torch.nn.Linear(96, 64)
+    packed = layer_class(linear, config)
     packed.hold(packed.quantize(linear.weight.detach()))
     return packed
+
+def layers():
+    for bits in (2, 4, 8):
+        for version in ("gptq", "gptq_v2"):
+            config = gptq.GPTQConfig(bits=bits, group_size=32, sym=False, checkpoint_format=version)
+            packed = make(gptq.GPTQLinear, config)
+            packed.g_idx = packed.g_idx[torch.randperm(96)]
+            yield gptq, packed
+            form = "auto_round:gptq" if version == "gptq" else "auto_round:gptqmodel"
+            config = autoround.AutoRoundConfig(bits=bits, group_size=32, sym=False, packing_format=form)
+            yield autoround, make(autoround.AutoRoundLinear, config)
+    yield awq, make(awq.AWQLinear, awq.AwqConfig(group_size=32))
+    for kind in ("nf4", "fp4"):
+        for double in (False, True):
+            config = bitsandbytes.BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_quant_storage="float16"
+            )
+            yield bitsandbytes, make(bitsandbytes.Linear4bit, config)
 """
 INTERPRETED = """
 torch.manual_seed(0)
-for bits in (2, 4, 8):
-    for version in ("gptq", "gptq_v2"):
-        packed = layer(bits, version)
-        packed.g_idx = packed.g_idx[torch.randperm(96)]
-        for rows, dtype, tolerance in ((1, torch.float32, 1e-6), (5, torch.float16, 1e-3), (20, torch.float32, 1e-6)):
-            x = torch.randn(2, rows, 96).to(dtype)
-            with torch.no_grad():
-                found, expected = gptq.triton_matmul(packed, x), gptq.dequantize_matmul(packed, x)
-            worst = ((found - expected).abs().max() / expected.abs().max()).item()
-            assert found.dtype == dtype and found.shape == (2, rows, 64) and worst < tolerance, (bits, version, rows, worst)
+for module, packed in layers():
+    for rows, dtype, tolerance in ((1, torch.float32, 1e-6), (5, torch.float16, 1e-3), (20, torch.float32, 1e-6)):
+        x = torch.randn(2, rows, 96).to(dtype)
+        with torch.no_grad():
+            found, expected = module.triton_matmul(packed, x), module.dequantize_matmul(packed, x)
+        worst = ((found - expected).abs().max() / expected.abs().max()).item()
+        assert found.dtype == dtype and found.shape == (2, rows, 64) and worst < tolerance, (packed, rows, worst)
 print("same")
 """
 COMPILED = """
@@ -46,20 +60,29 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-kernel = gptq.triton_matmul_kernel()
-for capability in (75, 80, 89, 90, 100, 120):
-    for dtype in ("fp16", "fp32") if capability == 75 else ("fp16", "bf16", "fp32"):
-        types = [f"*{dtype}", "*i32", "*i32", "*fp16", "*i32", f"*{dtype}", "i32", "i32", "i32", *["constexpr"] * 5]
-        constants = dict(zip(kernel.arg_names[9:], (4, 1, 16, 64, 32)))
-        source = ASTSource(kernel, dict(zip(kernel.arg_names, types)), constants)
-        made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-        assert f"sm_{capability}" in made.asm["ptx"], capability
+groupwise = ["*i32", "*i32", "*fp16"], ["i32"] * 3, (4, 1, 16, 64, 32)
+CASES = (
+    (gptq, [*groupwise[0], "*i32"], *groupwise[1:]),
+    (autoround, [*groupwise[0], "i32"], *groupwise[1:]),
+    (awq, [*groupwise[0], "i32"], *groupwise[1:]),
+    (bitsandbytes, ["*u8", "*fp32", "*fp32"], ["i32"] * 3, (64, 16, 64, 32)),
+)
+for module, tensors, sizes, constants in CASES:
+    kernel = module.triton_matmul_kernel()
+    for capability in (75, 80, 89, 90, 100, 120):
+        for dtype in ("fp16", "bf16", "fp32") if capability == 90 else ("fp16",):
+            types = [f"*{dtype}", *tensors, f"*{dtype}", *sizes, *["constexpr"] * len(constants)]
+            assert len(types) == len(kernel.arg_names)
+            given = dict(zip(kernel.arg_names[-len(constants):], constants))
+            source = ASTSource(kernel, dict(zip(kernel.arg_names, types)), given)
+            made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+            assert f"sm_{capability}" in made.asm["ptx"], capability
 print("compiled")
 """
 
 
 def run(script: str, **environment: str) -> str:
-    text = LAYER.format(folder=str(ROOT / "generated/quantizers")) + script
+    text = LAYERS.format(folder=str(ROOT / "generated/quantizers")) + script
     command = [sys.executable, "-c", text]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -67,7 +90,7 @@ def run(script: str, **environment: str) -> str:
 
 
 def test_interpreted() -> None:
-    """The same as the reference, groups in any order, for both versions of the format and odd numbers of rows."""
+    """The same as the reference: all formats, GPTQ's groups in any order, odd numbers of rows."""
     pytest.importorskip("triton")
     assert run(INTERPRETED, TRITON_INTERPRET="1") == "same"
 
@@ -86,4 +109,12 @@ def test_traced() -> None:
         held = [torch.empty(t.shape, dtype=t.dtype, device="cuda") for t in packed.empty_tensors().values()]
         x = torch.empty(5, 96, dtype=torch.bfloat16, device="cuda")
         y: Tensor = gptq.triton_matmul_operator(x, *held, 4, 1)
-    assert (y.shape, y.dtype, y.device.type) == ((5, 64), torch.bfloat16, "cuda")
+        assert (y.shape, y.dtype, y.device.type) == ((5, 64), torch.bfloat16, "cuda")
+        for name in ("autoround", "awq"):
+            file = generated(name)
+            z: Tensor = file.triton_matmul_operator(x, *held[:3], 32, 4, 1)
+            assert (z.shape, z.dtype, z.device.type) == ((5, 64), torch.bfloat16, "cuda")
+        packed_bytes = torch.empty(64 * 48, dtype=torch.uint8, device="cuda")
+        table, scales = torch.empty(16, device="cuda"), torch.empty(96, device="cuda")
+        w: Tensor = generated("bitsandbytes").triton_matmul_operator(x, packed_bytes, table, scales, 64, 64)
+        assert (w.shape, w.dtype, w.device.type) == ((5, 64), torch.bfloat16, "cuda")

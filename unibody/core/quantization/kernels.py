@@ -40,6 +40,7 @@ class Packing:
     word: str = "int32"
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
     zero_point: str = "plain"  # or "minus_one": stored less one
 
 
