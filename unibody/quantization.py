@@ -113,6 +113,38 @@ class HfQuantizer(core_quantizer.HfQuantizer, metaclass=_Recognised):
     def update_unexpected_keys(self, model: Any, unexpected_keys: list[str], prefix: str) -> list[str]:
         return unexpected_keys
 
+    def adjust_max_memory(self, max_memory: dict[str | int, int | str]) -> dict[str | int, int | str]:
+        """What `device_map="auto"` may use of each device, in bytes; less, where quantizing needs room beside the weights."""
+        return max_memory
+
+    def adjust_target_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type by whose size `device_map="auto"` counts the weights."""
+        return dtype
+
+    def get_special_dtypes_update(self, model: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """The types of the tensors that stay plain, by name, for the same purpose."""
+        plain = self.get_modules_to_not_convert(model)
+        return {
+            name: dtype for name, _ in model.named_parameters() if any(f".{module}." in f".{name}" for module in plain)
+        }
+
+    def get_cuda_warm_up_factor(self) -> int:
+        """By what the bytes of the model in float16 are divided, to know how many are allocated ahead on a GPU."""
+        return 4
+
+    def update_tp_plan(self, config: Any) -> Any:
+        """The configuration, with another plan of tensor parallelism where the packed layers need it."""
+        return config
+
+    def update_ep_plan(self, config: Any) -> Any:
+        """The same of expert parallelism."""
+        return config
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether torch.compile takes the packed layers as they are; not promised of any method yet."""
+        return False
+
     def is_serializable(self) -> bool:
         return True
 

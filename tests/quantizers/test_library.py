@@ -79,6 +79,17 @@ def test_a_quantized_checkpoint_loads_by_itself() -> None:
     assert again.config.quantization_config["bits"] == 4
 
 
+def test_hooks_that_plan_a_device_map() -> None:
+    """What the field's code asks a quantizer before it places a model; there is nothing to change in general."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT)
+    quantizer = model.hf_quantizer
+    assert quantizer.adjust_max_memory({0: 10, "cpu": "20GB"}) == {0: 10, "cpu": "20GB"}
+    assert quantizer.adjust_target_dtype(torch.float16) == torch.float16
+    assert quantizer.get_special_dtypes_update(model, torch.float16) == {"lm_head.weight": torch.float16}
+    assert quantizer.update_tp_plan(model.config) is quantizer.update_ep_plan(model.config) is model.config
+    assert (quantizer.get_cuda_warm_up_factor(), quantizer.is_compileable, quantizer.is_trainable) == (4, False, True)
+
+
 class HalvesLinear(nn.Module):
     """A linear layer whose weight is stored in float16."""
 
