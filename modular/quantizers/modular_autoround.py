@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
@@ -86,6 +87,10 @@ class AutoRoundConfig(QuantizationConfigMixin):
                 raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
         for name in self.layer_config or {}:
             self.of_layer(name)
+        if self.backend in ("torch", "triton"):
+            self.kernel = self.kernel or self.backend
+        elif self.backend != "auto":
+            warnings.warn("AutoRoundConfig: backend changes nothing: `kernel` names the kernel", stacklevel=4)
 
     @property
     def checkpoint_format(self) -> str:

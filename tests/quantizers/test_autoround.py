@@ -36,7 +36,8 @@ def read(name: str, folder: Path | None = None, **options: Any) -> Any:
 def quantized(folder: Path, **options: Any) -> Any:
     """The tiny Llama, quantized as the recorded ones were."""
     inputs.llama().save_pretrained(folder)
-    config = autoround.AutoRoundConfig(group_size=32, batch_size=4, seqlen=64, nsamples=16, **options)
+    settings = {"group_size": 32, "batch_size": 4, "seqlen": 64, "nsamples": 16, **options}
+    config = autoround.AutoRoundConfig(**settings)
     quantizer = autoround.AutoRoundQuantizer(config, pre_quantized=False)
     return llama.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantizer=quantizer)
 
@@ -97,3 +98,49 @@ def test_errors(key: str, tmp_path: Path) -> None:
     print(key, mine, theirs, mine / theirs)
     assert (mine <= 1.02 * theirs).all()
     assert (mine < ERRORS[f"{key}/0"][0, :, 1]).all()
+
+
+def tuned(folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+    """The state of the tiny Llama after a few steps."""
+    calibration = list(ERRORS["calibration"].long()[:6])
+    return quantized(folder, **{"iters": 3, "dataset": calibration, **options}).state_dict()
+
+
+def test_parameters_change_the_result(tmp_path: Path) -> None:
+    usual = tuned(tmp_path)
+    assert all(torch.equal(tensor, usual[name]) for name, tensor in tuned(tmp_path).items())
+    for options in (
+        {"bits": 8}, {"group_size": 64}, {"sym": False}, {"iters": 0}, {"iters": 4}, {"seqlen": 16}, {"nsamples": 3},
+        {"batch_size": 2}, {"lr": 0.01}, {"seed": 7}, {"enable_quanted_input": False},
+        {"packing_format": "auto_round:auto_awq", "sym": False}, {"layer_config": {"mlp.up_proj": {"bits": 16}}},
+        {"layer_config": {"q_proj": {"bits": 8}}}, {"modules_to_not_convert": ["self_attn"]},
+    ):  # fmt: skip
+        other = tuned(tmp_path, **options)
+        assert other.keys() != usual.keys() or any(
+            tensor.shape != usual[name].shape or not torch.equal(tensor, usual[name]) for name, tensor in other.items()
+        ), options
+    named = tuned(tmp_path, block_name_to_quantize="model.layers")
+    assert all(torch.equal(tensor, usual[name]) for name, tensor in named.items())
+
+
+def test_configuration() -> None:
+    config = autoround.AutoRoundConfig(3, 64, False, "auto")
+    assert (config.bits, config.group_size, config.sym) == (3, 64, False)
+    for case in fixtures.load_json("auto-round/config"):
+        arguments = {key: value for key, value in case["arguments"].items() if key != "backend"}
+        mine = autoround.AutoRoundConfig(**arguments).to_dict()
+        assert mine == case["to_dict"] | ({"backend": "auto"} if "backend" in case["arguments"] else {})
+    for bad, message in (
+        ({"bits": 5}, "bits is 5, expected one of 2, 3, 4, 8"),
+        ({"group_size": 0}, "group_size is 0, expected -1"),
+        ({"packing_format": "gguf"}, "packing_format is 'gguf', expected one of 'auto_round'"),
+        ({"bits": 3, "packing_format": "auto_round:auto_awq"}, "bits is 3, expected 4 with auto_round:auto_awq"),
+        ({"iters": -1}, "iters is -1, expected 0 or more"),
+        ({"batch_size": 0}, "batch_size is 0, expected 1 or more"),
+        ({"layer_config": {"q_proj": {"bits": 7}}}, "bits is 7"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            autoround.AutoRoundConfig(**bad)
+    with pytest.warns(UserWarning, match="backend changes nothing"):
+        autoround.AutoRoundConfig(backend="ipex")
+    assert autoround.AutoRoundConfig(backend="torch").kernel == "torch"
