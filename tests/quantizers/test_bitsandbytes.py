@@ -287,3 +287,20 @@ def test_modules_that_stay_plain(tmp_path: Path) -> None:
         "lm_head",
         *(f"model.layers.0.mlp.{name}_proj" for name in ("down", "gate", "up")),
     ]
+
+
+def test_bindings() -> None:
+    """What is called in bitsandbytes takes what it is given."""
+    import inspect
+
+    from bitsandbytes import functional
+
+    for name, given in (
+        ("_convert_weight_packed_for_cpu", ("qweight", "quant_state")),
+        ("_convert_weight_packed_for_cpu_inverse", ("packed_weight", "quant_state")),
+    ):
+        assert tuple(inspect.signature(getattr(functional, name)).parameters)[:2] == given
+    fields = inspect.signature(functional.QuantState).parameters
+    assert {"absmax", "shape", "code", "blocksize", "quant_type", "dtype"} <= fields.keys()
+    schema = torch.ops.bitsandbytes.gemv_4bit.default._schema
+    assert [argument.name for argument in schema.arguments] == ["A", "B", "shapeB", "absmax", "code", "blocksize"]
