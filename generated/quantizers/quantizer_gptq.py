@@ -543,7 +543,7 @@ class GptqHfQuantizer(HfQuantizer):
 
         def visit(block: nn.Module, run: Any) -> None:
             inside = {name: module for name, module in block.named_modules() if module in names}
-            groups = config.modules_in_block_to_quantize or [[name] for name in inside]
+            groups = config.modules_in_block_to_quantize or group_by_input(inside, run)
             for group in groups if config.true_sequential else [[name for names in groups for name in names]]:
                 linears = {name: inside[name] for name in group if name in inside}
                 for name, hessian in input_hessians(linears, run).items():
@@ -974,6 +974,23 @@ def visit_blocks(
         if cache:
             outputs = [y[0] if isinstance(y, tuple) else y for y in (run() if found is None else found)]
             calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
+
+
+def group_by_input(linears: dict[str, nn.Linear], run: Callable[[], Any]) -> list[list[str]]:
+    """The names of a block's layers in the order in which they run, those with the same input together."""
+    groups: dict[int, list[str]] = {}
+    inputs: dict[str, Tensor] = {}  # the first of each, held so that no two have the same identity
+
+    def note(name: str, x: Tensor) -> None:
+        if name not in inputs:
+            inputs[name] = x
+            groups.setdefault(id(x), []).append(name)
+
+    hooks = [linear.register_forward_pre_hook(lambda _, x, n=name: note(n, x[0])) for name, linear in linears.items()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return list(groups.values())
 
 
 def progress(blocks: Any) -> Any:

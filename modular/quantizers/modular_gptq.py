@@ -20,7 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, round_groups
-from unibody.core.quantization.calibration import batch_samples, find_blocks, tokenize_samples, visit_blocks
+from unibody.core.quantization.calibration import (
+    batch_samples,
+    find_blocks,
+    group_by_input,
+    tokenize_samples,
+    visit_blocks,
+)
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
@@ -211,7 +217,7 @@ class GptqHfQuantizer(HfQuantizer):
 
         def visit(block: nn.Module, run: Any) -> None:
             inside = {name: module for name, module in block.named_modules() if module in names}
-            groups = config.modules_in_block_to_quantize or [[name] for name in inside]
+            groups = config.modules_in_block_to_quantize or group_by_input(inside, run)
             for group in groups if config.true_sequential else [[name for names in groups for name in names]]:
                 linears = {name: inside[name] for name in group if name in inside}
                 for name, hessian in input_hessians(linears, run).items():

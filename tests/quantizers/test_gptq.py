@@ -260,6 +260,13 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
         ), options
     assert same(usual, quantized(tmp_path, cache_block_outputs=False))
     assert same(usual, quantized(tmp_path, block_name_to_quantize="model.layers"))
+    attention, mlp = (
+        [[f"self_attn.{n}_proj"] for n in ("k", "q", "v", "o")],
+        [[f"mlp.{n}_proj"] for n in ("up", "gate", "down")],
+    )
+    assert same(usual, quantized(tmp_path, modules_in_block_to_quantize=[*attention, *mlp])), (
+        "one by one, the same inputs"
+    )
     few = quantized(tmp_path, modules_in_block_to_quantize=[["self_attn.k_proj", "self_attn.q_proj"]])
     assert {name.rpartition(".")[2] for name in gptq.packed_layers(few)} == {"q_proj", "k_proj"}
     together = quantized(tmp_path, dataset=ids, batch_size=2).state_dict()

@@ -80,6 +80,23 @@ def visit_blocks(
             calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
 
 
+def group_by_input(linears: dict[str, nn.Linear], run: Callable[[], Any]) -> list[list[str]]:
+    """The names of a block's layers in the order in which they run, those with the same input together."""
+    groups: dict[int, list[str]] = {}
+    inputs: dict[str, Tensor] = {}  # the first of each, held so that no two have the same identity
+
+    def note(name: str, x: Tensor) -> None:
+        if name not in inputs:
+            inputs[name] = x
+            groups.setdefault(id(x), []).append(name)
+
+    hooks = [linear.register_forward_pre_hook(lambda _, x, n=name: note(n, x[0])) for name, linear in linears.items()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return list(groups.values())
+
+
 def progress(blocks: Any) -> Any:
     """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
     if find_spec("tqdm") is None or not sys.stderr.isatty():
