@@ -904,14 +904,14 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
             1, -1, *[1] * (words.dim() - 1)
         )
         return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups = (words.to(torch.int64) & 0xFFFFFFFF).unflatten(0, (-1, bits))  # [m / bits, bits, …]
-    codes = []
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
     for index in range(32):
         word, shift = divmod(index * bits, 32)
-        code = groups[:, word] >> shift
-        if shift + bits > 32:
-            code = code | groups[:, word + 1] << (32 - shift)
-        codes.append((code & (2**bits - 1)).to(torch.uint8))
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
     return torch.stack(codes, 1).flatten(0, 1)
 
 
