@@ -659,6 +659,7 @@ class AwqHfQuantizer(HfQuantizer):
                 apply_scales(scaling, scales)
                 for layer in scaling.layers:
                     inputs[layer] = inputs[layer] / scales
+            require_same_outputs(outputs, run())
             for linear, layer in packed.items():
                 weight = linear.weight.detach()
                 if not inside[linear].endswith(("q_proj", "k_proj", "query", "key")):
@@ -1037,6 +1038,16 @@ def apply_scales(scaling: Scaling, scales: Tensor) -> None:
         bias.div_(scales)
     for layer in scaling.layers:
         layer.weight.mul_(scales)
+
+
+def require_same_outputs(before: list[Any], after: list[Any]) -> None:
+    """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
+    for pair in zip(before, after, strict=True):
+        old, new = (y[0] if isinstance(y, tuple) else y for y in pair)
+        if (old - new).abs().max() > 0.02 * old.abs().max():
+            raise ValueError(
+                "the model's blocks cannot be scaled: what a norm returns is read by more than linear layers"
+            )
 
 
 class SharedInput:

@@ -34,7 +34,7 @@ from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
-from unibody.core.quantization.scaling import Scaling, apply_scales, find_scalings
+from unibody.core.quantization.scaling import Scaling, apply_scales, find_scalings, require_same_outputs
 
 __all__ = ["AWQLinear", "AwqConfig", "AwqHfQuantizer"]
 
@@ -330,6 +330,7 @@ class AwqHfQuantizer(HfQuantizer):
                 apply_scales(scaling, scales)
                 for layer in scaling.layers:
                     inputs[layer] = inputs[layer] / scales
+            require_same_outputs(outputs, run())
             for linear, layer in packed.items():
                 weight = linear.weight.detach()
                 if not inside[linear].endswith(("q_proj", "k_proj", "query", "key")):

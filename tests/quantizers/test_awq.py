@@ -235,6 +235,32 @@ def test_other_models(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_norm_that_is_read_elsewhere_is_refused() -> None:
+    """Where the residual is taken after the norm, as in BERT, nothing can be moved into the columns."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.query, self.key = nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(x)
+            return y + self.query(y) * self.key(y)
+
+    torch.manual_seed(0)
+    block, x = Block(), torch.randn(2, 8, 32)
+
+    @torch.no_grad()
+    def run() -> list[Tensor]:
+        return [block(x)]
+
+    scalings, _, outputs = awq.find_scalings(block, [block.query, block.key], run)
+    awq.require_same_outputs(outputs, run())
+    awq.apply_scales(scalings[0], torch.rand(32) + 0.5)
+    with pytest.raises(ValueError, match="what a norm returns is read by more than linear layers"):
+        awq.require_same_outputs(outputs, run())
+
+
 def test_configuration() -> None:
     config = awq.AwqConfig(4, 64, False, "GEMV", "auto", None, None, None, ["lm_head"])
     assert (config.version, config.format, config.modules_to_not_convert) == ("gemv", "gemv", ["lm_head"])
