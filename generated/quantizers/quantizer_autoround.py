@@ -367,6 +367,11 @@ class AutoRoundLinear(GroupwiseLinear):
     def usual_tensors(self) -> dict[str, Tensor]:
         return {}
 
+    def fits(self) -> bool:
+        """Whether the weight's sizes fill whole words and groups."""
+        count = 32 if self.bits == 3 else 32 // self.bits
+        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         nearest = Rounding.nearest(weight, self.group_size)
@@ -409,6 +414,7 @@ class HfQuantizer:
     requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
     required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
+    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -448,7 +454,7 @@ class HfQuantizer:
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
         named = self.modules_to_not_convert
-        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
@@ -537,9 +543,7 @@ class AutoRoundQuantizer(HfQuantizer):
         if config is None:
             return None
         layer = self.linear_class(linear, config)
-        count = 32 if layer.bits == 3 else 32 // layer.bits
-        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
-        return layer if fits or self.pre_quantized else None
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Tunes block by block, with the full outputs of two blocks at most in memory."""
@@ -1083,6 +1087,7 @@ def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
     return [block(*arguments, **options) for arguments, options in calls]
 
 
+# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
 NAMED_DATASETS: dict[str, dict[str, Any]] = {
     "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
     "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},

@@ -424,21 +424,9 @@ def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
-
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
-
-
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=1, ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel(
@@ -539,6 +527,7 @@ class HfQuantizer:
     requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
     required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
+    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -578,7 +567,7 @@ class HfQuantizer:
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
         named = self.modules_to_not_convert
-        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
@@ -656,6 +645,8 @@ class HfQuantizer:
 class BnbHfQuantizer(HfQuantizer):
     """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
 
+    skipped_by: ClassVar[str] = "llm_int8_skip_modules"
+
     def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self.offloaded: list[str] = []
@@ -674,8 +665,7 @@ class BnbHfQuantizer(HfQuantizer):
             self.offloaded = offloaded
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        named, skipped = self.modules_to_not_convert, self.quantization_config.llm_int8_skip_modules
-        self.modules_to_not_convert = skipped if named is None else named
+        """What the user or the checkpoint says, or else the heads; and what is offloaded."""
         return [*super().get_modules_to_not_convert(model), *self.offloaded]
 
 

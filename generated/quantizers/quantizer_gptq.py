@@ -110,9 +110,8 @@ class GPTQConfig(QuantizationConfigMixin):
     cache_block_outputs: bool = True
     modules_in_block_to_quantize: list[list[str]] | None = None
     _: KW_ONLY
-    act_group_aware: bool = (
-        True  # without desc_act: groups, and columns in them, by activations; each column keeps its group
-    )
+    # Without desc_act: groups, and columns in them, are taken by their activations; each column keeps its group.
+    act_group_aware: bool = True
     format: str | None = None
 
     def post_init(self) -> None:
@@ -128,14 +127,12 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
-        names = (
-            "use_cuda_fp16",
-            "use_exllama",
-            "exllama_config",
-            "max_input_length",
-            "module_name_preceding_first_block",
-        )
-        idle += [name for name in names if getattr(self, name) != getattr(GPTQConfig, name)]
+        exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
+        idle += [
+            name
+            for name in (*exllama, "module_name_preceding_first_block")
+            if getattr(self, name) != getattr(GPTQConfig, name)
+        ]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
@@ -364,6 +361,11 @@ class GPTQLinear(GroupwiseLinear):
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
 
+    def fits(self) -> bool:
+        """Whether the weight's sizes fill whole words and groups."""
+        count = 32 if self.bits == 3 else 32 // self.bits
+        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
@@ -401,6 +403,7 @@ class HfQuantizer:
     requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
     required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
+    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -440,7 +443,7 @@ class HfQuantizer:
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
         named = self.modules_to_not_convert
-        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
@@ -526,9 +529,7 @@ class GptqHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
         layer = self.linear_class(linear, self.quantization_config)
-        count = 32 if layer.bits == 3 else 32 // layer.bits
-        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
-        return layer if fits or self.pre_quantized else None
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
@@ -1004,6 +1005,7 @@ def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
     return [block(*arguments, **options) for arguments, options in calls]
 
 
+# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
 NAMED_DATASETS: dict[str, dict[str, Any]] = {
     "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
     "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},

@@ -421,6 +421,7 @@ class HfQuantizer:
     requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
     required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
+    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -460,7 +461,7 @@ class HfQuantizer:
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
         named = self.modules_to_not_convert
-        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
@@ -540,15 +541,12 @@ class HqqHfQuantizer(HfQuantizer):
 
     auto_quantizer: ClassVar[str] = "hqq"
     linear_class: ClassVar[Any] = HQQLinear
+    skipped_by: ClassVar[str] = "skip_modules"
     packed_tensor: ClassVar[str] = "W_q"
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         self.pre_quantized = self.pre_quantized or any(key.endswith(".W_q") for key in loaded_keys)
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
-
-    def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        named = self.modules_to_not_convert
-        return self.quantization_config.skip_modules if named is None else named
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""

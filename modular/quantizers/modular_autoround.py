@@ -176,9 +176,7 @@ class AutoRoundQuantizer(GptqHfQuantizer):
         if config is None:
             return None
         layer = self.linear_class(linear, config)
-        count = 32 if layer.bits == 3 else 32 // layer.bits
-        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
-        return layer if fits or self.pre_quantized else None
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Without steps, the weights are rounded while they are loaded."""

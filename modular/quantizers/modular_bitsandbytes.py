@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.kernels import Kernel, Packing
+from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 
@@ -255,7 +255,6 @@ def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=1, ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel(
@@ -352,6 +351,8 @@ class Linear4bit(PackedLinear):
 class BnbHfQuantizer(HfQuantizer):
     """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
 
+    skipped_by: ClassVar[str] = "llm_int8_skip_modules"
+
     def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self.offloaded: list[str] = []
@@ -370,8 +371,7 @@ class BnbHfQuantizer(HfQuantizer):
             self.offloaded = offloaded
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        named, skipped = self.modules_to_not_convert, self.quantization_config.llm_int8_skip_modules
-        self.modules_to_not_convert = skipped if named is None else named
+        """What the user or the checkpoint says, or else the heads; and what is offloaded."""
         return [*super().get_modules_to_not_convert(model), *self.offloaded]
 
 

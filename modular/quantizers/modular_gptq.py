@@ -70,9 +70,8 @@ class GPTQConfig(QuantizationConfigMixin):
     cache_block_outputs: bool = True
     modules_in_block_to_quantize: list[list[str]] | None = None
     _: KW_ONLY
-    act_group_aware: bool = (
-        True  # without desc_act: groups, and columns in them, by activations; each column keeps its group
-    )
+    # Without desc_act: groups, and columns in them, are taken by their activations; each column keeps its group.
+    act_group_aware: bool = True
     format: str | None = None
 
     def post_init(self) -> None:
@@ -88,14 +87,12 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
-        names = (
-            "use_cuda_fp16",
-            "use_exllama",
-            "exllama_config",
-            "max_input_length",
-            "module_name_preceding_first_block",
-        )
-        idle += [name for name in names if getattr(self, name) != getattr(GPTQConfig, name)]
+        exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
+        idle += [
+            name
+            for name in (*exllama, "module_name_preceding_first_block")
+            if getattr(self, name) != getattr(GPTQConfig, name)
+        ]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
@@ -159,6 +156,11 @@ class GPTQLinear(GroupwiseLinear):
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
 
+    def fits(self) -> bool:
+        """Whether the weight's sizes fill whole words and groups."""
+        count = 32 if self.bits == 3 else 32 // self.bits
+        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
@@ -200,9 +202,7 @@ class GptqHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
         layer = self.linear_class(linear, self.quantization_config)
-        count = 32 if layer.bits == 3 else 32 // layer.bits
-        fits = layer.out_features % count == layer.in_features % count == layer.in_features % layer.group_size == 0
-        return layer if fits or self.pre_quantized else None
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""

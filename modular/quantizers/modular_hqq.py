@@ -219,15 +219,12 @@ class HqqHfQuantizer(HfQuantizer):
 
     auto_quantizer: ClassVar[str] = "hqq"
     linear_class: ClassVar[Any] = HQQLinear
+    skipped_by: ClassVar[str] = "skip_modules"
     packed_tensor: ClassVar[str] = "W_q"
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         self.pre_quantized = self.pre_quantized or any(key.endswith(".W_q") for key in loaded_keys)
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
-
-    def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        named = self.modules_to_not_convert
-        return self.quantization_config.skip_modules if named is None else named
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""

@@ -7,6 +7,10 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,3 +25,18 @@ def generated(name: str) -> ModuleType:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def make_layer(layer_class: Any, config: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A packed layer of a weight [N, K], quantized."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    layer = layer_class(linear, config)
+    layer.hold(layer.quantize(weight))
+    return layer
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """Bytes stored as floating-point numbers may be NaN, which equals nothing."""
+    return tensor.reshape(-1).view(torch.uint8)

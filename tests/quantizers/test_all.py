@@ -127,6 +127,19 @@ def test_all_together() -> None:
     assert len(used) == len(set(used)) > 0
 
 
+def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
+    """What the base of the layers leaves open (it raises NotImplementedError), every layer that a quantizer makes has."""
+    for entry in QUANTIZERS.values():
+        file = generated(entry["module"].removeprefix("quantizer_"))
+        bases = [base for base in (file.PackedLinear, getattr(file, "GroupwiseLinear", None)) if base is not None]
+        for name in entry["quantizers"].values():
+            layer_class = getattr(file, name).linear_class
+            for base in bases if issubclass(layer_class, bases[-1]) else bases[:1]:
+                for method, function in vars(base).items():
+                    if "NotImplementedError" in getattr(getattr(function, "__code__", None), "co_names", ()):
+                        assert getattr(layer_class, method) is not function, (layer_class, method)
+
+
 def test_the_tables_of_the_page() -> None:
     """docs/quantization.md says what the files say: `python -m benchmarks.quantizers --write`."""
     from benchmarks.quantizers import PAGE, page

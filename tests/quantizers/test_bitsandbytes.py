@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from oracle.quantization import fixtures, inputs
-from quantizers.files import generated
+from quantizers.files import as_bytes, generated, make_layer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -70,27 +70,13 @@ def test_rows() -> None:
     assert torch.equal(codes[:, others], values["6/codes"][:, others])
 
 
-def as_bytes(tensor: Tensor) -> Tensor:
-    """Bytes stored as floating-point numbers may be NaN, which equals nothing."""
-    return tensor.reshape(-1).view(torch.uint8)
-
-
-def make_layer(layer_class: Any, weight: Tensor, bias: Tensor | None, config: Any) -> Any:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    layer = layer_class(linear, config)
-    layer.hold(layer.quantize(weight))
-    return layer
-
-
 @pytest.mark.parametrize("threshold", [0, 6])
 @pytest.mark.parametrize("dtype", list(DTYPES))
 def test_linear_8bit(dtype: str, threshold: int) -> None:
     """Without gradients bitsandbytes' eval mode to the bit, outliers included; with gradients its train mode."""
     config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=float(threshold))
     weight, bias, hidden = (EIGHT[name].to(DTYPES[dtype]) for name in ("weight", "bias", "hidden"))
-    layer, key = make_layer(bnb.Linear8bitLt, weight, bias, config), f"{dtype}/{threshold}"
+    layer, key = make_layer(bnb.Linear8bitLt, config, weight, bias), f"{dtype}/{threshold}"
     for name, tensor in layer.stored_tensors().items():
         assert torch.equal(tensor, EIGHT[f"{key}/{name}"]), name
         assert tensor.shape == layer.empty_tensors()[name].shape
@@ -109,7 +95,7 @@ def test_main_weights_in_16_bits() -> None:
     usual = bnb.BitsAndBytesConfig(load_in_8bit=True)
     kept = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)
     weight, hidden = EIGHT["weight"], EIGHT["hidden"]
-    layer, other = (make_layer(bnb.Linear8bitLt, weight, None, config) for config in (kept, usual))
+    layer, other = (make_layer(bnb.Linear8bitLt, config, weight, None) for config in (kept, usual))
     with torch.no_grad():
         assert torch.equal(layer(hidden), other(hidden))
     assert torch.equal(layer.dequantize(), weight.half().float())
@@ -126,7 +112,7 @@ def test_linear_4bit(name: str) -> None:
         bnb_4bit_compute_dtype=dtype,
     )
     weight, bias, hidden = (FOUR[key].to(DTYPES[dtype]) for key in ("weight", "bias", "hidden"))
-    layer = make_layer(bnb.Linear4bit, weight, bias, config)
+    layer = make_layer(bnb.Linear4bit, config, weight, bias)
     stored = layer.stored_tensors()
     assert {f"{name}/{key}" for key in (*stored, "bias", "eval", "train", "gradient")} == {
         key for key in FOUR if key.startswith(f"{name}/")
@@ -183,7 +169,7 @@ def test_outputs(options: dict[str, Any], batch: int, dtype: torch.dtype) -> Non
     torch.manual_seed(batch)
     config = bnb.BitsAndBytesConfig(**options, bnb_4bit_compute_dtype=dtype)
     layer_class = bnb.Linear8bitLt if config.load_in_8bit else bnb.Linear4bit
-    layer = make_layer(layer_class, torch.randn(40, 72).to(dtype), torch.randn(40).to(dtype), config)
+    layer = make_layer(layer_class, config, torch.randn(40, 72).to(dtype), torch.randn(40).to(dtype))
     x = torch.randn(2, batch, 72).to(dtype)
     with torch.no_grad():
         found = layer(x)
@@ -212,7 +198,7 @@ def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
         bnb_4bit_quant_storage="float16",
         kernel=kernel,
     )
-    layer = make_layer(bnb.Linear4bit, torch.randn(160, 256).bfloat16(), torch.randn(160).bfloat16(), config)
+    layer = make_layer(bnb.Linear4bit, config, torch.randn(160, 256).bfloat16(), torch.randn(160).bfloat16())
     before = layer.state_dict()
     for batch in (1, 3, 64):
         x = torch.randn(2, batch, 256).bfloat16()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from oracle.quantization import fixtures, inputs, live
-from quantizers.files import generated
+from quantizers import files
+from quantizers.files import as_bytes, generated
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,12 +22,7 @@ QUANTIZED, LAYERS = fixtures.load("hqq/quantized").tensors, fixtures.load("hqq/l
 
 
 def make_layer(weight: Tensor, bias: Tensor | None = None, **options: Any) -> Any:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    layer = hqq.HQQLinear(linear, hqq.HqqConfig(**options))
-    layer.hold(layer.quantize(weight))
-    return layer
+    return files.make_layer(hqq.HQQLinear, hqq.HqqConfig(**options), weight, bias)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2, 1])
@@ -54,11 +50,6 @@ def test_rows_without_groups_and_words_as_floats() -> None:
     assert stored["W_q"].dtype == torch.float32
     assert all(torch.equal(as_bytes(tensor), as_bytes(stored[name])) for name, tensor in floats.items())
     assert torch.equal(layer.dequantize(), QUANTIZED["4/1/rounded_zero/dequantized"])
-
-
-def as_bytes(tensor: Tensor) -> Tensor:
-    """Bytes stored as floating-point numbers may be NaN, which equals nothing."""
-    return tensor.reshape(-1).view(torch.uint8)
 
 
 def test_flat_groups() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from optimum import quanto as reference
 from oracle.quantization import fixtures, inputs
+from quantizers import files
 from quantizers.files import generated
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,12 +22,7 @@ LAYERS, ACTIVATIONS = fixtures.load("quanto/layers").tensors, fixtures.load("qua
 
 
 def make_layer(weight: Tensor, bias: Tensor | None = None, **options: Any) -> Any:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    layer = quanto.QuantoLinear(linear, quanto.QuantoConfig(**options))
-    layer.hold(layer.quantize(weight))
-    return layer
+    return files.make_layer(quanto.QuantoLinear, quanto.QuantoConfig(**options), weight, bias)
 
 
 @pytest.mark.parametrize("name", sorted({k.rpartition("/")[0] for k in LAYERS if k.endswith("/output")}))

@@ -18,6 +18,7 @@ class HfQuantizer:
     requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
     required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
+    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -57,7 +58,7 @@ class HfQuantizer:
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
         named = self.modules_to_not_convert
-        named = getattr(self.quantization_config, "modules_to_not_convert", None) if named is None else named
+        named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
