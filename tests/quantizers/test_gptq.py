@@ -384,3 +384,16 @@ def test_configuration() -> None:
         assert gptq.GPTQConfig.from_dict_optimum({"bits": 4, "disable_exllama": True}).use_exllama is False
     with pytest.raises(TypeError, match="unexpected keyword argument 'surprise'"):
         gptq.GPTQConfig(bits=4, surprise=1)
+
+
+def test_auto_rounds_checkpoint_in_this_format() -> None:
+    """auto-round writes 3 bits as GPTQ, with negative scales: its logits."""
+    folder = fixtures.FOLDER / "auto-round/llama-tuned-gptq"
+    values = fixtures.load("auto-round/llama-tuned-gptq/values").tensors
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    with pytest.warns(UserWarning, match="GPTQConfig keeps keys that change nothing: amp, autoround_version"):
+        quantizer = gptq.GptqHfQuantizer(gptq.GPTQConfig.from_dict(settings))
+    model = llama.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantizer=quantizer)
+    with torch.no_grad():
+        torch.testing.assert_close(model(values["input_ids"].long()).logits, values["logits"], rtol=1e-4, atol=1e-4)
+    assert any((layer.scales < 0).any() for layer in gptq.packed_layers(model).values())
