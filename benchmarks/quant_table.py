@@ -211,17 +211,14 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "unibody"
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for name, found in results.items():
-        if name != "none":
-            axes.plot(found["bits per weight"], found["perplexity"], "o")
-            axes.annotate(
-                name, (found["bits per weight"], found["perplexity"]), (4, 3), None, "offset points", fontsize=7
-            )
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for index, (name, found) in enumerate(item for item in results.items() if item[0] != "none"):
+        axes.plot(found["bits per weight"], found["perplexity"], "osD^vPX*"[index % 8], label=name)
+    axes.set_yscale("log")
     axes.axhline(results["none"]["perplexity"], linestyle="--", linewidth=1, label="float32")
     axes.set_xlabel("bits per weight, scales and zero points included")
     axes.set_ylabel("perplexity")
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(file, metadata={"Date": None})
 
 
