@@ -32,6 +32,7 @@ CODES = {
     "UB025": "unibody of another version",
     "UB026": "no such line in a generated file",
     "UB027": "name refused",
+    "UB028": "template error",
 }
 
 

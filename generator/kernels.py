@@ -73,7 +73,14 @@ def _expand(unit: Unit, definition: Definition, row: ast.Call, keyword: ast.keyw
     entry = re.sub(r"\W", "_", name) + "_matmul"
     namespace = unit.source.output.rpartition("/")[2].removesuffix(".py")
     facts: dict[str, Any] = {**_facts(definition), **{k.arg: _literal(k.value) for k in row.keywords if k.arg}}
-    text = render_traced(f"kernels/{file.name}", **facts, name=entry, layer=definition.name, namespace=namespace)
+    try:
+        text = render_traced(f"kernels/{file.name}", **facts, name=entry, layer=definition.name, namespace=namespace)
+    except CompileError as error:
+        (found,) = error.diagnostics
+        said = f"{found.path}:{found.line}: {found.source.strip()}"
+        message = f"the template cannot be filled for `{definition.name}`: {found.message}"
+        remedy = "say it in the row, in the layer's `packing` or as an attribute of the layer, or mend the template"
+        raise CompileError(at(definition.text, keyword.value, "UB028", message, remedy, said)) from error
     try:
         return parse_module(text.text, f"templates/kernels/{file.name}", text.origins), entry
     except CompileError as error:

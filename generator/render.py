@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
+from .diagnostics import CompileError, Diagnostic
 from .project import Project
 from .text import Origin, Text
 from .unit import ENTRY, Part, Unit
@@ -33,7 +37,8 @@ def _environment() -> Environment:
 
 
 def render_template(template: str, /, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
+    with _diagnosed(template):
+        return _environment().get_template(template).render(**values)
 
 
 def render_traced(template: str, /, **values: Any) -> Text:
@@ -49,7 +54,8 @@ def render_traced(template: str, /, **values: Any) -> Text:
         marked = [row if "{%" in row else f"{row}\0templates/{name}:{n}\0" for n, row in enumerate(rows, start=1)]
         return "\n".join(marked), str(file), None
 
-    marked = _environment().overlay(loader=FunctionLoader(load)).get_template(template).render(**values)
+    with _diagnosed(template):
+        marked = _environment().overlay(loader=FunctionLoader(load)).get_template(template).render(**values)
     rows: list[str] = []
     origins: list[Origin] = []
     for row in marked.split("\n"):
@@ -60,6 +66,23 @@ def render_traced(template: str, /, **values: Any) -> Text:
             origins.append(Origin(places[0][0], int(places[0][1])) if places else origins[-1])
     text = "\n".join(rows).rstrip("\n")
     return Text(text, tuple(origins[: text.count("\n") + 1]))
+
+
+@contextmanager
+def _diagnosed(template: str) -> Iterator[None]:
+    """Point at the line of the template at which jinja gives up: bad syntax, a value that is missing or does not fit."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        yield
+    except Exception as error:
+        frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+        line = error.lineno if isinstance(error, TemplateSyntaxError) else (frames[-1].lineno or 0) if frames else 0
+        row = (TEMPLATES / template).read_text(encoding="utf-8").split("\n")[line - 1] if line else ""
+        column, length = len(row) - len(row.lstrip()) + 1, len(row.strip())
+        message, path = str(error).removesuffix("."), f"templates/{template}"
+        remedy = "mend the template, or give it the value that it reads"
+        raise CompileError(Diagnostic("UB028", message, remedy, path, line, column, row, length)) from error
 
 
 def header(project: Project, source: str, command: str) -> str:

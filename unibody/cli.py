@@ -200,7 +200,7 @@ def watch(names: Names = None, project: Project = Path()) -> None:
 
     Watches definitions, core blocks, templates and pyproject.toml, and goes on after errors, until Ctrl-C.
     """
-    from unibody.generator.watch import watch
+    from unibody.generator.tools.watch import watch
 
     raise typer.Exit(watch(names or [], project))
 
@@ -215,7 +215,7 @@ def explain(
     Prints the line of the definition, core block or template that it was made from, and the classes in between. Exits
     with 1 if the definition does not make the line.
     """
-    from unibody.generator.explain import explain
+    from unibody.generator.tools.explain import explain
 
     raise typer.Exit(explain(place, project))
 
@@ -231,7 +231,7 @@ def graph(
 
     With names: those definitions, their ancestors and their descendants.
     """
-    from unibody.generator.family_tree import graph
+    from unibody.generator.tools.family_tree import graph
 
     raise typer.Exit(graph(names or [], project, form.value, classes))
 
@@ -250,7 +250,7 @@ def new_model(
 
     The test compares the generated classes with those of transformers, on a tiny configuration.
     """
-    from unibody.generator.scaffold import new_model
+    from unibody.generator.tools.scaffold import new_model
 
     raise typer.Exit(new_model(name, parent, prefix, all_heads, project))
 
@@ -262,7 +262,7 @@ def help_(
     ] = None,
 ) -> None:
     """Explain the code of an error, with an example and its remedy."""
-    from unibody.generator.explanations import explain_code
+    from unibody.generator.tools.explanations import explain_code
 
     raise typer.Exit(explain_code(code))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from compiler.workspace import Workspace
 
 from unibody.generator.diagnostics import CompileError
+from unibody.generator.render import _environment
 
 Make = Callable[[dict[str, str]], Workspace]
 BASE = "class BaseModel:\n    pass\n"
@@ -98,4 +100,32 @@ def test_formatter_missing(workspace: Make, monkeypatch: pytest.MonkeyPatch) -> 
     assert refusals(workspace({"pyproject.toml": table, "base": BASE})) == [
         "pyproject.toml: error[UB021]: the project is formatted with black 25.1.0, which is not installed\n"
         '  = help: run `pip install "black==25.1.0"`'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "caret", "message"),
+    [
+        ("{% for x in %}", 1, "Expected an expression, got 'end of statement block'"),
+        ("    {{ imports.gone }}", 5, "'str object' has no attribute 'gone'"),
+        ("{{ 1 / 0 }}", 1, "division by zero"),
+    ],
+)
+def test_broken_template(
+    workspace: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, caret: int, message: str
+) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "module.py.j2").write_text(f"{{{{ header }}}}\n{line}\n")
+    monkeypatch.setattr("unibody.generator.render.TEMPLATES", templates)
+    _environment.cache_clear()
+    try:
+        found = refusals(workspace({"base": BASE}))
+    finally:
+        _environment.cache_clear()
+    rows = ["  |", f"2 | {line}", f"  | {' ' * (caret - 1)}{'^' * len(line.strip())}"]
+    assert found == [
+        f"templates/module.py.j2:2:{caret}: error[UB028]: {message}\n"
+        + "\n".join(rows)
+        + "\n  = help: mend the template, or give it the value that it reads"
     ]

@@ -17,7 +17,7 @@ from compiler.workspace import Workspace
 from tools.command import Done, unibody
 
 from unibody.generator.diagnostics import CODES
-from unibody.generator.explanations import FOLDER, Block, blocks, read_explanation
+from unibody.generator.tools.explanations import FOLDER, Block, blocks, read_explanation
 
 FILES = ("modular/", "more/", "generated", "pyproject.toml")  # how the name of a file in an example begins
 

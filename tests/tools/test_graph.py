@@ -10,8 +10,8 @@ import pytest
 from compiler.workspace import Workspace
 from tools.command import unibody
 
-from unibody.generator.family_tree import Arrow, Box, Tree
-from unibody.generator.svg import draw
+from unibody.generator.tools.family_tree import Arrow, Box, Tree
+from unibody.generator.tools.svg import draw
 
 Make = Callable[[dict[str, str]], Workspace]
 SVG = "{http://www.w3.org/2000/svg}"

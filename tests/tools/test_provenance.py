@@ -12,8 +12,8 @@ from compiler.workspace import Workspace
 
 from unibody.generator.pipeline import Result, compile_project
 from unibody.generator.project import Project, find_project
-from unibody.generator.provenance import Line, lineage, trace_output
 from unibody.generator.text import Origin
+from unibody.generator.tools.provenance import Line, lineage, trace_output
 from unibody.generator.unit import Unit
 
 Make = Callable[[dict[str, str]], Workspace]

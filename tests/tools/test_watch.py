@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from compiler.workspace import Workspace
 
-from unibody.generator import watch as module
 from unibody.generator.session import Session
-from unibody.generator.watch import watch
+from unibody.generator.tools import watch as module
+from unibody.generator.tools.watch import watch
 
 Make = Callable[[dict[str, str]], Workspace]
 ROOT = Path(__file__).parents[2]

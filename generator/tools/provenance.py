@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .parse import Definition
-from .pipeline import Result
-from .project import Project
-from .registry import registry_path
-from .render import TEMPLATES
-from .text import Origin
-from .unit import Unit
+from ..parse import Definition
+from ..pipeline import Result
+from ..project import Project
+from ..registry import registry_path
+from ..render import TEMPLATES
+from ..text import Origin
+from ..unit import Unit
 
 Kind = Literal["definition", "core", "import", "template"]
 LAYOUT = re.compile(r"[\s(),;\"'\\]+")  # what a formatter moves, adds and removes

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .diagnostics import CompileError
-from .discover import PREFIX, select
-from .pipeline import Result, compile_project
-from .project import find_project
+from ..diagnostics import CompileError
+from ..discover import PREFIX, select
+from ..pipeline import Result, compile_project
+from ..project import find_project
+from ..report import FINE, UNUSABLE, WRONG, refuse
+from ..unit import Unit
 from .provenance import above
-from .report import FINE, UNUSABLE, WRONG, refuse
 from .svg import draw
-from .unit import Unit
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from .commands import generate
-from .diagnostics import CompileError
-from .project import Project, find_project
-from .render import TEMPLATES
-from .report import FINE, UNUSABLE, refuse
-from .session import Session
+from ..commands import generate
+from ..diagnostics import CompileError
+from ..project import Project, find_project
+from ..render import TEMPLATES
+from ..report import FINE, UNUSABLE, refuse
+from ..session import Session
 
 INTERVAL = 0.2  # seconds between two looks at the files
 

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .diagnostics import CompileError, Diagnostic
-from .discover import PREFIX, Source, discover, select, source_of
-from .format import format_files
-from .parse import assigned_names
-from .pipeline import compile_project
-from .project import HERE, Project, find_project
-from .registry import Entry, registry_entries
-from .rename import derived_name
-from .render import render_template
-from .report import FINE, UNUSABLE, refuse
-from .unit import ENTRY, Unit
-from .write import create
+from ..diagnostics import CompileError, Diagnostic
+from ..discover import PREFIX, Source, discover, select, source_of
+from ..format import format_files
+from ..parse import assigned_names
+from ..pipeline import compile_project
+from ..project import HERE, Project, find_project
+from ..registry import Entry, registry_entries
+from ..rename import derived_name
+from ..render import render_template
+from ..report import FINE, UNUSABLE, refuse
+from ..unit import ENTRY, Unit
+from ..write import create
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 CLASS_PREFIX = re.compile(r"[A-Z]\w*")

@@ -7,12 +7,12 @@ import difflib
 import sys
 from pathlib import Path
 
-from .diagnostics import CompileError, Diagnostic
-from .pipeline import Result, compile_project
-from .project import HERE, Project, find_project
+from ..diagnostics import CompileError, Diagnostic
+from ..pipeline import Result, compile_project
+from ..project import HERE, Project, find_project
+from ..report import FINE, UNUSABLE, WRONG, refuse
+from ..text import Origin
 from .provenance import Line, lineage, trace_output
-from .report import FINE, UNUSABLE, WRONG, refuse
-from .text import Origin
 
 KINDS = {"definition": "definition", "core": "core block", "import": "import", "template": "template"}
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .diagnostics import CODES
-from .report import FINE, UNUSABLE
+from ..diagnostics import CODES
+from ..report import FINE, UNUSABLE
 
 FOLDER = Path(__file__).parent / "explanations"
 BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*)\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
