@@ -59,7 +59,10 @@ def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:
                 or [b for b in branches if not b.subfamily]
                 or branches
             )
-            names[name] = unit.roles[near[0]].get(binding.name, binding.name) if near else binding.name
+            meant = list(dict.fromkeys(unit.roles[branch].get(binding.name, binding.name) for branch in near))
+            if len(meant) > 1:
+                unit.family.ambiguous[binding.name] = meant
+            names[name] = meant[0] if len(meant) == 1 else binding.name
     return names
 
 

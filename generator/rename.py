@@ -21,9 +21,10 @@ from .unit import Branch, Family, Unit
 def rename(unit: Unit) -> None:
     """Start the unit's family and bring every member of its parents' families into its names."""
     graph, path, module = unit.graph, unit.source.path, unit.module
-    family = Family(
-        path, _prefix(module), _model_type(module), own=frozenset(module.definitions), exports=module.exports
-    )
+    family = Family(path, _prefix(module), own=frozenset(module.definitions), exports=module.exports)
+    family.subfamilies = module.families
+    family.model_type = _model_type(module, family, "", module.stem.removeprefix("modular_"))
+    family.types = {part: _model_type(module, family, part, family.model_type) for part in module.families}
     problems = [
         unknown_name(module.imports[name][0], binding.path, unit.families[binding.path].definitions)
         for name, binding in graph.bindings[path].items()
@@ -33,8 +34,6 @@ def rename(unit: Unit) -> None:
     ]
     if problems:
         raise CompileError(*problems)
-    family.subfamilies = module.families
-    family.types = {prefix: _model_type(module, prefix) for prefix in module.families}
     for name, definition in module.definitions.items():
         if definition.kind == "class":
             unit.bases[name] = _definition_bases(unit, definition)
@@ -79,7 +78,7 @@ def _roles(family: Family, parent: Family, subfamily: str, bases: dict[str, dict
         for internal in found.values():
             if internal.path == parent.path:
                 fillers.setdefault(internal.name, []).append(name)
-    prefix = subfamily or family.prefix
+    new = (subfamily or family.prefix, family.types.get(subfamily, family.model_type))
     roles = {}
     for name in parent.definitions:
         every = fillers.get(name, [])
@@ -92,7 +91,7 @@ def _roles(family: Family, parent: Family, subfamily: str, bases: dict[str, dict
         elif filling:
             roles[name] = filling[0]
         else:
-            roles[name] = derived_name(name, (parent.prefix, parent.model_type), (prefix, family.model_type))
+            roles[name] = derived_name(name, (parent.prefix, parent.model_type), new)
     return roles
 
 
@@ -122,17 +121,18 @@ def _prefix(module: Module) -> str:
     return common if configurations or common not in classes else ""
 
 
-def _model_type(module: Module, prefix: str = "") -> str:
-    """The literal `model_type` of a class of the file (that has the prefix), or else the name of the file."""
-    return next(iter(_literals(module, "model_type", prefix)), module.stem.removeprefix("modular_"))
+def _model_type(module: Module, family: Family, part: str, default: str) -> str:
+    """The literal `model_type` of a class of a sub-family; "" is what belongs to none."""
+    found = _literals(module, "model_type")
+    return next((value for name, value in found if family.subfamily(name) == part), default)
 
 
-def _literals(module: Module, attribute: str, prefix: str = "") -> list[str]:
-    """The strings that the file's classes (that have the prefix) give to an attribute."""
+def _literals(module: Module, attribute: str) -> list[tuple[str, str]]:
+    """The file's classes that give a string to an attribute, with the string."""
     return [
-        value.value
+        (definition.name, value.value)
         for definition in module.definitions.values()
-        if isinstance(definition.node, ast.ClassDef) and definition.name.startswith(prefix)
+        if isinstance(definition.node, ast.ClassDef)
         for node in definition.node.body
         if assigned_names(node) == (attribute,)
         if isinstance(value := getattr(node, "value", None), ast.Constant) and isinstance(value.value, str)

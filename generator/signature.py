@@ -10,6 +10,7 @@ from .shape import Shape
 from .text import Edit, Text
 
 KEYWORDS = "super_kwargs"
+POSITIONAL, PLAIN, KEYWORD = "by position only", "either way", "by keyword only"
 
 
 def inherit_signature(child: Text, parent: Text) -> Text:
@@ -24,6 +25,7 @@ def inherit_signature(child: Text, parent: Text) -> Text:
         return child
     if not isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)):
         raise CompileError(_no_method(child, outer.args.kwarg))
+    _check_names(child, outer, inner)
     passed = _passed_on(outer, inner)
     edits = [_signature(child, outer, parent, inner)]
     for node in ast.walk(outer):
@@ -50,10 +52,27 @@ def _no_method(text: Text, place: ast.arg) -> Diagnostic:
     return at(text, place, "UB015", message, "write the parameters out")
 
 
+def _check_names(
+    child: Text, outer: ast.FunctionDef | ast.AsyncFunctionDef, inner: ast.FunctionDef | ast.AsyncFunctionDef
+) -> None:
+    """Refuse what would mean something else once the inherited parameters are written out."""
+    named = {p.arg for p in parameters(outer)}
+    for parameter in inner.args.posonlyargs:
+        if parameter.arg not in {_receiver(inner), *named}:
+            message = f"the parent takes `{parameter.arg}` by position only, so `**{KEYWORDS}` cannot stand for it"
+            raise CompileError(at(child, outer.args.kwarg or outer, "UB013", message, f"write `{parameter.arg}` out"))
+    hidden = {p.arg for p in parameters(inner)} - named - {_receiver(inner)}
+    for node in ast.walk(outer):
+        if isinstance(node, ast.Name) and node.id in hidden:
+            message = f"`{node.id}` is a parameter of the parent's method, for which `**{KEYWORDS}` stands"
+            raise CompileError(
+                at(child, node, "UB011", message, f"write `{node.id}` out as a parameter, or rename it")
+            )
+
+
 def _passed_on(outer: ast.FunctionDef | ast.AsyncFunctionDef, inner: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     named = {p.arg for p in parameters(outer)}
-    theirs = [p.arg for p in (*inner.args.posonlyargs, *inner.args.args)][1:] + [p.arg for p in inner.args.kwonlyargs]
-    words = [f"{name}={name}" for name in theirs if name not in named]
+    words = [f"{name}={name}" for name in _kinds(inner) if name not in {_receiver(inner), *named}]
     if inner.args.kwarg:
         words.append(f"**{inner.args.kwarg.arg}")
     return ", ".join(words)
@@ -66,27 +85,42 @@ def _signature(
     inner: ast.FunctionDef | ast.AsyncFunctionDef,
 ) -> Edit:
     mine, theirs = _written(child, outer), _written(parent, inner)
-    own = list(mine)[1:]
-    words = [next(iter(mine.values()))]
-    inherited = [p.arg for p in (*inner.args.posonlyargs, *inner.args.args)][1:]
-    keyword_only = [p.arg for p in inner.args.kwonlyargs]
-    words += [mine.get(name, theirs[name]) for name in inherited]
-    extra = [name for name in own if name not in inherited and name not in keyword_only]
-    plain = {p.arg for p in (*outer.args.posonlyargs, *outer.args.args)}
-    defaults = any("=" in word for word in words)
-    positional = [n for n in extra if n in plain and ("=" in mine[n] or not defaults)]
-    keyword_only += [name for name in extra if name not in positional]
-    words += [mine[name] for name in positional]
-    if inner.args.vararg:
-        words.append(f"*{theirs[inner.args.vararg.arg]}")
-    elif keyword_only:
-        words.append("*")
-    words += [mine.get(name) or theirs[name] for name in keyword_only]
+    kinds = {**_kinds(inner), **_kinds(outer)}
+    names = [name for name in {**_kinds(inner), **kinds} if name not in (_receiver(inner), _receiver(outer))]
+    words = {name: mine.get(name) or theirs[name] for name in names}
+    positional = [name for name in names if kinds[name] == POSITIONAL]
+    plain = [name for name in names if kinds[name] == PLAIN]
+    if any("=" in words[name] for name in (*positional, *plain)):  # what has no default cannot follow
+        own = [n for n in plain if n not in theirs and "=" not in words[n]]
+        plain = [n for n in plain if n not in own]
+        kinds |= dict.fromkeys(own, KEYWORD)
+    written = [mine[name] for name in [_receiver(outer)] if name] + [words[name] for name in positional]
+    written += ["/"] if outer.args.posonlyargs else []
+    written += [words[name] for name in plain]
+    star = outer.args.vararg or inner.args.vararg
+    keywords = [words[name] for name in names if kinds[name] == KEYWORD]
+    written += [f"*{mine.get(star.arg) or theirs[star.arg]}"] if star else ["*"] if keywords else []
+    written += keywords
     if inner.args.kwarg:
-        words.append(f"**{theirs[inner.args.kwarg.arg]}")
-    first = outer.args.posonlyargs[0] if outer.args.posonlyargs else outer.args.args[0]
+        written.append(f"**{theirs[inner.args.kwarg.arg]}")
     assert outer.args.kwarg is not None
-    return Edit(child.span(first)[0], child.span(outer.args.kwarg)[1], ", ".join(words))
+    first, last = parameters(outer)[0], outer.args.kwarg
+    start = child.span(first)[0] if first is not last else child.text.rindex("**", 0, child.span(last)[0])
+    return Edit(start, child.span(last)[1], ", ".join(written))
+
+
+def _receiver(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """`self` or `cls`; "" of a static method."""
+    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.decorator_list)
+    named = [p.arg for p in (*function.args.posonlyargs, *function.args.args)]
+    return "" if static or not named else named[0]
+
+
+def _kinds(function: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, str]:
+    """How each parameter is given, in the order they are written; starred ones left out."""
+    args = function.args
+    pairs = ((POSITIONAL, args.posonlyargs), (PLAIN, args.args), (KEYWORD, args.kwonlyargs))
+    return {p.arg: kind for kind, group in pairs for p in group}
 
 
 def _written(text: Text, function: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, str]:

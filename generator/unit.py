@@ -17,7 +17,7 @@ class Family:
 
     path: str
     prefix: str  # of its classes: `Llama`
-    model_type: str
+    model_type: str = ""
     definitions: dict[str, Definition] = field(default_factory=dict)
     expanded: dict[str, Definition] = field(
         default_factory=dict
@@ -41,8 +41,12 @@ class Family:
         return {**self.definitions, **self.expanded}
 
     def subfamily(self, name: str) -> str:
-        """The sub-family that a class belongs to, by the longest declared prefix; "" for none."""
-        return max((prefix for prefix in self.subfamilies if name.startswith(prefix)), key=len, default="")
+        """The sub-family that a member belongs to, by the longest class prefix or model type; "" for none."""
+        marks = {prefix: prefix for prefix in self.subfamilies}
+        for prefix, own in self.types.items():
+            if own != self.model_type:
+                marks |= {f"{own}_": prefix, f"{own.upper()}_": prefix}
+        return marks.get(max((mark for mark in marks if name.startswith(mark)), key=len, default=""), "")
 
 
 @dataclass(frozen=True)

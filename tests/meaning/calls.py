@@ -15,6 +15,8 @@ from meaning.members import Family
 
 def scenario(family: Family, random: Random) -> list[tuple[Any, ...]]:
     """What to do with the family: each step is a verb and what it needs."""
+    if family.twins:
+        return [step for twin in family.twins for step in scenario(twin, random)]
     steps: list[tuple[Any, ...]] = [("look", cls.name) for cls in family.classes.values() if cls.home is family]
     steps += [
         ("make", f"{family.prefix}Config", {n: random.randint(0, 4) for n in family.fields if random.random() < 0.3})
@@ -141,6 +143,8 @@ def look(cls: type) -> dict[str, Any]:
 
 def plain(value: Any, depth: int = 6) -> Any:
     """A value told without addresses, modules and private attributes."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length()} bits, {value % (2**61 - 1)}"
     if isinstance(value, (int, str, float, type(None))):
         return value
     if isinstance(value, type):

@@ -74,8 +74,13 @@ class Definition:
         return self.imports.get(base.id) if isinstance(base, ast.Name) and base.id not in self.own else None
 
     def part(self, name: str) -> str:
-        """The sub-family of a class: the longest declared prefix of its name, "" for none."""
-        return max((prefix for prefix in self.families if name.startswith(prefix)), key=len, default="")
+        """The sub-family of a member, "" for none: of a class by the longest prefix, of others by the longest model type."""
+        if name in self.classes:
+            return max((prefix for prefix in self.families if name.startswith(prefix)), key=len, default="")
+        types = {self.model_type(part): part for part in self.families}
+        types.pop(self.model_type(), None)
+        found = [t for t in types if name.startswith((f"{t}_", f"{t.upper()}_"))]
+        return types[max(found, key=len)] if found else ""
 
     @functools.cached_property
     def prefix(self) -> str:
@@ -91,13 +96,13 @@ class Definition:
 
     @functools.cache  # noqa: B019 (a definition lives as long as what is cached)
     def model_type(self, part: str = "") -> str:
-        """The literal `model_type` of a class (of a sub-family), else what the file's name says."""
+        """The literal `model_type` of a class of the sub-family, else of one outside, else what the file's name says."""
         for name, node in self.classes.items():
-            for statement in node.body if name.startswith(part) else ():
+            for statement in node.body if self.part(name) == part else ():
                 value = getattr(statement, "value", None)
                 if bound_names(statement) == ["model_type"] and isinstance(value, ast.Constant):
                     return str(value.value)
-        return self.file.stem.removeprefix("modular_")
+        return self.model_type() if part else self.file.stem.removeprefix("modular_")
 
     @functools.cached_property
     def members(self) -> dict[str, list[tuple[Definition, str, str]]]:
@@ -113,7 +118,17 @@ class Definition:
 
     @functools.cache  # noqa: B019
     def role(self, part: str, parent: Definition, name: str) -> str:
-        """Our member in the role of the parent's, as code of one of our sub-families sees it."""
+        """Our member in the role of the parent's, as code of one of our sub-families sees it.
+
+        Where neither it nor what belongs to no sub-family has that parent, the role is the same for those that have it.
+        """
+        having = {p for other, p in self.branches if other is parent}
+        if not {part, ""} & having:
+            seen = sorted({self.role(p, parent, name) for p in having})
+            if len(seen) > 1:
+                raise RefusedError(f"ambiguous role: {name} could be {seen}")
+            return seen[0]
+        part = part if part in having else ""
         every = [c for c, bases in self.bases.items() if (parent, name) in bases]
         near = [c for c in every if self.part(c) == part]
         filling = near or [c for c in every if not part or not self.part(c)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
-from meaning.bodies import Method, Parameter, Scope, arguments
+from meaning.bodies import Method, Parameter, Scope, arguments, expression, signature, statements
 from meaning.members import KINDS, ROOTS, SAFE, TRACED, WORDS, Class, Family, Members, Named, derived
 
 
@@ -25,11 +26,14 @@ class Writer(Members):
                 latest = self.child("Delta", [latest])
         if self.chance(0.4):
             self.child("Sigma", [first])
+        if latest.neutral:
+            self.twins("Tau", latest)
         return self.families
 
     def start(self, prefix: str, parents: list[Family]) -> Family:
         file = f"c{self.number}_{prefix.lower()}"
         family = Family(file, prefix, prefix.lower() if self.chance(0.8) else file, parents)
+        family.neutral = all(p.neutral for p in parents) if parents else self.chance(0.3)
         self.families.append(family)
         return family
 
@@ -113,8 +117,26 @@ class Writer(Members):
 
     def child(self, prefix: str, parents: list[Family]) -> Family:
         """A definition that inherits from others."""
-        random = self.random
         family = self.start(prefix, parents)
+        return self.finish(family, self.heirs(family))
+
+    def twins(self, prefix: str, parent: Family) -> Family:
+        """A definition of two sub-families, each with its own members of one parent's family, and perhaps a class for both."""
+        whole = self.start(prefix, [parent])
+        whole.type = whole.file
+        words = self.random.choice((("Text", "Vision"), ("Text", "TextVision"), ("Vision", "Text")))
+        whole.twins = [
+            Family(whole.file, f"{prefix}{word}", f"{prefix.lower()}_{word.lower()}", [parent], imports=whole.imports)
+            for word in words
+        ]
+        body = [f"__families__ = {tuple(twin.prefix for twin in whole.twins)}", ""]
+        for twin in whole.twins:
+            body += self.heirs(twin)
+        return self.finish(whole, body)
+
+    def heirs(self, family: Family) -> list[str]:
+        """The text of a family that inherits: what it overrides, its configuration and its classes."""
+        random, parents = self.random, family.parents
         family.fields = dict(parents[0].fields)
         for parent in parents:
             for what in ("functions", "constants"):
@@ -145,19 +167,22 @@ class Writer(Members):
         for key, names in bases.items():
             if all(names):
                 body += self.child_class(family, key, names)
-        return self.finish(family, body)
+        return body
 
     def overridden_functions(self, family: Family) -> list[str]:
         """Constants and functions under the names that the parents' have here."""
-        body = []
+        body: list[str] = []
+        unique = (f"{family.type}_", f"{family.type.upper()}_") if family.neutral is None else ("",)
         together = self.chance(0.25)  # names that one statement binds: all or none, else it is refused
         for constant in family.constants.values():
             tied = constant.name.endswith(("_LOW", "_HIGH", "_NEAR", "_FAR", "_1", "_2"))
+            if not constant.name.startswith(unique):
+                continue
             if (together and self.chance(0.97)) if tied else self.chance(0.25):
                 constant.home = family
                 body.append(f"{constant.name} = {self.random.randint(0, 9)}")
         for key, function in family.functions.items():
-            if self.chance(0.25):
+            if function.name.startswith(unique) and self.chance(0.25):
                 function.home = family
                 if key == "traced":
                     body += TRACED.replace('"traced"', f'"{family.type} traced"').split("\n")
@@ -207,9 +232,12 @@ class Writer(Members):
             if method.name not in ("tick", "post_init") and self.chance(0.35):
                 parameters = () if method.kind == "property" else self.parameters(method.parameters)
                 own = Method(method.name, method.rank, parameters, method.kind)
-                lines += self.method(
-                    family, cls, own, inherited, setter=method.kind == "property" and self.chance(0.2)
-                )
+                if method.kind == "method" and self.chance(0.15):
+                    own, text = self.widened(family, cls, method, inherited)
+                    lines += text
+                else:
+                    setter = method.kind == "property" and self.chance(0.2)
+                    lines += self.method(family, cls, own, inherited, setter)
                 cls.layer["methods"][own.name] = own
         if fresh and self.chance(0.5):
             own = Method(fresh[0], 5, self.parameters())
@@ -217,3 +245,25 @@ class Writer(Members):
             cls.layer["methods"][own.name] = own
         lines = lines if any(lines) else ["pass"]
         return [f"class {cls.name}({', '.join(bases)}):", *(f"    {line}" if line else "" for line in lines), ""]
+
+    def widened(
+        self, family: Family, cls: Class, theirs: Method, inherited: dict[str, Any]
+    ) -> tuple[Method, list[str]]:
+        """An override with `**super_kwargs`: what a caller must know of it, and its text."""
+        random, taken = self.random, {p.name: p for p in theirs.parameters}
+        kept = [p for p in theirs.parameters if p.kind == "/" or self.chance(0.4)]
+        spare = (
+            [Parameter("spare", "2", random.choice(("", "*")))] if "spare" not in taken and self.chance(0.5) else []
+        )
+        own = (*kept, *spare) if not kept or kept[-1].kind != "*" else (*kept[:-1], *spare[:1], kept[-1])
+        scope = self.scope(family, cls, Method(theirs.name, theirs.rank, own), inherited)
+        if self.chance(0.9):  # a local that is named like a parameter that is not written here is refused
+            hidden = taken.keys() - {p.name for p in kept}
+            scope.pool = tuple(n for n in scope.pool if n not in hidden) or ("other",)
+        lines = statements(scope, random.choice((0, 1, 1, 2)))
+        words = [expression(scope, 1) if p.kind == "/" else f"{p.name}={expression(scope, 1)}" for p in kept]
+        lines.append(f"return super().{theirs.name}({', '.join([*words, '**super_kwargs'])})")
+        merged = [*theirs.parameters, *spare]
+        merged.sort(key=lambda p: ("/", "", "*").index(p.kind))
+        text = [f"def {theirs.name}({signature(own)}, **super_kwargs):", *(f"    {line}" for line in lines), ""]
+        return Method(theirs.name, theirs.rank, tuple(merged)), text

@@ -321,7 +321,8 @@ def take_super_kwargs(function: Any, inherited: Any) -> Any:
         for p in theirs:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 given |= given.pop(p.name) or {}
-        return function(given.pop(receiver.name), **given)
+        first = [given.pop(p.name) for p in (receiver, *ours) if p is receiver or p.kind is p.POSITIONAL_ONLY]
+        return function(*first, **given)
 
     method.__signature__ = signature
     return method
@@ -338,10 +339,22 @@ class Removed:
     def __init__(self, cls: type, name: str, layers: list[type]) -> None:
         self.cls, self.name, self.layers = cls, name, layers
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def behind(self, owner: type) -> Any:
+        """What the other bases have, as it stands in their namespaces; None where they have nothing."""
         after = owner.__mro__[owner.__mro__.index(self.cls) + 1 :]
-        for other in after:
-            if other not in self.layers and self.name in vars(other):
-                value = vars(other)[self.name]
-                return value.__get__(instance, owner) if hasattr(value, "__get__") else value
-        raise AttributeError(self.name)
+        return next((vars(c)[self.name] for c in after if c not in self.layers and self.name in vars(c)), None)
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        value, own = self.behind(owner), {} if instance is None else vars(instance)
+        if self.name in own and not hasattr(value, "__set__"):
+            return own[self.name]
+        if value is None:
+            raise AttributeError(self.name)
+        return value.__get__(instance, owner) if hasattr(value, "__get__") else value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        behind = self.behind(type(instance))
+        if hasattr(behind, "__set__"):
+            behind.__set__(instance, value)
+        else:
+            vars(instance)[self.name] = value

@@ -84,6 +84,8 @@ class Family:
     imports: dict[tuple[str, str], str] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)  # of the configuration
     text: str = ""
+    neutral: bool | None = None  # what sub-families would share says nothing of the family; None: a sub-family
+    twins: list[Family] = field(default_factory=list)  # the sub-families
 
 
 class Members:
@@ -137,6 +139,8 @@ class Members:
             scope.atoms += [f"{name}.{n}" for n, kind in c.has("settings", family).items() if kind == "int"]
         if cls is None:
             scope.logs, scope.safe = False, method.name in SAFE
+            if family.neutral and not method.name.startswith(family.type):
+                scope.atoms, scope.constants = [], []
             return scope
         methods: dict[str, Method] = cls.has("methods", family)
         settings = [n for n, kind in cls.has("settings", family).items() if kind == "int"]
