@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .diagnostics import CompileError, Diagnostic, at
 from .parse import Definition
@@ -62,24 +62,63 @@ def check_decorators(child: Shape, parent: Shape, name: str) -> None:
     mine = {decorator.text for decorator in child.decorators}
     for decorator in parent.decorators:
         if not is_dataclass(decorator.text) and decorator.text not in mine:
-            raise CompileError(_unknown_decorator(child, decorator.text, name))
+            message = f"`{name}` is decorated with `{decorator.text}`: what of it `{child.name}` inherits is not known"
+            raise CompileError(
+                _of_header(child, message, f"decorate `{child.name}` with it too, or take it off `{name}`")
+            )
+
+
+def check_dataclass(child: Shape, parents: Sequence[Shape], names: Sequence[str], above: Sequence[set[str]]) -> None:
+    """Fields must be the same whether each class is a dataclass of its own or all are one.
+
+    `above` are the names in the bases of each parent that stay.
+    """
+    mine = _dataclass_arguments(child)
+    theirs = [_dataclass_arguments(parent) for parent in parents]
+    known = [arguments for arguments in (mine, *theirs) if arguments is not None]
+    if not known:
+        return
+    for parent, name, arguments in zip(parents, names, theirs, strict=True):
+        fields = [m for m in parent.members if isinstance(m.node, ast.AnnAssign) and "ClassVar" not in m.text.text]
+        if arguments is None and fields:
+            message = f"`{name}` is no dataclass, but would become one here, and `{fields[0].name}` its field"
+            raise CompileError(_of_header(child, message, f"make `{name}` a dataclass too"))
+        if arguments is not None and arguments != known[0]:
+            message = (
+                f"`{name}` is a dataclass with {_told(arguments)}, and here it would be one with {_told(known[0])}"
+            )
+            raise CompileError(_of_header(child, message, "give both the same arguments"))
+    own = {key for member in child.members for key in member.names}
+    for index, (parent, name) in enumerate(zip(parents, names, strict=True)):
+        for member in parent.members:
+            first = next((i for i in range(index) if member.name in above[i]), None)
+            if isinstance(member.node, ast.AnnAssign) and first is not None and member.name not in own:
+                message = f"a dataclass takes `{member.name}` from `{names[first]}`, a class from `{name}`"
+                raise CompileError(_of_header(child, message, f"write `{member.name}` here too"))
+        own |= {key for member in parent.members for key in member.names}
 
 
 def is_dataclass(decorator: str) -> bool:
     return decorator.partition("(")[0].rpartition(".")[2] == "dataclass"
 
 
-def _unknown_decorator(child: Shape, decorator: str, name: str) -> Diagnostic:
-    message = f"`{name}` is decorated with `{decorator}`: what of it `{child.name}` inherits is not known"
-    remedy = f"decorate `{child.name}` with it too, or take it off `{name}`"
+def _dataclass_arguments(shape: Shape) -> set[str] | None:
+    """The arguments of the class's dataclass decorator; None where it has none."""
+    for decorator in shape.decorators:
+        if is_dataclass(decorator.text):
+            call = ast.parse(decorator.text, mode="eval").body
+            return {ast.unparse(keyword) for keyword in getattr(call, "keywords", ())}
+    return None
+
+
+def _told(arguments: set[str]) -> str:
+    return " and ".join(f"`{argument}`" for argument in sorted(arguments)) or "no arguments"
+
+
+def _of_header(child: Shape, message: str, remedy: str) -> Diagnostic:
     header = child.header
-    return at(
-        header,
-        ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=len(header.text.encode())),
-        "UB013",
-        message,
-        remedy,
-    )
+    whole = ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=len(header.text.encode()))
+    return at(header, whole, "UB013", message, remedy)
 
 
 def _class_level(member: Member) -> Iterator[ast.Name]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from .checks import check_class_level, check_decorators, check_order, is_dataclass
+from .checks import check_class_level, check_dataclass, check_decorators, check_order, is_dataclass
 from .constructor import tidy_constructor
 from .diagnostics import CompileError, Diagnostic, at
 from .shape import Member, Shape, class_name_edit
@@ -53,6 +53,8 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
     kept: list[str] = []  # bases that stay, of the parents merged so far
     staying = [base.text for parent in parents for base in parent.shape.bases]
     stored = {name for base in staying for name in lineage(base).stored}
+    above = [{n for base in p.shape.bases for n in lineage(base.text).names or ()} for p in parents]
+    check_dataclass(shape, [p.shape for p in parents], [p.name for p in parents], above)
     for parent in parents:
         between = [base for base in kept if base not in {b.text for b in parent.shape.bases}]
         shape = _Merge(shape, parent, removed, own, between, stored).run()
