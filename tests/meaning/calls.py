@@ -114,6 +114,8 @@ def _play(steps: list[tuple[Any, ...]], namespace: dict[str, Any], told: list[st
                 case "read":
                     value = namespace[rest[0]]
             result = repr(plain(value))
+        except RecursionError:  # how deep it gets is no part of the meaning
+            raise TooLongError from None
         except Exception as error:  # noqa: BLE001 (whatever the program raises is its outcome)
             result = type(error).__name__
         finally:

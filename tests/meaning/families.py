@@ -261,7 +261,11 @@ class Writer(Members):
             hidden = taken.keys() - {p.name for p in kept}
             scope.pool = tuple(n for n in scope.pool if n not in hidden) or ("other",)
         lines = statements(scope, random.choice((0, 1, 1, 2)))
-        words = [expression(scope, 1) if p.kind == "/" else f"{p.name}={expression(scope, 1)}" for p in kept]
+        values = [
+            expression(scope, 1) for _ in kept
+        ]  # when an argument that is only an attribute is read does not count
+        values = [f"{value} + 0" if value.startswith("self.") else value for value in values]
+        words = [v if p.kind == "/" else f"{p.name}={v}" for p, v in zip(kept, values, strict=True)]
         lines.append(f"return super().{theirs.name}({', '.join([*words, '**super_kwargs'])})")
         merged = [*theirs.parameters, *spare]
         merged.sort(key=lambda p: ("/", "", "*").index(p.kind))

@@ -275,8 +275,10 @@ class View:
             b and [v.meaning(n) for v, n in self.parent(b[0]).sources(b[1])]
             for b in self.definition.bases.get(name, ())
         ]
-        for each in ast.walk(node):
-            if isinstance(each, ast.Name) and each.id in self.definition.members:
+        names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+        local = {n.id for n in names if isinstance(n.ctx, ast.Store)} if isinstance(node, FUNCTIONS) else set()
+        for each in names:
+            if each.id in self.definition.members and each.id not in local:
                 each.id = self.final(each.id)
         node.name = self.final(name)
         return f"{ast.dump(node)} {bases}"
