@@ -82,8 +82,8 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
         return None
     prepared = _substitute(child, outer, use, parent, inner, arguments)
     call_start = child.span(use.attribute)[0]
-    target = child.text[child.span(use.statement)[0] : call_start].rstrip()
-    if form == "assign" and not target.endswith("="):
+    target = child.slice(child.span(use.statement)[0], call_start)
+    if form == "assign" and not target.text.rstrip().endswith("="):
         return None  # the call stands in brackets
     body = _body(prepared, form, target)
     start, end = child.span(use.statement)
@@ -305,7 +305,7 @@ def _assignments(
             )
 
 
-def _body(parent: Text, form: str, target: str) -> list[Text]:
+def _body(parent: Text, form: str, target: Text) -> list[Text]:
     """The statements of the parent's method, dedented, without its docstring, its last `return` put in the call's form."""
     node = parent.tree.body[0]
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -324,11 +324,11 @@ def _body(parent: Text, form: str, target: str) -> list[Text]:
     if (
         form == "assign"
         and final.value is not None
-        and parent.of(final.value).text == target.removesuffix("=").rstrip()
+        and parent.of(final.value).text == target.text.rstrip().removesuffix("=").rstrip()
     ):
         return pieces  # `x = x` says nothing
     if form == "assign":
-        last = parent.of(final).edit([Edit(0, len("return"), target)])
+        last = parent.of(final).edit([Edit(0, len("return"), target.slice(0, len(target.text.rstrip())))])
         pieces.append(last)
     elif any(isinstance(n, (ast.Call, ast.Await)) for n in ast.walk(final)) and final.value is not None:
         pieces.append(parent.of(final.value))

@@ -17,6 +17,27 @@ class Origin(NamedTuple):
     line: int
 
 
+class Mixed(Origin):
+    """The origin of a line that is made of several: that of its first word, and the others."""
+
+    others: tuple[Origin, ...] = ()
+
+    @classmethod
+    def of(cls, first: Origin, second: Origin) -> Origin:
+        """What a line that begins with a piece of `first` comes from when a piece of `second` is added."""
+        every = dict.fromkeys((*origins_of(first), *origins_of(second)))
+        if len(every) == 1:
+            return first
+        mixed = cls(*first)
+        mixed.others = tuple(every)[1:]
+        return mixed
+
+
+def origins_of(line: Origin) -> tuple[Origin, ...]:
+    """All that a line was made of, its first word's origin first."""
+    return (Origin(*line), *line.others) if isinstance(line, Mixed) else (line,)
+
+
 class Edit(NamedTuple):
     """Replace the characters `start` to `end` (offsets into `Text.text`) by `new`."""
 
@@ -128,7 +149,7 @@ def string_lines(text: Text) -> set[int]:
 
 
 def concatenate(pieces: Sequence[Text]) -> Text:
-    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty."""
+    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty, then the others'."""
     origins: list[Origin] = []
     open_line = False
     blank = True
@@ -140,6 +161,8 @@ def concatenate(pieces: Sequence[Text]) -> Text:
             if index == 0 and open_line:
                 if blank and row:
                     origins[-1] = origin
+                elif row.strip():
+                    origins[-1] = Mixed.of(origins[-1], origin)
             else:
                 origins.append(origin)
                 blank = True

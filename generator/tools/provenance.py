@@ -17,7 +17,7 @@ from ..pipeline import Result
 from ..project import Project
 from ..registry import registry_path
 from ..render import TEMPLATES
-from ..text import Origin
+from ..text import Origin, origins_of
 from ..unit import Unit
 
 Kind = Literal["definition", "core", "import", "template"]
@@ -109,7 +109,12 @@ def _pieces(unit: Unit, units: dict[str, Unit]) -> Iterator[tuple[str, list[Line
         definition = part.definition
         kind: Kind = "core" if part.space in unit.graph.core else "definition"
         lines = [
-            Line("template" if origin.path.startswith("templates/") else kind, (origin,), part.space, definition.name)
+            Line(
+                "template" if origin.path.startswith("templates/") else kind,
+                origins_of(origin),
+                part.space,
+                definition.name,
+            )
             for origin in definition.text.origins
         ]
         if definition.kind == "class":  # its bases come from the classes that were merged into it

@@ -198,3 +198,17 @@ def test_embedded_and_derived_parents(workspace: Make) -> None:
     assert [name for _, name in lineage(result.units, line.space, line.name, line.origins[0])] == [
         "CNorm", "BNorm", "ANorm",
     ]  # fmt: skip
+
+
+def test_an_assigned_super_call(workspace: Make) -> None:
+    """The name is the child's, the value its parent's."""
+    files = {
+        "a": "class ALayer:\n    def run(self, x):\n        y = x + 1\n        return 2 * y\n",
+        "b": "from .modular_a import ALayer\n\n\nclass BLayer(ALayer):\n    def run(self, x):\n"
+        "        out = super().run(x)\n        return out\n",
+    }
+    project = workspace(files)
+    result, path = project.compile(), "generated/modeling_b.py"
+    lines = trace_output(find_project(project.root), result, path)
+    line = lines[result.outputs[path].split("\n").index("        out = 2 * y")]
+    assert line.origins == (("modular/modular_b.py", 6), ("modular/modular_a.py", 4))
