@@ -4,120 +4,106 @@ from __future__ import annotations
 
 import sys
 import traceback
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, TypeVar
 
-import typer
+import click
 
-app = typer.Typer(
-    help="Compiles modular definitions of models and quantizers into standalone single files.",
-    no_args_is_help=True,
-    add_completion=False,
-    # Plain help and tracebacks: typer would import rich for them, which takes longer than a check with nothing to do.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+if TYPE_CHECKING:
+    from unibody.generator.report import Format
+
+Command = TypeVar("Command", bound=Callable[..., object])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+
+names = click.argument("names", metavar="[NAME]...", nargs=-1)  # such as `llama` or `models/llama`; none: all
+project = click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    show_default=True,
+    help="The folder of the pyproject.toml that has [tool.unibody].",
 )
-new = typer.Typer(
-    help="Write the start of a definition, and of its test.", no_args_is_help=True, rich_markup_mode=None
+form = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="text for people, json for programs, github for annotations of a change.",
 )
-app.add_typer(new, name="new")
+jobs = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="The most processes to use; one is enough for fewer than two dozen definitions.",
+)
+dialect = click.option(
+    "--dialect",
+    type=click.Choice(["unibody", "transformers"]),
+    help="unibody, or transformers: that project's own `modular_*.py`; by default as [tool.unibody] says.",
+)
+root = click.option("--root", type=FOLDER, help="For the transformers dialect: the folder of the models.")
 
 
-class Form(StrEnum):
-    """How findings are printed."""
+def options(*every: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, listed in this order."""
 
-    TEXT = "text"
-    JSON = "json"
-    GITHUB = "github"
+    def decorate(command: Command) -> Command:
+        for option in reversed(every):
+            command = option(command)
+        return command
 
-
-class Language(StrEnum):
-    """How definitions are read and written out."""
-
-    UNIBODY = "unibody"
-    TRANSFORMERS = "transformers"
+    return decorate
 
 
-class Drawing(StrEnum):
-    """What a graph is written in."""
-
-    MERMAID = "mermaid"
-    DOT = "dot"
-    SVG = "svg"
-
-
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME]...", help="Definitions, such as `llama` or `models/llama`; all of them if none is named."
-    ),
-]
-Project = Annotated[
-    Path,
-    typer.Option(help="The folder of the pyproject.toml that has [tool.unibody].", exists=True, file_okay=False),
-]
-Findings = Annotated[
-    Form, typer.Option("--format", help="text for people, json for programs, github for annotations of a change.")
-]
-Jobs = Annotated[
-    int, typer.Option(min=1, help="The most processes to use; one is enough for fewer than two dozen definitions.")
-]
-
-
-Dialect = Annotated[
-    Language | None,
-    typer.Option(
-        help="unibody, or transformers: that project's own `modular_*.py`; by default as [tool.unibody] says."
-    ),
-]
-Root = Annotated[
-    Path | None, typer.Option(help="For the transformers dialect: the folder of the models.", file_okay=False)
-]
-
-
-def _tree(dialect: Language | None, root: Path | None, project: Path) -> Path | None:
+def _tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:
     """The folder of the models if the dialect is transformers'; None for our own."""
     from unibody.generator import commands
 
     try:
-        return commands.find_tree(dialect and dialect.value, root, project)
+        return commands.find_tree(dialect, root, project)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error)) from None
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
         import unibody
 
-        typer.echo(f"unibody {unibody.__version__}")
-        raise typer.Exit
+        click.echo(f"unibody {unibody.__version__}")
+        context.exit()
 
 
-@app.callback()
-def unibody(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    pass
+@click.group(no_args_is_help=True)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
+def unibody() -> None:
+    """Compiles modular definitions of models and quantizers into standalone single files.
+
+    A NAME is a definition, such as `llama` or `models/llama`; a command without names takes all of them.
+    """
 
 
-@app.command()
+@unibody.command()
+@options(names, project, form, jobs)
+@click.option("--stdout", is_flag=True, help="Print the generated file of the one NAME instead of writing it.")
+@options(dialect, root)
+@click.option(
+    "--output", type=FILE, help="For the transformers dialect: write below this folder, not beside the sources."
+)
 def generate(
-    names: Names = None,
-    project: Project = Path(),
-    form: Findings = Form.TEXT,
-    jobs: Jobs = 1,
-    stdout: Annotated[
-        bool, typer.Option("--stdout", help="Print the generated file of the one NAME instead of writing it.")
-    ] = False,
-    dialect: Dialect = None,
-    root: Root = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="For the transformers dialect: write below this folder, not beside the sources."),
-    ] = None,
+    names: tuple[str, ...],
+    project: Path,
+    form: Format,
+    jobs: int,
+    stdout: bool,
+    dialect: str | None,
+    root: Path | None,
+    output: Path | None,
 ) -> None:
     """Compile definitions; write the generated files that change."""
     from unibody.generator import commands
@@ -125,25 +111,25 @@ def generate(
     if tree := _tree(dialect, root, project):
         from unibody.generator.transformers import commands as transformers
 
-        raise typer.Exit(transformers.generate(tree, names or [], output, jobs))
+        sys.exit(transformers.generate(tree, list(names), output, jobs))
     if stdout:
-        if not names or len(names) > 1:
-            raise typer.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
-        raise typer.Exit(commands.show(names[0], project))
-    raise typer.Exit(commands.generate(names or [], project, form.value, jobs))
+        if len(names) != 1:
+            raise click.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
+        sys.exit(commands.show(names[0], project))
+    sys.exit(commands.generate(list(names), project, form, jobs))
 
 
-@app.command()
+@unibody.command()
+@options(names, project, form, jobs, dialect, root)
+@click.option("--report", type=FILE, help="For the transformers dialect: write the findings to this file, as JSON.")
 def check(
-    names: Names = None,
-    project: Project = Path(),
-    form: Findings = Form.TEXT,
-    jobs: Jobs = 1,
-    dialect: Dialect = None,
-    root: Root = None,
-    report: Annotated[
-        Path | None, typer.Option(help="For the transformers dialect: write the findings to this file, as JSON.")
-    ] = None,
+    names: tuple[str, ...],
+    project: Path,
+    form: Format,
+    jobs: int,
+    dialect: str | None,
+    root: Path | None,
+    report: Path | None,
 ) -> None:
     """Say which generated files are stale, missing or orphaned.
 
@@ -155,20 +141,16 @@ def check(
     if tree := _tree(dialect, root, project):
         from unibody.generator.transformers import commands as transformers
 
-        raise typer.Exit(transformers.check(tree, names or [], report, jobs))
-    raise typer.Exit(commands.check(names or [], project, form.value, jobs))
+        sys.exit(transformers.check(tree, list(names), report, jobs))
+    sys.exit(commands.check(list(names), project, form, jobs))
 
 
-@app.command()
+@unibody.command()
+@options(names, project, root, form)
+@click.option("--baseline", type=FILE, help="A file of findings that are known and not reported.")
+@click.option("--write-baseline", is_flag=True, help="Write the findings to the baseline instead of reporting them.")
 def lint(
-    names: Names = None,
-    project: Project = Path(),
-    root: Root = None,
-    form: Findings = Form.TEXT,
-    baseline: Annotated[Path | None, typer.Option(help="A file of findings that are known and not reported.")] = None,
-    write_baseline: Annotated[
-        bool, typer.Option("--write-baseline", help="Write the findings to the baseline instead of reporting them.")
-    ] = False,
+    names: tuple[str, ...], project: Path, root: Path | None, form: Format, baseline: Path | None, write_baseline: bool
 ) -> None:
     """Find what the transformers dialect corrupts or drops.
 
@@ -177,120 +159,127 @@ def lint(
     from unibody.generator.transformers import commands as transformers
 
     if write_baseline and baseline is None:
-        raise typer.BadParameter("name the file to write", param_hint="--baseline")
-    tree = _tree(Language.TRANSFORMERS, root, project)
+        raise click.BadParameter("name the file to write", param_hint="--baseline")
+    tree = _tree("transformers", root, project)
     assert tree is not None
-    raise typer.Exit(transformers.lint(tree, names or [], form.value, baseline, write_baseline))
+    sys.exit(transformers.lint(tree, list(names), form, baseline, write_baseline))
 
 
-@app.command()
-def diff(names: Names = None, project: Project = Path()) -> None:
+@unibody.command()
+@options(names, project)
+def diff(names: tuple[str, ...], project: Path) -> None:
     """Show what `generate` would change, as a patch.
 
     Writes none of them. Exits with 0 if nothing would change, otherwise as `check` does.
     """
     from unibody.generator import commands
 
-    raise typer.Exit(commands.diff(names or [], project))
+    sys.exit(commands.diff(list(names), project))
 
 
-@app.command()
-def watch(names: Names = None, project: Project = Path()) -> None:
+@unibody.command()
+@options(names, project)
+def watch(names: tuple[str, ...], project: Path) -> None:
     """Generate whenever a source changes.
 
     Watches definitions, core blocks, templates and pyproject.toml, and goes on after errors, until Ctrl-C.
     """
     from unibody.generator.tools.watch import watch
 
-    raise typer.Exit(watch(names or [], project))
+    sys.exit(watch(list(names), project))
 
 
-@app.command()
-def explain(
-    place: Annotated[str, typer.Argument(metavar="FILE:LINE", help="A line of a generated file.")],
-    project: Project = Path(),
-) -> None:
+@unibody.command()
+@click.argument("place", metavar="FILE:LINE")
+@project
+def explain(place: str, project: Path) -> None:
     """Say where a generated line comes from.
 
-    Prints the line of the definition, core block or template that it was made from, and the classes in between. Exits
+    Prints the line of the definition, core block or template that FILE:LINE was made from, and the classes in between. Exits
     with 1 if the definition does not make the line.
     """
     from unibody.generator.tools.explain import explain
 
-    raise typer.Exit(explain(place, project))
+    sys.exit(explain(place, project))
 
 
-@app.command()
-def graph(
-    names: Names = None,
-    project: Project = Path(),
-    form: Annotated[Drawing, typer.Option("--format", help="What to write it in.")] = Drawing.MERMAID,
-    classes: Annotated[bool, typer.Option("--classes", help="Show the classes of each definition.")] = False,
-) -> None:
+@unibody.command()
+@options(names, project)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["mermaid", "dot", "svg"]),
+    default="mermaid",
+    show_default=True,
+    help="What to write it in.",
+)
+@click.option("--classes", is_flag=True, help="Show the classes of each definition.")
+def graph(names: tuple[str, ...], project: Path, form: str, classes: bool) -> None:
     """Draw the family tree of definitions.
 
     With names: those definitions, their ancestors and their descendants.
     """
     from unibody.generator.tools.family_tree import graph
 
-    raise typer.Exit(graph(names or [], project, form.value, classes))
+    sys.exit(graph(list(names), project, form, classes))
+
+
+@unibody.group(no_args_is_help=True)
+def new() -> None:
+    """Write the start of a definition, and of its test."""
 
 
 @new.command("model")
-def new_model(
-    name: Annotated[str, typer.Argument(help="Its model type, such as `qwen2`.")],
-    parent: Annotated[str, typer.Option("--from", help="The definition that it inherits from, such as `llama`.")],
-    prefix: Annotated[str, typer.Option(help="What its class names begin with; from NAME if not given.")] = "",
-    all_heads: Annotated[
-        bool, typer.Option("--all-heads", help="Every head that the parent has, not only its first.")
-    ] = False,
-    project: Project = Path(),
-) -> None:
+@click.argument("name")
+@click.option("--from", "parent", required=True, help="The definition that it inherits from, such as `llama`.")
+@click.option("--prefix", default="", help="What its class names begin with; from NAME if not given.")
+@click.option("--all-heads", is_flag=True, help="Every head that the parent has, not only its first.")
+@project
+def new_model(name: str, parent: str, prefix: str, all_heads: bool, project: Path) -> None:
     """Write a definition that compiles at once, and its test.
 
-    The test compares the generated classes with those of transformers, on a tiny configuration.
+    NAME is its model type, such as `qwen2`. The test compares the generated classes with those of transformers, on a tiny
+    configuration.
     """
     from unibody.generator.tools.scaffold import new_model
 
-    raise typer.Exit(new_model(name, parent, prefix, all_heads, project))
+    sys.exit(new_model(name, parent, prefix, all_heads, project))
 
 
-@app.command("help")
-def help_(
-    code: Annotated[
-        str | None, typer.Argument(help="A code such as UB012; without one, all codes are listed.")
-    ] = None,
-) -> None:
-    """Explain the code of an error, with an example and its remedy."""
+@unibody.command("help")
+@click.argument("code", required=False)
+def help_(code: str | None) -> None:
+    """Explain the code of an error, with an example and its remedy.
+
+    CODE is one such as UB012; without it, all codes are listed.
+    """
     from unibody.generator.tools.explanations import explain_code
 
-    raise typer.Exit(explain_code(code))
+    sys.exit(explain_code(code))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def quantize(
-    context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A folder with a checkpoint, or a Hub id.")],
-    method: Annotated[str, typer.Argument(help="Such as gptq, awq or hqq.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it is new or empty.")],
-    dtype: Annotated[
-        str | None, typer.Option(help="The type of what is not packed, such as bfloat16; by default the checkpoint's.")
-    ] = None,
-) -> None:
+@unibody.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@click.argument("model")
+@click.argument("method")
+@click.argument("out", type=FILE)
+@click.option("--dtype", help="The type of what is not packed, such as bfloat16; by default the checkpoint's.")
+@click.pass_context
+def quantize(context: click.Context, model: str, method: str, out: Path, dtype: str | None) -> None:
     """Quantize a checkpoint.
 
+    MODEL is a folder with a checkpoint, or a Hub id; METHOD such as gptq, awq or hqq; OUT the folder to write, new or empty.
     Further options are the parameters of the method's configuration: --bits 4 --group-size 64 --desc-act. A --dataset may be
     a text file, whose paragraphs are the texts.
     """
     from unibody.quantize import quantize
 
-    raise typer.Exit(quantize(model, method, out, context.args, dtype))
+    sys.exit(quantize(model, method, out, context.args, dtype))
 
 
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:
-        app(prog_name="unibody")
+        unibody(prog_name="unibody")
     except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
         traceback.print_exc()
         print(

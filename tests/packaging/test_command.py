@@ -57,7 +57,7 @@ def test_names_project_and_exit_code_pass_through(
     ("arguments", "message"),
     [
         (["chek"], "No such command 'chek'. Did you mean 'check'?"),
-        (["check", "--all"], "No such option: --all"),
+        (["check", "--all"], "No such option '--all'"),
         (["check", "--project", "gone"], "'gone' does not exist."),
     ],
 )

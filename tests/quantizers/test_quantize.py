@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from oracle.inputs import token_ids
 from oracle.quantization import inputs
-from typer.testing import CliRunner
 
 import unibody
-from unibody.cli import app
+from unibody import cli
 
 DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
 
 
 def quantize(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["quantize", *map(str, arguments)])
+    result = CliRunner().invoke(cli.unibody, ["quantize", *map(str, arguments)])
     return result.exit_code, result.output
 
 

@@ -25,5 +25,5 @@ def test_what_check_does_not_import(checked: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=checked, capture_output=True, text=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "unibody.generator.memory" in loaded
-    unused = {"rich", "torch", "jinja2", "multiprocessing", "packaging", "unibody.generator.pipeline"}
+    unused = {"rich", "pydantic", "torch", "jinja2", "multiprocessing", "packaging", "unibody.generator.pipeline"}
     assert not unused & loaded
