@@ -10,7 +10,19 @@ from .diagnostics import CompileError, Diagnostic
 from .memory import recall, remember
 from .progress import progress
 from .project import Project, find_project
-from .report import FINE, UNUSABLE, VERDICTS, WRONG, Format, as_github, as_json, coloured, difference, refuse, verdict
+from .report import (
+    FINE,
+    UNUSABLE,
+    VERDICTS,
+    WRONG,
+    Format,
+    coloured,
+    difference,
+    publish,
+    refuse,
+    refuse_as,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from .pipeline import Result
@@ -37,7 +49,7 @@ def generate(
 
         apply(found, changes)
     except CompileError as error:
-        return _refuse(error.diagnostics, UNUSABLE, form)
+        return refuse_as(error.diagnostics, UNUSABLE, form)
     done = [change for change in changes if change.kind != "unchanged"]
     return _report_generate(done, len(changes) - len(done), result.diagnostics, form)
 
@@ -45,7 +57,7 @@ def generate(
 def _report_generate(changes: list[Change], unchanged: int, diagnostics: tuple[Diagnostic, ...], form: Format) -> int:
     status = WRONG if diagnostics else FINE
     if form != "text":
-        return _publish(diagnostics, [(change.path, change.kind) for change in changes], status, form)
+        return publish(diagnostics, [(change.path, change.kind) for change in changes], status, form)
     for change in changes:
         print(f"{change.kind} {change.path}")
     counts = {kind: sum(c.kind == kind for c in changes) for kind in ("created", "updated", "removed")}
@@ -86,7 +98,7 @@ def check(names: list[str], project: Path, form: Format = "text", jobs: int = 1)
             return _report_check([], known, (), names, form)
         result, changes = _compile(found, names, jobs)
     except CompileError as error:
-        return _refuse(error.diagnostics, UNUSABLE, form)
+        return refuse_as(error.diagnostics, UNUSABLE, form)
     wrong = [change for change in changes if change.kind != "unchanged"]
     return _report_check(wrong, len(result.outputs), result.diagnostics, names, form)
 
@@ -100,7 +112,7 @@ def _report_check(
         states = [(change.path, VERDICTS[change.kind]) for change in changes]
         if form == "github":
             states = [(path, f"{state}; run: {remedy}") for path, state in states]
-        return _publish(diagnostics, states, status, form)
+        return publish(diagnostics, states, status, form)
     for change in changes:
         print(verdict(change))
     if any(change.kind == "updated" for change in changes):
@@ -142,19 +154,6 @@ def _compile(
     if result.complete and all(change.kind == "unchanged" for change in changes):
         remember(project, len(changes), result.modules, start)
     return result, changes
-
-
-def _refuse(diagnostics: tuple[Diagnostic, ...], status: int, form: Format) -> int:
-    return refuse(diagnostics, status) if form == "text" else _publish(diagnostics, [], status, form)
-
-
-def _publish(diagnostics: tuple[Diagnostic, ...], files: list[tuple[str, str]], status: int, form: Format) -> int:
-    """The same as annotations or as one JSON document, on standard output."""
-    if form == "json":
-        print(as_json(diagnostics, files, status))
-    for row in as_github(diagnostics, files if status else []) if form == "github" else ():
-        print(row)
-    return status
 
 
 def find_tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:

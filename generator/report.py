@@ -30,6 +30,20 @@ def refuse(diagnostics: Sequence[Diagnostic], status: int) -> int:
     return status
 
 
+def refuse_as(diagnostics: Sequence[Diagnostic], status: int, form: Format) -> int:
+    """Print the diagnostics in the form that was asked for; returns `status`."""
+    return refuse(diagnostics, status) if form == "text" else publish(diagnostics, [], status, form)
+
+
+def publish(diagnostics: Sequence[Diagnostic], files: Sequence[tuple[str, str]], status: int, form: Format) -> int:
+    """Print what a program reads, as annotations or as one JSON document; returns `status`."""
+    if form == "json":
+        print(as_json(diagnostics, files, status))
+    for row in as_github(diagnostics, files if status else []) if form == "github" else ():
+        print(row)
+    return status
+
+
 def as_json(diagnostics: Sequence[Diagnostic], files: Sequence[tuple[str, str]], status: int) -> str:
     """One document: the exit status, the files that are not unchanged (path, what happened or would), the diagnostics."""
     import json

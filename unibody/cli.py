@@ -111,7 +111,7 @@ def generate(
     if tree := _tree(dialect, root, project):
         from unibody.generator.transformers import commands as transformers
 
-        sys.exit(transformers.generate(tree, list(names), output, jobs))
+        sys.exit(transformers.generate(tree, list(names), output, jobs, form))
     if stdout:
         if len(names) != 1:
             raise click.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
@@ -141,7 +141,7 @@ def check(
     if tree := _tree(dialect, root, project):
         from unibody.generator.transformers import commands as transformers
 
-        sys.exit(transformers.check(tree, list(names), report, jobs))
+        sys.exit(transformers.check(tree, list(names), report, jobs, form=form))
     sys.exit(commands.check(list(names), project, form, jobs))
 
 

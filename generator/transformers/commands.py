@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..diagnostics import CompileError, Diagnostic
-from ..report import FINE, UNUSABLE, WRONG, Format, refuse
+from ..report import FINE, UNUSABLE, VERDICTS, WRONG, Format, publish, refuse, refuse_as
 from ..write import Change, replace_file
 from .cache import Cache
 from .corpus import Result, convert_tree
@@ -31,25 +32,36 @@ class Finding:
     orphans: list[str] = field(default_factory=list)
 
 
-def check(root: Path, names: list[str], report: Path | None = None, jobs: int = 1, cache: Cache | None = None) -> int:
+def check(
+    root: Path,
+    names: list[str],
+    report: Path | None = None,
+    jobs: int = 1,
+    cache: Cache | None = None,
+    form: Format = "text",
+) -> int:
     """Compare the files of a tree of models with what its definitions convert to; 0 when equal, 1 when not, 2 when unusable."""
     try:
         store = cache or Cache.of(root)
         found = compare(root, names, jobs, store)
     except CompileError as error:
-        return refuse(error.diagnostics, UNUSABLE)
+        return refuse_as(error.diagnostics, UNUSABLE, form)
+    if report is not None:
+        report.write_text(json.dumps(as_report(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     different = [change for change in found.changes if change.kind != "unchanged"]
+    status = WRONG if different or found.diagnostics or found.orphans else FINE
+    if form != "text":
+        remedy = "; run: unibody generate --dialect transformers" if form == "github" else ""
+        files = [(change.path, VERDICTS[change.kind] + remedy) for change in different]
+        return _publish(root, found, [*files, *((path, "orphaned") for path in found.orphans)], status, form)
     for change in different:
-        print(f"{'missing' if change.current is None else 'stale'}: {change.path}")
+        print(f"{VERDICTS[change.kind]}: {change.path}")
         for row in why(root, found, change.path, store):
             print(f"  {row}")
         if names and change.current is not None:
             print("\n".join(difference(change)))
     for path in found.orphans:
         print(f"orphaned: {path}")
-    if report is not None:
-        report.write_text(json.dumps(as_report(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    status = WRONG if different or found.diagnostics or found.orphans else FINE
     if found.diagnostics:
         refuse(found.diagnostics, WRONG)
     total = len(found.changes)
@@ -59,7 +71,7 @@ def check(root: Path, names: list[str], report: Path | None = None, jobs: int = 
     return status
 
 
-def generate(root: Path, names: list[str], output: Path | None = None, jobs: int = 1) -> int:
+def generate(root: Path, names: list[str], output: Path | None = None, jobs: int = 1, form: Format = "text") -> int:
     """Write what the definitions convert to, below `root` or another folder; 0 when all were converted, 1 when not."""
     try:
         found = compare(root, names, jobs, None, output)
@@ -69,22 +81,34 @@ def generate(root: Path, names: list[str], output: Path | None = None, jobs: int
             if change.kind == "updated" and change.current is not None and not is_generated(change.current)
         ]
         if in_the_way:
-            return refuse(in_the_way, UNUSABLE)
+            return refuse_as(in_the_way, UNUSABLE, form)
         for change in found.changes:
             if change.kind != "unchanged" and change.expected is not None:
                 file = (output or root) / change.path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(file, change.expected)
-                print(f"{change.kind} {change.path}")
+                if form == "text":
+                    print(f"{change.kind} {change.path}")
     except CompileError as error:
-        return refuse(error.diagnostics, UNUSABLE)
+        return refuse_as(error.diagnostics, UNUSABLE, form)
     except OSError as error:
         remedy = "make the folder writable and run again"
         name = Path(error.filename or root).name
-        return refuse([Diagnostic("UB022", f"cannot write `{name}`: {error.strerror}", remedy, name)], UNUSABLE)
+        failed = [Diagnostic("UB022", f"cannot write `{name}`: {error.strerror}", remedy, name)]
+        return refuse_as(failed, UNUSABLE, form)
+    if form != "text":
+        done = [(change.path, change.kind) for change in found.changes if change.kind != "unchanged"]
+        return _publish(root, found, done, WRONG if found.diagnostics else FINE, form)
     counts = {kind: sum(c.kind == kind for c in found.changes) for kind in ("created", "updated", "unchanged")}
     print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     return refuse(found.diagnostics, WRONG) if found.diagnostics else FINE
+
+
+def _publish(root: Path, found: Finding, files: list[tuple[str, str]], status: int, form: Format) -> int:
+    """For programs, whose paths start where the command runs."""
+    base = Path(os.path.relpath(root))
+    placed = [replace(d, path=(base / d.path).as_posix()) for d in found.diagnostics]
+    return publish(placed, [((base / path).as_posix(), state) for path, state in files], status, form)
 
 
 def compare(
@@ -275,7 +299,7 @@ def lint(
         library = Library(root)
         paths = select(library, library.definitions(), names)
     except CompileError as error:
-        return refuse(error.diagnostics, UNUSABLE)
+        return refuse_as(error.diagnostics, UNUSABLE, form)
     found = findings(library, paths)
     if write_baseline and baseline is not None:
         baseline.write_text(as_baseline(found), encoding="utf-8")

@@ -40,6 +40,26 @@ def test_by_option(tmp_path: Path) -> None:
     assert done.stdout == "1 definitions, 1 files: 1 identical, 0 differ\n"
 
 
+def test_for_programs(tmp_path: Path) -> None:
+    plant(tmp_path)
+    (tmp_path / "models/bad").mkdir()
+    (tmp_path / "models/bad/modular_bad.py").write_text(CHILD.replace("BaseMLP)", "BaseMLP, BaseMLP)"))
+    options = ("--dialect", "transformers", "--root", "models", "--format")
+    done = unibody("check", *options, "json", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert done.returncode == told["status"] == 1
+    assert told["files"] == [{"path": "models/child/modeling_child.py", "state": "missing"}]
+    assert [d["path"] for d in told["diagnostics"]] == ["models/bad/modular_bad.py"]
+    done = unibody("check", *options, "github", cwd=tmp_path)
+    assert done.returncode == 1
+    refused, missing = done.stdout.splitlines()
+    assert refused.startswith("::error file=models/bad/modular_bad.py,line=4,")
+    remedy = "missing; run: unibody generate --dialect transformers"
+    assert missing == f"::error file=models/child/modeling_child.py::{remedy}"
+    told = json.loads(unibody("generate", *options, "json", cwd=tmp_path).stdout)
+    assert told["files"] == [{"path": "models/child/modeling_child.py", "state": "created"}]
+
+
 def test_by_the_project(tmp_path: Path) -> None:
     plant(tmp_path)
     table = '[tool.unibody]\ndialect = "transformers"\nsources = ["models"]\n'
