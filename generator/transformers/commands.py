@@ -13,7 +13,7 @@ from ..diagnostics import CompileError, Diagnostic
 from ..report import FINE, UNUSABLE, VERDICTS, WRONG, Format, publish, refuse, refuse_as
 from ..write import Change, replace_file
 from .cache import Cache
-from .corpus import Result, convert_tree
+from .corpus import Result, convert_tree, no_collection
 from .layout import is_generated
 from .library import Library
 from .lint import as_baseline, as_json, less_baseline
@@ -111,6 +111,7 @@ def _publish(root: Path, found: Finding, files: list[tuple[str, str]], status: i
     return publish(placed, [((base / path).as_posix(), state) for path, state in files], status, form)
 
 
+@no_collection()
 def compare(
     root: Path, names: list[str], jobs: int = 1, cache: Cache | None = None, output: Path | None = None
 ) -> Finding:
@@ -156,14 +157,14 @@ def _convert(
             inputs[path] = cache.inputs(path) if cache and path in fresh else _inputs(library, path)
             pending += [d for parent in inputs[path] if (d := definition_of(library, parent))]
     needed = [path for path in sorted(inputs) if path not in fresh]
-    result = convert_tree(library.root, needed, jobs, trusted=fresh.keys())
+    result = convert_tree(library, needed, jobs, trusted=fresh.keys())
     changed = {path for path, text in result.outputs.items() if _text(library.root / path) != text}
     heirs: set[str] = set()
     while new := {p for p in inputs if p in fresh and p not in heirs and not changed.isdisjoint(inputs[p])}:
         heirs |= new
         changed |= {output for path in new for output in fresh[path]}
     if heirs:
-        result = convert_tree(library.root, sorted({*needed, *heirs}), jobs, trusted=fresh.keys() - heirs)
+        result = convert_tree(library, sorted({*needed, *heirs}), jobs, trusted=fresh.keys() - heirs)
     return result
 
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..diagnostics import CompileError, Diagnostic
 from ..workers import in_processes
@@ -17,7 +16,6 @@ from .layout import is_generated
 from .library import PACKAGE, Library
 from .parents import definition_of, parents
 from .problems import point
-from .quirks import Quirks
 from .settings import UNDEFINED, Fault, format_outputs
 
 SHARE = 20  # definitions for which another process pays
@@ -34,20 +32,14 @@ class Result:
     done: list[str] = field(default_factory=list)  # the definitions that were converted
 
 
-def convert_tree(
-    root: Path,
-    wanted: Sequence[str],
-    jobs: int = 1,
-    quirks: Quirks | None = None,
-    trusted: Collection[str] = (),
-) -> Result:
+def convert_tree(library: Library, wanted: Sequence[str], jobs: int = 1, trusted: Collection[str] = ()) -> Result:
     """What the definitions convert to. Generated parents are converted first, and count where they differ from the disk.
 
     The outputs of a `trusted` definition are taken as they lie on disk.
     """
-    library = Library(root, quirks)
+    library.restore()
     result = Result()
-    with _no_collection():
+    with no_collection():
         graph, result.diagnostics = _graph(library, wanted, trusted)
         result.parents = {path: [p for p in graph[path] if not p.startswith(PACKAGE)] for path in graph}
         left = list(graph)
@@ -201,7 +193,7 @@ def _split(library: Library, paths: list[str], count: int) -> list[list[str]]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Nothing here makes cycles worth collecting, and looking for them takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()

@@ -83,6 +83,13 @@ class Library:
             self._sources.pop(path, None)
         self._views = {key: view for key, view in self._views.items() if key[0] not in texts}
 
+    def restore(self) -> None:
+        """Let the files on disk count again."""
+        for path in self.overlay:
+            self._sources.pop(path, None)
+        self._views = {key: view for key, view in self._views.items() if key[0] not in self.overlay}
+        self.overlay = {}
+
     def source(self, path: str) -> Source:
         """The parsed file; refused where it cannot be read or parsed."""
         source = self._sources.get(path)

@@ -20,7 +20,7 @@ def test_a_case_converts_to_its_outputs(file: Path, tmp_path: Path) -> None:
     root = plant(tmp_path, inputs)
     definitions = Library(root).definitions()
 
-    result = convert_tree(root, definitions)
+    result = convert_tree(Library(root), definitions)
 
     assert not result.diagnostics
     made = {}

@@ -13,9 +13,10 @@ PROGRAM = """
 import hashlib, sys
 from pathlib import Path
 from unibody.generator.transformers.corpus import convert_tree
+from unibody.generator.transformers.library import Library
 
 names = ["qwen2_5_omni", "gemma3", "deimv2", "conditional_detr"]
-result = convert_tree(Path(sys.argv[1]), [f"{name}/modular_{name}.py" for name in names])
+result = convert_tree(Library(Path(sys.argv[1])), [f"{name}/modular_{name}.py" for name in names])
 assert not result.diagnostics
 assert not {"torch", "transformers", "libcst"} & sys.modules.keys()
 text = "".join(f"{path}{result.outputs[path]}" for path in sorted(result.outputs))

@@ -9,6 +9,7 @@ import pytest
 from dialect.tree import plant
 
 from unibody.generator.transformers.corpus import convert_tree
+from unibody.generator.transformers.library import Library
 from unibody.generator.transformers.quirks import Quirks
 
 PARENT = '''
@@ -67,7 +68,7 @@ MARKS = {
 
 def convert(tmp_path: Path, quirks: Quirks) -> str:
     root = plant(tmp_path, {"sam/modeling_sam.py": PARENT, "duck/modular_duck.py": CHILD})
-    return convert_tree(root, ["duck/modular_duck.py"], quirks=quirks).outputs["duck/modeling_duck.py"]
+    return convert_tree(Library(root, quirks), ["duck/modular_duck.py"]).outputs["duck/modeling_duck.py"]
 
 
 @pytest.mark.parametrize("name", MARKS)
@@ -91,7 +92,7 @@ def test_aliases_can_be_switched_off(tmp_path: Path) -> None:
     root = plant(tmp_path, {"sam/modeling_sam.py": PARENT, "duck/modular_duck.py": child})
 
     def outputs(quirks: Quirks) -> str:
-        return convert_tree(root, ["duck/modular_duck.py"], quirks=quirks).outputs["duck/modeling_duck.py"]
+        return convert_tree(Library(root, quirks), ["duck/modular_duck.py"]).outputs["duck/modeling_duck.py"]
 
     assert "class DuckTextHelper" in outputs(Quirks())
     assert "class DuckHelper" in outputs(Quirks.none())

@@ -121,7 +121,8 @@ def test_a_definition_is_refused_with_its_place(name: str, tmp_path: Path) -> No
         {"llama/modeling_llama.py": PARENT, "duck/modular_duck.py": text, "good/modular_good.py": GOOD},
     )
 
-    result = convert_tree(root, Library(root).definitions())
+    library = Library(root)
+    result = convert_tree(library, library.definitions())
 
     rows = [str(d).split("\n")[0] for d in result.diagnostics]
     assert rows == [f"src/transformers/models/duck/modular_duck.py:{expected}"]
@@ -143,7 +144,8 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
         },
     )
 
-    result = convert_tree(root, Library(root).definitions())
+    library = Library(root)
+    result = convert_tree(library, library.definitions())
 
     assert [d.code for d in result.diagnostics] == ["UB006"]
     assert "duck/modular_duck.py -> " in result.diagnostics[0].message
