@@ -56,6 +56,8 @@ from .quantizers.quantizer_awq import AwqHfQuantizer as AwqHfQuantizer
 from .quantizers.quantizer_bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
 from .quantizers.quantizer_bitsandbytes import Bnb4BitHfQuantizer as Bnb4BitHfQuantizer
 from .quantizers.quantizer_bitsandbytes import Bnb8BitHfQuantizer as Bnb8BitHfQuantizer
+from .quantizers.quantizer_finegrained_fp8 import FineGrainedFP8Config as FineGrainedFP8Config
+from .quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer as FineGrainedFP8HfQuantizer
 from .quantizers.quantizer_gptq import GPTQConfig as GPTQConfig
 from .quantizers.quantizer_gptq import GptqHfQuantizer as GptqHfQuantizer
 from .quantizers.quantizer_hqq import HqqConfig as HqqConfig

@@ -136,6 +136,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "bitsandbytes_4bit": "Bnb4BitHfQuantizer",
         },
     },
+    "fp8": {
+        "module": "quantizer_finegrained_fp8",
+        "config": "FineGrainedFP8Config",
+        "quantizers": {
+            "fp8": "FineGrainedFP8HfQuantizer",
+        },
+    },
     "gptq": {
         "module": "quantizer_gptq",
         "config": "GPTQConfig",

@@ -205,7 +205,15 @@ class AutoHfQuantizer:
         if isinstance(quantization_config, dict):
             quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
         given = quantization_config_from_args
+        if isinstance(given, dict):
+            given = AutoQuantizationConfig.from_dict(given)
         if given is not None:
+            theirs, yours = (str(core_config.plain_value(c.quant_method)) for c in (quantization_config, given))
+            if theirs != yours:
+                raise ValueError(
+                    f"the checkpoint is quantized with {theirs}, and quantization_config asks for {yours}: "
+                    "leave it out, or start from the model's plain checkpoint"
+                )
             names = ("kernel", *quantization_config.loading_attributes)
             chosen = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
             vars(quantization_config).update(chosen)

@@ -529,11 +529,18 @@ class HfQuantizer:
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
-        for name, linear in linears_to_convert(model, skipped).items():
+        linears = linears_to_convert(model, skipped)
+        for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
                 packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
+                del linears[name]
+        if linears and only is None:
+            method, names = self.quantization_config.quant_method, ", ".join(linears)
+            logging.getLogger(__name__).warning(
+                "%d linear layers stay plain under %s: %s", len(linears), method, names
+            )
         if not packed_layers(model):
             raise ValueError(
                 f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"

@@ -23,6 +23,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "awq": ("--group-size", "64", "--dataset", DATASET),
     "hqq": ("--group-size", "64"),
     "quanto": ("--weights", "int4"),
+    "fp8": (),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }
 

@@ -77,6 +77,15 @@ def test_a_quantized_checkpoint_loads_by_itself() -> None:
         )
     assert {layer.kernel for layer in again.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
     assert again.config.quantization_config["bits"] == 4
+    with pytest.warns(UserWarning, match="except for kernel"):
+        again = unibody.AutoModelForCausalLM.from_pretrained(
+            CHECKPOINT,
+            dtype=torch.bfloat16,
+            quantization_config={"quant_method": "gptq", "bits": 4, "kernel": "torch"},
+        )
+    assert {layer.kernel for layer in again.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
+    with pytest.raises(ValueError, match="is quantized with gptq, and quantization_config asks for quanto"):
+        unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, quantization_config=unibody.QuantoConfig())
 
 
 def test_hooks_that_plan_a_device_map() -> None:

@@ -13,3 +13,8 @@ def widen_float8(values: Tensor) -> Tensor:
     """
     bits = values.view(torch.int8).to(torch.int16)
     return ((bits & 0x7F) << 4 | (bits & -0x8000)).view(torch.bfloat16) * 2.0**120
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)

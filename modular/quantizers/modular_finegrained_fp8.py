@@ -1,0 +1,153 @@
+"""FP8 in blocks: weights and inputs as float8_e4m3fn, a scale for each block (DeepSeek-V3, arxiv.org/abs/2412.19437, §3.3.2).
+
+| | |
+|---|---|
+| `weight` | float8_e4m3fn [N, K] |
+| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number |
+| `activation_scale` | float32, one number; `activation_scheme="static"` only |
+| W | code · scale of its block |
+| x | rounded to float8: code · scale, of k columns of a token (largest magnitude / 448) or `activation_scale` |
+| sums | float32 |
+
+Blocks of 1 × 32 with `ue8m0` scales are the MXFP8 of the Open Compute Project (its specification, version 1.0, §5.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.replacement import names_module
+
+__all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer"]
+
+SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
+
+
+@dataclass(eq=False)
+class FineGrainedFP8Config(QuantizationConfigMixin):
+    """The blocks (None: one for the whole weight), and how inputs get their scales."""
+
+    quant_method: ClassVar[str] = "fp8"
+    loading_attributes: ClassVar[tuple[str, ...]] = ("dequantize",)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("fmt",)  # always e4m3
+
+    activation_scheme: str = "dynamic"
+    weight_block_size: Any = (128, 128)
+    dequantize: bool = False
+    modules_to_not_convert: list[str] | None = None
+    modules_to_convert: list[str] | None = None
+    scale_fmt: str = "float"
+    expert_dtype: str = "fp8"
+
+    def post_init(self) -> None:
+        self.activation_scheme = str(self.activation_scheme).lower()
+        require_choice(self, "activation_scheme", ("dynamic", "static"))
+        require_choice(self, "scale_fmt", SCALES)
+        require_choice(self, "expert_dtype", ("fp8", "fp4"))
+        require_type(self, "dequantize", bool)
+        for name in ("modules_to_not_convert", "modules_to_convert"):
+            require_type(self, name, (list, type(None)))
+        size = self.weight_block_size
+        if size is not None and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+            raise ValueError(f"FineGrainedFP8Config: weight_block_size is {size!r}, expected two positive numbers")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """`ignored_layers` is another name of `modules_to_not_convert`."""
+        names = {"ignored_layers": "modules_to_not_convert"}
+        values = {names.get(key, key): value for key, value in config_dict.items()}
+        return super().from_dict(values, return_unused_kwargs, **kwargs)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32."""
+    codes, scales = layer.round_inputs(x)
+    blocks = scales.repeat_interleave(layer.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+    bias = None if layer.bias is None else layer.bias.float()
+    return F.linear(widen_float8(codes).float() * blocks, layer.dequantize(torch.float32), bias).to(x.dtype)
+
+
+class FP8Linear(PackedLinear):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=rounded_matmul),)
+
+    def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
+        super().__init__(linear, config)
+        self.block = tuple(config.weight_block_size or (self.out_features, self.in_features))
+
+    @property
+    def divides(self) -> bool:
+        """Whether the weight consists of whole blocks."""
+        return self.out_features % self.block[0] == 0 and self.in_features % self.block[1] == 0
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        shape = (self.out_features, self.in_features)
+        blocks = [-(-size // block) for size, block in zip(shape, self.block, strict=True)]
+        blocks = blocks if self.config.weight_block_size else []
+        found = {
+            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
+            "weight_scale_inv": torch.empty(blocks, dtype=SCALES[self.config.scale_fmt], device="meta"),
+        }
+        static = {"activation_scale": torch.empty((), device="meta")}
+        return found | static if self.config.activation_scheme == "static" else found
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """The inverse of a scale is rounded before the scale is, as the reference does."""
+        (rows, columns), shape = self.block, weight.shape
+        blocks = weight.float().view(shape[0] // rows, rows, shape[1] // columns, columns)
+        largest = blocks.abs().amax((1, 3), keepdim=True)
+        inverse = 448 / torch.where(largest > 0, largest, 448)
+        if self.config.scale_fmt == "ue8m0":
+            inverse = torch.exp2(torch.floor(torch.log2(inverse)))
+        scale = (1 / inverse).view(self.empty_tensors()["weight_scale_inv"].shape)
+        codes = round_to_float8(blocks * inverse).view(shape)
+        found = {"weight": codes, "weight_scale_inv": scale.to(SCALES[self.config.scale_fmt])}
+        one = {"activation_scale": torch.ones((), device=weight.device)}
+        return found | one if self.config.activation_scheme == "static" else found
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        scale = stored["weight_scale_inv"].float()
+        if scale.dim() == 2:
+            scale = scale.repeat_interleave(self.block[1], 1)[:, : self.in_features]
+            scale = scale.repeat_interleave(self.block[0], 0)[: self.out_features]
+        return (widen_float8(stored["weight"]).float() * scale).to(dtype)
+
+    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+        x, width = x.float(), self.block[1]
+        if self.config.activation_scheme == "static":
+            scale = self.stored_tensors()["activation_scale"]
+            return round_to_float8(x / scale), scale
+        blocks = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
+        scales = blocks.abs().amax(-1) / 448
+        codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
+        return codes.flatten(-2)[..., : x.shape[-1]], scales
+
+
+class FineGrainedFP8HfQuantizer(HfQuantizer):
+    """Reads and makes float8 layers; those that are no whole blocks stay plain."""
+
+    auto_quantizer: ClassVar[str] = "fp8"
+    linear_class: ClassVar[Any] = FP8Linear
+    packed_tensor: ClassVar[str] = "weight_scale_inv"
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        only, layer = self.quantization_config.modules_to_convert, self.linear_class(linear, self.quantization_config)
+        if only is not None and not any(names_module(entry, name) for entry in only):
+            return None
+        return layer if self.pre_quantized or layer.divides else None
+
+    def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        model = super().postprocess_model(model, **kwargs)
+        return self.dequantize(model) if self.quantization_config.dequantize else model
