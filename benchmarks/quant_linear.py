@@ -81,6 +81,21 @@ def quanto(kind: str) -> Product:
     return layer  # type: ignore[no-any-return]
 
 
+def scaled_blocks() -> Product:
+    """Fine-grained FP8 with torch's conversions: transformers has no CPU kernel that could be run."""
+    blocks = weight().float().view(SIZE // 128, 128, SIZE // 128, 128)
+    scales = blocks.abs().amax((1, 3), keepdim=True) / 448
+    codes = (blocks / scales).to(torch.float8_e4m3fn)
+
+    def product(x: Tensor) -> Tensor:
+        groups = x.float().unflatten(-1, (-1, 128))
+        each = groups.abs().amax(-1, keepdim=True) / 448
+        inputs = (groups / each).to(torch.float8_e4m3fn).float() * each
+        return nn.functional.linear(inputs.flatten(-2), (codes.float() * scales).view(SIZE, SIZE)).to(x.dtype)
+
+    return product
+
+
 FOUR = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
 PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
     "GPTQ 4 bits, g=64": (lambda: ours("gptq", "GPTQLinear", "GPTQConfig", bits=4, group_size=64), int4pack),
@@ -98,6 +113,7 @@ PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
         lambda: ours("quanto", "QuantoLinear", "QuantoConfig", weights="float8"),
         lambda: quanto("qfloat8"),
     ),
+    "fine-grained FP8": (lambda: ours("finegrained_fp8", "FP8Linear", "FineGrainedFP8Config"), scaled_blocks),
     "LLM.int8": (
         lambda: ours("bitsandbytes", "Linear8bitLt", "BitsAndBytesConfig", load_in_8bit=True),
         lambda: bitsandbytes(threshold=6.0),

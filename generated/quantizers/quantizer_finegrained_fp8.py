@@ -117,11 +117,17 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
 
 
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32."""
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
     codes, scales = layer.round_inputs(x)
     blocks = scales.repeat_interleave(layer.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-    bias = None if layer.bias is None else layer.bias.float()
-    return F.linear(widen_float8(codes).float() * blocks, layer.dequantize(torch.float32), bias).to(x.dtype)
+    inputs, stored = widen_float8(codes).float() * blocks, layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
 class PackedLinear(nn.Module):
@@ -251,7 +257,10 @@ class Kernel:
 class FP8Linear(PackedLinear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="rounded_matmul"),)
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rounded_matmul"),
+    )
 
     def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
         super().__init__(linear, config)
@@ -288,11 +297,17 @@ class FP8Linear(PackedLinear):
         return found | one if self.config.activation_scheme == "static" else found
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        scale = stored["weight_scale_inv"].float()
-        if scale.dim() == 2:
-            scale = scale.repeat_interleave(self.block[1], 1)[:, : self.in_features]
-            scale = scale.repeat_interleave(self.block[0], 0)[: self.out_features]
-        return (widen_float8(stored["weight"]).float() * scale).to(dtype)
+        return self.read_rows(stored, 0, self.out_features).to(dtype)
+
+    def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
+        """Some rows of the weight, in float32."""
+        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * stored["weight_scale_inv"].float()
+        if scale.dim() == 0:
+            return values.float() * scale
+        rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
+        whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
+        blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
+        return blocks.flatten(1)[:, : self.in_features]
 
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
@@ -304,6 +319,14 @@ class FP8Linear(PackedLinear):
         scales = blocks.abs().amax(-1) / 448
         codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
         return codes.flatten(-2)[..., : x.shape[-1]], scales
+
+    def why_not(self, kernel: Kernel) -> str:
+        whole = self.block[1] % 32 == 0 or self.block[1] >= self.in_features
+        return (
+            ""
+            if whole or kernel.name == "torch"
+            else f"its blocks are {self.block[1]} columns wide, not a multiple of 32"
+        )
 
 
 class HfQuantizer:
@@ -453,6 +476,115 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         return self.dequantize(model) if self.quantization_config.dequantize else model
 
 
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    stored, (height, width) = layer.stored_tensors(), layer.block
+    blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    y = triton_matmul_operator(
+        codes.view(torch.uint8),
+        scales.expand(blocks).contiguous(),
+        stored["weight"].view(torch.uint8),
+        stored["weight_scale_inv"].float(),
+        height,
+        width,
+        x.dtype,
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_finegrained_fp8::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
+    import triton
+
+    (m, k), n = x.shape, weight.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(),
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        x_scales.shape[1],
+        block_m,
+        block_n,
+        block_k,
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        blocks,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
+
+        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
+        """
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
+                tl.int16
+            )
+            right = tl.load(
+                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
+            ).to(tl.int16)
+            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
+            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
+            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
+            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
+            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            (total * 65536).to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def plain_value(value: Any) -> Any:
     """The value as JSON has it: enums by their value, torch's types by their name."""
     if isinstance(value, Enum):
@@ -481,12 +613,15 @@ def require_type(config: Any, name: str, kind: Any) -> None:
 
 
 def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly, by their bits: on a CPU several times faster than `.to(torch.bfloat16)`.
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
-    Exponent and mantissa move to their places in bfloat16, whose exponents count from 120 lower.
-    """
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
-    return ((bits & 0x7F) << 4 | (bits & -0x8000)).view(torch.bfloat16) * 2.0**120
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
 
 
 def round_to_float8(values: Tensor) -> Tensor:

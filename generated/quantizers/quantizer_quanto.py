@@ -580,12 +580,9 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
 
 
 def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly, by their bits: on a CPU several times faster than `.to(torch.bfloat16)`.
-
-    Exponent and mantissa move to their places in bfloat16, whose exponents count from 120 lower.
-    """
-    bits = values.view(torch.int8).to(torch.int16)
-    return ((bits & 0x7F) << 4 | (bits & -0x8000)).view(torch.bfloat16) * 2.0**120
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:

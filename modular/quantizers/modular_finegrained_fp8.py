@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.float8 import float8_as_half, round_to_float8, widen_float8
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -70,17 +70,26 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
 
 
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32."""
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
     codes, scales = layer.round_inputs(x)
     blocks = scales.repeat_interleave(layer.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-    bias = None if layer.bias is None else layer.bias.float()
-    return F.linear(widen_float8(codes).float() * blocks, layer.dequantize(torch.float32), bias).to(x.dtype)
+    inputs, stored = widen_float8(codes).float() * blocks, layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
 class FP8Linear(PackedLinear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=rounded_matmul),)
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("torch", entry=rounded_matmul),
+    )
 
     def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
         super().__init__(linear, config)
@@ -117,11 +126,17 @@ class FP8Linear(PackedLinear):
         return found | one if self.config.activation_scheme == "static" else found
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        scale = stored["weight_scale_inv"].float()
-        if scale.dim() == 2:
-            scale = scale.repeat_interleave(self.block[1], 1)[:, : self.in_features]
-            scale = scale.repeat_interleave(self.block[0], 0)[: self.out_features]
-        return (widen_float8(stored["weight"]).float() * scale).to(dtype)
+        return self.read_rows(stored, 0, self.out_features).to(dtype)
+
+    def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
+        """Some rows of the weight, in float32."""
+        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * stored["weight_scale_inv"].float()
+        if scale.dim() == 0:
+            return values.float() * scale
+        rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
+        whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
+        blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
+        return blocks.flatten(1)[:, : self.in_features]
 
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
@@ -133,6 +148,14 @@ class FP8Linear(PackedLinear):
         scales = blocks.abs().amax(-1) / 448
         codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
         return codes.flatten(-2)[..., : x.shape[-1]], scales
+
+    def why_not(self, kernel: Kernel) -> str:
+        whole = self.block[1] % 32 == 0 or self.block[1] >= self.in_features
+        return (
+            ""
+            if whole or kernel.name == "torch"
+            else f"its blocks are {self.block[1]} columns wide, not a multiple of 32"
+        )
 
 
 class FineGrainedFP8HfQuantizer(HfQuantizer):

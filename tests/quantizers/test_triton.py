@@ -19,6 +19,7 @@ import sys
 import torch
 sys.path.insert(0, {folder!r})
 import quantizer_autoround as autoround, quantizer_awq as awq, quantizer_bitsandbytes as bitsandbytes, quantizer_gptq as gptq
+import quantizer_finegrained_fp8 as fp8
 
 def make(layer_class, config):
     linear = torch.nn.Linear(96, 64)
@@ -43,6 +44,13 @@ def layers():
                 load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_quant_storage="float16"
             )
             yield bitsandbytes, make(bitsandbytes.Linear4bit, config)
+    for size, form in (((32, 32), "float"), ((64, 96), "ue8m0"), ((1, 32), "ue8m0"), (None, "float")):
+        for scheme in ("dynamic", "static"):
+            config = fp8.FineGrainedFP8Config(weight_block_size=size, scale_fmt=form, activation_scheme=scheme)
+            packed = make(fp8.FP8Linear, config)
+            if scheme == "static":
+                packed.hold(dict(packed.stored_tensors(), activation_scale=torch.tensor(0.005)))
+            yield fp8, packed
 """
 INTERPRETED = """
 torch.manual_seed(0)
@@ -50,7 +58,8 @@ for module, packed in layers():
     for rows, dtype, tolerance in ((1, torch.float32, 1e-6), (5, torch.float16, 1e-3), (20, torch.float32, 1e-6)):
         x = torch.randn(2, rows, 96).to(dtype)
         with torch.no_grad():
-            found, expected = module.triton_matmul(packed, x), module.dequantize_matmul(packed, x)
+            reference = module.rounded_matmul if module is fp8 else module.dequantize_matmul
+            found, expected = module.triton_matmul(packed, x), reference(packed, x)
         worst = ((found - expected).abs().max() / expected.abs().max()).item()
         assert found.dtype == dtype and found.shape == (2, rows, 64) and worst < tolerance, (packed, rows, worst)
 print("same")
@@ -66,12 +75,14 @@ CASES = (
     (autoround, [*groupwise[0], "i32"], *groupwise[1:]),
     (awq, [*groupwise[0], "i32"], *groupwise[1:]),
     (bitsandbytes, ["*u8", "*fp32", "*fp32"], ["i32"] * 3, (64, 16, 64, 32)),
+    (fp8, ["*fp32", "*u8", "*fp32"], ["i32"] * 6, (16, 64, 32)),
 )
 for module, tensors, sizes, constants in CASES:
     kernel = module.triton_matmul_kernel()
     for capability in (75, 80, 89, 90, 100, 120):
         for dtype in ("fp16", "bf16", "fp32") if capability == 90 else ("fp16",):
-            types = [f"*{dtype}", *tensors, f"*{dtype}", *sizes, *["constexpr"] * len(constants)]
+            inputs = "*u8" if module is fp8 else f"*{dtype}"
+            types = [inputs, *tensors, f"*{dtype}", *sizes, *["constexpr"] * len(constants)]
             assert len(types) == len(kernel.arg_names)
             given = dict(zip(kernel.arg_names[-len(constants):], constants))
             source = ASTSource(kernel, dict(zip(kernel.arg_names, types)), given)
@@ -118,3 +129,8 @@ def test_traced() -> None:
         table, scales = torch.empty(16, device="cuda"), torch.empty(96, device="cuda")
         w: Tensor = generated("bitsandbytes").triton_matmul_operator(x, packed_bytes, table, scales, 64, 64)
         assert (w.shape, w.dtype, w.device.type) == ((5, 64), torch.bfloat16, "cuda")
+        codes, scales = torch.empty(5, 96, dtype=torch.uint8, device="cuda"), torch.empty(5, 3, device="cuda")
+        weight, blocks = torch.empty(64, 96, dtype=torch.uint8, device="cuda"), torch.empty(2, 3, device="cuda")
+        file = generated("finegrained_fp8")
+        v: Tensor = file.triton_matmul_operator(codes, scales, weight, blocks, 32, 32, torch.bfloat16)
+        assert (v.shape, v.dtype, v.device.type) == ((5, 64), torch.bfloat16, "cuda")

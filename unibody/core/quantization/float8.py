@@ -1,4 +1,4 @@
-"""Numbers of eight bits, float8_e4m3fn."""
+"""Numbers of eight bits, float8_e4m3fn, read by their bits: on a CPU several times faster than torch's conversion."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from torch import Tensor
 
 
 def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly, by their bits: on a CPU several times faster than `.to(torch.bfloat16)`.
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
-    Exponent and mantissa move to their places in bfloat16, whose exponents count from 120 lower.
-    """
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
-    return ((bits & 0x7F) << 4 | (bits & -0x8000)).view(torch.bfloat16) * 2.0**120
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
 
 
 def round_to_float8(values: Tensor) -> Tensor:
