@@ -96,6 +96,18 @@ def scaled_blocks() -> Product:
     return product
 
 
+def bitnet() -> Product:
+    """transformers' layer, which compiles itself when it is first run."""
+    from transformers.integrations.bitnet import BitLinear, pack_weights
+
+    layer = BitLinear(SIZE, SIZE, bias=False, dtype=torch.bfloat16)
+    mean = weight().abs().mean()
+    layer.weight, layer.weight_scale = pack_weights((weight() / mean).round().clamp(-1, 1)), (1 / mean).view(1)
+    layer(torch.ones(1, SIZE).bfloat16())
+    layer(torch.ones(32, SIZE).bfloat16())
+    return layer  # type: ignore[no-any-return]
+
+
 FOUR = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
 PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
     "GPTQ 4 bits, g=64": (lambda: ours("gptq", "GPTQLinear", "GPTQConfig", bits=4, group_size=64), int4pack),
@@ -114,6 +126,7 @@ PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
         lambda: quanto("qfloat8"),
     ),
     "fine-grained FP8": (lambda: ours("finegrained_fp8", "FP8Linear", "FineGrainedFP8Config"), scaled_blocks),
+    "BitNet": (lambda: ours("bitnet", "BitLinear", "BitNetQuantConfig"), bitnet),
     "LLM.int8": (
         lambda: ours("bitsandbytes", "Linear8bitLt", "BitsAndBytesConfig", load_in_8bit=True),
         lambda: bitsandbytes(threshold=6.0),

@@ -53,6 +53,8 @@ from .quantizers.quantizer_autoround import AutoRoundConfig as AutoRoundConfig
 from .quantizers.quantizer_autoround import AutoRoundQuantizer as AutoRoundQuantizer
 from .quantizers.quantizer_awq import AwqConfig as AwqConfig
 from .quantizers.quantizer_awq import AwqHfQuantizer as AwqHfQuantizer
+from .quantizers.quantizer_bitnet import BitNetHfQuantizer as BitNetHfQuantizer
+from .quantizers.quantizer_bitnet import BitNetQuantConfig as BitNetQuantConfig
 from .quantizers.quantizer_bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
 from .quantizers.quantizer_bitsandbytes import Bnb4BitHfQuantizer as Bnb4BitHfQuantizer
 from .quantizers.quantizer_bitsandbytes import Bnb8BitHfQuantizer as Bnb8BitHfQuantizer

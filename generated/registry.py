@@ -128,6 +128,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "awq": "AwqHfQuantizer",
         },
     },
+    "bitnet": {
+        "module": "quantizer_bitnet",
+        "config": "BitNetQuantConfig",
+        "quantizers": {
+            "bitnet": "BitNetHfQuantizer",
+        },
+    },
     "bitsandbytes": {
         "module": "quantizer_bitsandbytes",
         "config": "BitsAndBytesConfig",

@@ -150,14 +150,6 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     return (values.float() * (127 / largest.clamp(min=1e-30))[:, None]).round().to(torch.int8), largest
 
 
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
-    if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
-
-
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
     rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
@@ -793,6 +785,14 @@ def require_type(config: Any, name: str, kind: Any) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
+    rows = left.shape[0]
+    if left.is_cuda and rows <= 16:
+        left = F.pad(left, (0, 0, 0, 17 - rows))
+    return torch._int_mm(left, right.T)[:rows]
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.int8 import int8_product
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -100,14 +101,6 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         magnitudes = magnitudes.masked_fill(magnitudes >= threshold, 0)
     largest = magnitudes.amax(-1).float()
     return (values.float() * (127 / largest.clamp(min=1e-30))[:, None]).round().to(torch.int8), largest
-
-
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
-    if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
 
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:

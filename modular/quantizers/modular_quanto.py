@@ -26,7 +26,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.float8 import widen_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
-from unibody.core.quantization.int8pack import int8pack_matmul
+from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers

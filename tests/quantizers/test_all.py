@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "hqq": ("--group-size", "64"),
     "quanto": ("--weights", "int4"),
     "fp8": (),
+    "bitnet": (),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }
 
@@ -103,11 +104,23 @@ def test_dequantized_model_is_plain(packed: Path, tmp_path: Path) -> None:
 
 
 def test_gradients_pass_through(packed: Path) -> None:
-    """Adapters below packed layers can be trained: the gradient of the embedding is that of the dequantized model."""
+    """Adapters below packed layers can be trained: the gradient of the embedding is that of the dequantized model.
+
+    BitNet rounds inputs in training too, and gradients pass straight through: so do those of the dequantized model here.
+    """
+    bitnet = generated("bitnet")
+
+    def rounded(layer: Any, arguments: Any) -> Any:
+        codes, factors = bitnet.round_tokens(arguments[0])
+        return bitnet.straight_through(arguments[0], codes / factors)
+
     found = []
     for plain in (False, True):
         model = unibody.AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32)
+        names = [name for name, module in model.named_modules() if type(module).__name__ == "BitLinear"]
         model = model.hf_quantizer.dequantize(model) if plain else model
+        for name in names if plain else ():
+            model.get_submodule(name).register_forward_pre_hook(rounded)
         for layer in layers(model):
             layer.compute_dtype = None if layer.compute_dtype is None else torch.float32
         model(token_ids() % 64).logits.square().sum().backward()
