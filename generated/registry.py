@@ -143,6 +143,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "bitsandbytes_4bit": "Bnb4BitHfQuantizer",
         },
     },
+    "fbgemm_fp8": {
+        "module": "quantizer_fbgemm_fp8",
+        "config": "FbgemmFp8Config",
+        "quantizers": {
+            "fbgemm_fp8": "FbgemmFp8HfQuantizer",
+        },
+    },
     "fp8": {
         "module": "quantizer_finegrained_fp8",
         "config": "FineGrainedFP8Config",

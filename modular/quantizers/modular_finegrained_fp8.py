@@ -91,14 +91,16 @@ class FP8Linear(PackedLinear):
         Kernel("torch", entry=rounded_matmul),
     )
 
+    scale_name: ClassVar[str] = "weight_scale_inv"
+
     def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
         super().__init__(linear, config)
-        self.block = tuple(config.weight_block_size or (self.out_features, self.in_features))
+        self.block = self.block_size()
 
-    @property
-    def divides(self) -> bool:
-        """Whether the weight consists of whole blocks."""
-        return self.out_features % self.block[0] == 0 and self.in_features % self.block[1] == 0
+    def block_size(self) -> tuple[int, int]:
+        """Rows and columns that share a scale."""
+        rows, columns = self.config.weight_block_size or (self.out_features, self.in_features)
+        return rows, columns
 
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = (self.out_features, self.in_features)
@@ -130,7 +132,7 @@ class FP8Linear(PackedLinear):
 
     def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
         """Some rows of the weight, in float32."""
-        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * stored["weight_scale_inv"].float()
+        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * stored[self.scale_name].float()
         if scale.dim() == 0:
             return values.float() * scale
         rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
@@ -169,7 +171,8 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         only, layer = self.quantization_config.modules_to_convert, self.linear_class(linear, self.quantization_config)
         if only is not None and not any(names_module(entry, name) for entry in only):
             return None
-        return layer if self.pre_quantized or layer.divides else None
+        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
+        return layer if self.pre_quantized or divides else None
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         model = super().postprocess_model(model, **kwargs)

@@ -25,6 +25,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "quanto": ("--weights", "int4"),
     "fp8": (),
     "bitnet": (),
+    "fbgemm_fp8": (),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }
 
@@ -45,7 +46,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=METHODS)
 def packed(request: pytest.FixtureRequest, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / "packed"
-    method = request.param.partition("_")[0]
+    method = request.param.removesuffix("_8bit").removesuffix("_4bit")
     assert quantize(str(plain), method, folder, METHODS[request.param], "bfloat16") == 0
     return folder
 

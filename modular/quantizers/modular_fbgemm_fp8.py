@@ -1,0 +1,79 @@
+"""FBGEMM FP8: rows of the weight and tokens of the input as float8_e4m3fn, a scale each (github.com/pytorch/FBGEMM, genai).
+
+| | |
+|---|---|
+| `weight` | float8_e4m3fn [N, K] |
+| `weight_scale` | float32 [N, 1]: the row's largest magnitude / 448; W = code · scale |
+| x | float8 codes: each token is divided by its largest magnitude / 448, or by `activation_scale_ub` / 448 where that is less |
+| sums | float32 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.float8 import round_to_float8
+from unibody.core.quantization.quantizer import HfQuantizer
+
+from .modular_finegrained_fp8 import FP8Linear
+
+__all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
+
+
+@dataclass(eq=False)
+class FbgemmFp8Config(QuantizationConfigMixin):
+    """The largest magnitude of an input that counts: what lies beyond is cut off."""
+
+    quant_method: ClassVar[str] = "fbgemm_fp8"
+    loading_attributes: ClassVar[tuple[str, ...]] = ("activation_scale_ub",)
+
+    activation_scale_ub: float = 1200.0
+    modules_to_not_convert: list[str] | None = None
+
+    def post_init(self) -> None:
+        require_type(self, "activation_scale_ub", (int, float))
+        require_type(self, "modules_to_not_convert", (list, type(None)))
+        if self.activation_scale_ub <= 0:
+            raise ValueError(
+                f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"
+            )
+
+
+def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tensor]:
+    """Codes [M, K] of rows, and their scales float32 [M, 1]; `most` bounds the magnitude that a scale is made for."""
+    values = values.float()
+    inverse = 448 / values.abs().amax(-1, keepdim=True).clamp(1e-12, most)
+    return round_to_float8(values * inverse), 1 / inverse
+
+
+class FbgemmFp8Linear(FP8Linear):
+    """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
+
+    scale_name: ClassVar[str] = "weight_scale"
+
+    def block_size(self) -> tuple[int, int]:
+        return 1, self.in_features
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn, device="meta")
+        return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1, device="meta")}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        codes, scales = round_rows(weight)
+        return {"weight": codes, "weight_scale": scales}
+
+    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return round_rows(x, self.config.activation_scale_ub)
+
+
+class FbgemmFp8HfQuantizer(HfQuantizer):
+    """Reads and makes float8 layers with a scale for each row."""
+
+    auto_quantizer: ClassVar[str] = "fbgemm_fp8"
+    linear_class: ClassVar[Any] = FbgemmFp8Linear
+    packed_tensor: ClassVar[str] = "weight_scale"
