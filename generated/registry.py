@@ -143,6 +143,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "bitsandbytes_4bit": "Bnb4BitHfQuantizer",
         },
     },
+    "eetq": {
+        "module": "quantizer_eetq",
+        "config": "EetqConfig",
+        "quantizers": {
+            "eetq": "EetqHfQuantizer",
+        },
+    },
     "fbgemm_fp8": {
         "module": "quantizer_fbgemm_fp8",
         "config": "FbgemmFp8Config",

@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fp8": (),
     "bitnet": (),
     "fbgemm_fp8": (),
+    "eetq": (),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }
 
