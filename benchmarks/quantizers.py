@@ -21,9 +21,9 @@ VERIFIED = {"cuda": "no GPU: interpreted and compiled only"}
 
 
 def layer_classes(module: Any) -> list[Any]:
-    """The packed layers of a generated file that a quantizer makes."""
-    quantizers = [value for value in vars(module).values() if getattr(value, "auto_quantizer", None)]
-    return list(dict.fromkeys(quantizer.linear_class for quantizer in quantizers))
+    """The packed layers of a generated file, in the order of its `__all__`."""
+    public = [getattr(module, name) for name in module.__all__]
+    return [value for value in public if isinstance(value, type) and issubclass(value, module.PackedLinear)]
 
 
 def methods() -> str:

@@ -58,6 +58,8 @@ from .quantizers.quantizer_bitnet import BitNetQuantConfig as BitNetQuantConfig
 from .quantizers.quantizer_bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
 from .quantizers.quantizer_bitsandbytes import Bnb4BitHfQuantizer as Bnb4BitHfQuantizer
 from .quantizers.quantizer_bitsandbytes import Bnb8BitHfQuantizer as Bnb8BitHfQuantizer
+from .quantizers.quantizer_compressed_tensors import CompressedTensorsConfig as CompressedTensorsConfig
+from .quantizers.quantizer_compressed_tensors import CompressedTensorsHfQuantizer as CompressedTensorsHfQuantizer
 from .quantizers.quantizer_eetq import EetqConfig as EetqConfig
 from .quantizers.quantizer_eetq import EetqHfQuantizer as EetqHfQuantizer
 from .quantizers.quantizer_fbgemm_fp8 import FbgemmFp8Config as FbgemmFp8Config

@@ -143,6 +143,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "bitsandbytes_4bit": "Bnb4BitHfQuantizer",
         },
     },
+    "compressed-tensors": {
+        "module": "quantizer_compressed_tensors",
+        "config": "CompressedTensorsConfig",
+        "quantizers": {
+            "compressed-tensors": "CompressedTensorsHfQuantizer",
+        },
+    },
     "eetq": {
         "module": "quantizer_eetq",
         "config": "EetqConfig",

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ORDER = (0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)  # of input columns, as the units' registers want them
-EXCHANGED = (0, 2, 1, 3)  # of four bytes; this and ORDER are each undone by sorting
+EXCHANGED = (0, 2, 1, 3)  # of four bytes
 
 
 @dataclass(kw_only=True, eq=False)

@@ -121,9 +121,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 
     Of the weight, a hundred or so rows are read at a time: they stay in the cache.
     """
-    codes, scales = layer.round_inputs(x)
-    blocks = scales.repeat_interleave(layer.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-    inputs, stored = widen_float8(codes).float() * blocks, layer.stored_tensors()
+    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
     step = max(1, 2**18 // layer.in_features)
     starts = range(0, layer.out_features, step)
     y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
@@ -303,13 +301,23 @@ class FP8Linear(PackedLinear):
 
     def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
         """Some rows of the weight, in float32."""
-        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * stored[self.scale_name].float()
+        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * self.read_scales(stored)
         if scale.dim() == 0:
             return values.float() * scale
         rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
         whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
         blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
         return blocks.flatten(1)[:, : self.in_features]
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        """The scales of the weight's blocks in float32; a number, if there is one block."""
+        return stored[self.scale_name].float()
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        """What the rounded inputs stand for, in float32."""
+        codes, scales = self.round_inputs(x)
+        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+        return widen_float8(codes).float() * blocks
 
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
@@ -488,7 +496,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
         codes.view(torch.uint8),
         scales.expand(blocks).contiguous(),
         stored["weight"].view(torch.uint8),
-        stored[layer.scale_name].float(),
+        layer.read_scales(stored),
         height,
         width,
         x.dtype,

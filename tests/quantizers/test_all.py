@@ -12,6 +12,7 @@ from quantizers.files import generated
 from torch import nn
 
 import unibody
+from benchmarks.quantizers import PAGE, layer_classes, page
 from unibody.generated.registry import QUANTIZERS
 from unibody.quantize import quantize
 
@@ -27,6 +28,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "bitnet": (),
     "fbgemm_fp8": (),
     "eetq": (),
+    "compressed-tensors": ("--config-groups", '{"W4A16": ["Linear"]}', "--ignore", '["lm_head"]'),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }
 
@@ -148,8 +150,7 @@ def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
     for entry in QUANTIZERS.values():
         file = generated(entry["module"].removeprefix("quantizer_"))
         bases = [base for base in (file.PackedLinear, getattr(file, "GroupwiseLinear", None)) if base is not None]
-        for name in entry["quantizers"].values():
-            layer_class = getattr(file, name).linear_class
+        for layer_class in layer_classes(file):
             for base in bases if issubclass(layer_class, bases[-1]) else bases[:1]:
                 for method, function in vars(base).items():
                     if "NotImplementedError" in getattr(getattr(function, "__code__", None), "co_names", ()):
@@ -158,6 +159,4 @@ def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
 
 def test_the_tables_of_the_page() -> None:
     """docs/quantization.md says what the files say: `python -m benchmarks.quantizers --write`."""
-    from benchmarks.quantizers import PAGE, page
-
     assert page() == PAGE.read_text(encoding="utf-8")

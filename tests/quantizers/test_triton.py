@@ -19,7 +19,7 @@ import sys
 import torch
 sys.path.insert(0, {folder!r})
 import quantizer_autoround as autoround, quantizer_awq as awq, quantizer_bitsandbytes as bitsandbytes, quantizer_gptq as gptq
-import quantizer_finegrained_fp8 as fp8
+import quantizer_compressed_tensors as compressed, quantizer_fbgemm_fp8 as fbgemm, quantizer_finegrained_fp8 as fp8
 
 def make(layer_class, config):
     linear = torch.nn.Linear(96, 64)
@@ -51,6 +51,22 @@ def layers():
             if scheme == "static":
                 packed.hold(dict(packed.stored_tensors(), activation_scale=torch.tensor(0.005)))
             yield fp8, packed
+    yield fbgemm, make(fbgemm.FbgemmFp8Linear, fbgemm.FbgemmFp8Config(activation_scale_ub=2.0))
+    eight = dict(num_bits=8, type="float")
+    groups = dict(eight, strategy="group", group_size=32)
+    for weights, inputs in (
+        (dict(eight, strategy="tensor"), dict(eight, strategy="tensor")),
+        (dict(eight, strategy="channel"), dict(eight, strategy="token", dynamic=True)),
+        (dict(eight, strategy="block", block_structure=[32, 32]), dict(groups, dynamic=True)),
+        (dict(groups, scale_dtype="torch.uint8"), dict(groups, scale_dtype="torch.uint8", dynamic=True)),
+    ):
+        group = dict(targets=["Linear"], weights=weights, input_activations=inputs)
+        config = compressed.CompressedTensorsConfig(config_groups=dict(group=group))
+        quantizer = compressed.CompressedTensorsHfQuantizer(config, pre_quantized=False)
+        packed = make(lambda linear, _: quantizer.make_linear("layer", linear), config)
+        if "input_scale" in packed.names:
+            packed.hold(dict(packed.stored_tensors(), input_scale=torch.tensor([0.005])))
+        yield compressed, packed
 """
 INTERPRETED = """
 torch.manual_seed(0)
@@ -58,7 +74,7 @@ for module, packed in layers():
     for rows, dtype, tolerance in ((1, torch.float32, 1e-6), (5, torch.float16, 1e-3), (20, torch.float32, 1e-6)):
         x = torch.randn(2, rows, 96).to(dtype)
         with torch.no_grad():
-            reference = module.rounded_matmul if module is fp8 else module.dequantize_matmul
+            reference = module.dequantize_matmul if hasattr(packed, "bits") or module is bitsandbytes else module.rounded_matmul
             found, expected = module.triton_matmul(packed, x), reference(packed, x)
         worst = ((found - expected).abs().max() / expected.abs().max()).item()
         assert found.dtype == dtype and found.shape == (2, rows, 64) and worst < tolerance, (packed, rows, worst)

@@ -1,0 +1,127 @@
+"""How the toolkits of the field say that weights or inputs are rounded, and the arithmetic of it; names and defaults are theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unibody.core.quantization.config import require_choice
+from unibody.core.quantization.float4 import round_to_float4
+from unibody.core.quantization.float8 import round_to_float8
+
+
+@dataclass
+class QuantizationArgs:
+    """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
+
+    num_bits: int = 8
+    type: str = "int"
+    symmetric: bool = True
+    group_size: int | None = None  # columns that share a scale; -1: all
+    strategy: str | None = None
+    block_structure: list[int] | None = None
+    dynamic: bool | str = (
+        False  # whether inputs get their scales as they come; "local": of each group, within a given range
+    )
+    actorder: str | None = None
+    scale_dtype: Any = None
+    zp_dtype: Any = None
+    observer: str | None = None
+    observer_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice(self, "type", ("int", "float"))
+        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 8))
+        require_choice(self, "dynamic", (True, False, "local"))
+        require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
+        grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
+        self.strategy = self.strategy or ("block" if self.block_structure else grouped)
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
+            raise ValueError(
+                f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
+            )
+
+    @property
+    def largest(self) -> float:
+        """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
+        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 8: 448.0}[self.num_bits]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is not left open, without the type of zero points, which follows from the others."""
+        left_open = {key for key, value in vars(self).items() if value in (None, {}) and key != "group_size"}
+        return {key: value for key, value in vars(self).items() if key not in left_open | {"zp_dtype"}}
+
+
+def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any = None) -> tuple[Tensor, Tensor]:
+    """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    largest = torch.maximum(-low, high)
+    if args.scale_dtype == "torch.uint8":  # powers of two: values from 1.75 · 2^n on count as 2^(n+1)
+        bits = largest.float().view(torch.int32)
+        exponents = ((bits + 0x200000) >> 23) - (2 if args.num_bits == 4 else 8)
+        return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
+    if args.symmetric:
+        scales = largest / args.largest
+        if args.scale_dtype == "torch.float8_e4m3fn":
+            scales = round_to_float8(scales * overall)
+            return torch.where(scales.float() == 0, 0.125, scales.float()).to(low.dtype), torch.zeros_like(low)
+        return torch.where(scales == 0, torch.finfo(scales.dtype).eps, scales), torch.zeros_like(low)
+    lowest, scales = -(2 ** (args.num_bits - 1)), (high - low) / (2 * args.largest)
+    zeros = (lowest - low / scales).round().clamp(lowest, -lowest - 1)
+    empty = scales == 0
+    return torch.where(empty, torch.finfo(scales.dtype).eps, scales), torch.where(empty, 0, zeros)
+
+
+def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
+    """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
+    if args.type == "int":
+        return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    return round_to_float8(values).to(values.dtype) if args.num_bits == 8 else round_to_float4(values)
+
+
+def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str = "input_") -> Tensor:
+    """What x [..., K] is after rounding, in its type; static scales are those stored."""
+    values, overall = x, stored.get(f"{prefix}global_scale")
+    if args.strategy in ("group", "tensor_group"):
+        values = x.unflatten(-1, (-1, args.group_size or 0))
+    if args.dynamic:
+        whole = args.strategy == "tensor"
+        low, high = (values.amin(), values.amax()) if whole else (values.amin(-1, True), values.amax(-1, True))
+        scales, zeros = find_scales(low, high, args, overall)
+        scales = scales if overall is None else scales / overall.float()
+    else:
+        scales = stored[f"{prefix}scale"].to(x.dtype)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
+    codes = to_codes(values / scales + zeros, args)
+    return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
+
+
+def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
+    if args is None or args.dynamic is True:
+        return {}
+    if args.strategy == "tensor_group":
+        return {"input_global_scale": torch.ones(1)}
+    return {"input_scale": torch.ones(1)} | (
+        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
+    )
+
+
+def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a weight that share a scale."""
+    if args.strategy == "block":
+        height, width = args.block_structure or (rows, columns)
+        return height, width
+    return {
+        "tensor": (rows, columns),
+        "channel": (1, columns),
+    }.get(args.strategy or "", (1, args.group_size or columns))
+
+
+def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N / n, n, K / k, k] of a weight [N, K]."""
+    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
