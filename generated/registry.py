@@ -192,4 +192,11 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "quanto": "QuantoHfQuantizer",
         },
     },
+    "torchao": {
+        "module": "quantizer_torchao",
+        "config": "TorchAoConfig",
+        "quantizers": {
+            "torchao": "TorchAoHfQuantizer",
+        },
+    },
 }

@@ -614,8 +614,10 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
 
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     for name, source in model._tied_weights_keys.items():
-        if state[name].data_ptr() == state[source].data_ptr():
+        if name in state and source in state and state[name].data_ptr() == state[source].data_ptr():
             del state[name]
+    quantizer = model.hf_quantizer if getattr(model, "is_quantized", False) else None
+    header = {"format": "pt", **getattr(quantizer, "file_metadata", lambda _: {})(model)}
     limit = parse_size(max_shard_size)
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in state.items():
@@ -625,7 +627,7 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
     files = files if len(shards) > 1 else {"model.safetensors": state}
     for file, shard in files.items():
-        write_atomically(Path(folder, file), partial(save_file, shard, metadata={"format": "pt"}))
+        write_atomically(Path(folder, file), partial(save_file, shard, metadata=header))
     index = Path(folder, "model.safetensors.index.json")
     if len(shards) > 1:
         places = {name: file for file, shard in files.items() for name in shard}

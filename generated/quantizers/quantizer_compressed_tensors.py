@@ -315,6 +315,13 @@ class PackedLinear(nn.Module):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
+    def plain(self, dtype: torch.dtype) -> nn.Module:
+        """The layer without its packing, in a type."""
+        with torch.device("meta"):
+            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
+        return linear
+
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
@@ -521,7 +528,13 @@ class CompressedFloat8Linear(PackedLinear):
         return scales.float().view(()) if self.weights.strategy == "tensor" else scales.float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else self._fp8_linear_read_inputs(x)
+        """What the rounded inputs stand for, in float32."""
+        values = x.float()
+        if self.inputs is not None:
+            codes, scales = self.round_inputs(x)
+            blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+            values = widen_float8(codes).float() * blocks
+        return values
 
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -546,12 +559,6 @@ class CompressedFloat8Linear(PackedLinear):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return input_tensors(self.inputs)
-
-    def _fp8_linear_read_inputs(self, x: Tensor) -> Tensor:
-        """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
-        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return widen_float8(codes).float() * blocks
 
 
 class GroupwiseLinear(PackedLinear):
@@ -886,10 +893,7 @@ class HfQuantizer:
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
         for name, layer in packed_layers(model).items():
-            with torch.device("meta"):
-                linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
-            linear.weight, linear.bias = nn.Parameter(layer.dequantize(model.dtype)), layer.bias
-            set_module(model, name, linear)
+            set_module(model, name, layer.plain(model.dtype))
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model

@@ -193,6 +193,13 @@ class PackedLinear(nn.Module):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
+    def plain(self, dtype: torch.dtype) -> nn.Module:
+        """The layer without its packing, in a type."""
+        with torch.device("meta"):
+            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
+        return linear
+
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
@@ -534,10 +541,7 @@ class HfQuantizer:
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
         for name, layer in packed_layers(model).items():
-            with torch.device("meta"):
-                linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
-            linear.weight, linear.bias = nn.Parameter(layer.dequantize(model.dtype)), layer.bias
-            set_module(model, name, linear)
+            set_module(model, name, layer.plain(model.dtype))
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model

@@ -350,7 +350,10 @@ class CompressedFloat8Linear(FP8Linear):
         return scales.float().view(()) if self.weights.strategy == "tensor" else scales.float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        values = x.float()
+        if self.inputs is not None:
+            values = super().read_inputs(x)
+        return values
 
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs

@@ -28,6 +28,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "bitnet": (),
     "fbgemm_fp8": (),
     "eetq": (),
+    "torchao": ("--quant-type", "int8_dynamic_activation_int4_weight"),
     "compressed-tensors": ("--config-groups", '{"W4A16": ["Linear"]}', "--ignore", '["lm_head"]'),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),
 }

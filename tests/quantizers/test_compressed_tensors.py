@@ -315,7 +315,11 @@ def test_told_in_other_ways() -> None:
         {"W8A8": ["Linear"]}, "int-quantized", "compressed", KV, 1.0, ["a"], None, False
     )
     assert (placed.format, placed.quantization_status, placed.ignore) == ("int-quantized", "compressed", ["a"])
-    assert (placed.kv_cache_scheme, placed.global_compression_ratio, placed.run_compressed) == (KV, 1.0, False)
+    assert (placed.kv_cache_scheme, placed.global_compression_ratio, placed.run_compressed) == (
+        {**KV, "group_size": None},
+        1.0,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,13 @@ class PackedLinear(nn.Module):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
+    def plain(self, dtype: torch.dtype) -> nn.Module:
+        """The layer without its packing, in a type."""
+        with torch.device("meta"):
+            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
+        return linear
+
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)

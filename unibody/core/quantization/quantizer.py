@@ -132,10 +132,7 @@ class HfQuantizer:
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
         for name, layer in packed_layers(model).items():
-            with torch.device("meta"):
-                linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
-            linear.weight, linear.bias = nn.Parameter(layer.dequantize(model.dtype)), layer.bias
-            set_module(model, name, linear)
+            set_module(model, name, layer.plain(model.dtype))
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model

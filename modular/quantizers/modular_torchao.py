@@ -1,0 +1,439 @@
+"""torchao: integers of two to eight bits and float8, by row or by group, inputs rounded or not (github.com/pytorch/ao).
+
+| `quant_type` | `_weight_qdata` [N, K] | `_weight_scale` [N, K / g] | inputs |
+|---|---|---|---|
+| `Int8WeightOnlyConfig` | int8 | float32 | plain |
+| `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
+| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
+| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
+| `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
+
+| | |
+|---|---|
+| `_weight_zero_point` | int8 [N, K / g]; integers only |
+| g | K, or the group's size |
+| W | (code − zero point) · scale |
+| sums | int32 of int8 inputs that are symmetric, float32 otherwise |
+| header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import KW_ONLY, dataclass
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.int8 import int8_product, int8pack_matmul
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
+from unibody.core.quantization.replacement import names_module, set_module, tied_weights
+
+__all__ = ["TorchAoConfig", "TorchAoEmbedding", "TorchAoHfQuantizer", "TorchAoLinear"]
+
+
+def enum(kind: str, name: str) -> dict[str, str]:
+    return {"_type": kind, "_data": name}
+
+
+ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
+SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
+INTX = {
+    "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
+    "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
+}
+TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes where nothing is said
+    "Int8WeightOnlyConfig": {"group_size": None, "granularity": ROW, "set_inductor_config": True},
+    "Int8DynamicActivationInt8WeightConfig": {
+        "act_mapping_type": SYMMETRIC,
+        "weight_only_decode": False,
+        "granularity": ROW,
+        "set_inductor_config": True,
+        "reduce_range": False,
+    },
+    "IntxWeightOnlyConfig": {
+        "weight_dtype": enum("torch.dtype", "int8"),
+        "granularity": AXIS,
+        "mapping_type": SYMMETRIC,
+        "scale_dtype": None,
+        **INTX,
+    },
+    "Int8DynamicActivationIntxWeightConfig": {
+        "weight_dtype": enum("torch.dtype", "int8"),
+        "weight_granularity": {"_type": "PerGroup", "_version": 1, "_data": {"group_size": 32}},
+        "weight_mapping_type": SYMMETRIC,
+        "weight_scale_dtype": None,
+        "act_mapping_type": ASYMMETRIC,
+        **INTX,
+    },
+    "Float8WeightOnlyConfig": {
+        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "set_inductor_config": True,
+        "granularity": ROW,
+    },
+}
+NAMES = {
+    "int8_weight_only": "Int8WeightOnlyConfig",
+    "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
+    "intx_weight_only": "IntxWeightOnlyConfig",
+    "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
+    "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
+    "float8_weight_only": "Float8WeightOnlyConfig",
+}
+MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
+
+
+class Scheme(NamedTuple):
+    """How a layer's weight and inputs are rounded."""
+
+    kind: str  # "int8", "intx" or "float8"
+    bits: int
+    group_size: int  # columns that share a scale; 0: all
+    symmetric: bool
+    inputs: str  # "", "symmetric" or "asymmetric"
+
+
+def read_scheme(quant_type: dict[str, Any]) -> Scheme:
+    """The scheme of a type; what no kernel here does is refused."""
+    name, data = quant_type["_type"], quant_type["_data"]
+    granularity = data.get("weight_granularity", data.get("granularity", ROW))
+    told = granularity["_data"].get("group_size") or data.get("group_size") or 0
+    accepted = {
+        "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
+        "weight_only_decode": False,
+        "reduce_range": False,
+        "scale_dtype": None,
+        "weight_scale_dtype": None,
+        **INTX,
+    }
+    for key in accepted.keys() & data.keys():
+        if data[key] != accepted[key]:
+            raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
+    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
+        raise ValueError(
+            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
+        )
+    if name == "Float8WeightOnlyConfig":
+        return Scheme("float8", 8, 0, True, "")
+    if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
+        return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
+    bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
+    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
+    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
+        raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
+    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+
+
+def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """A type as JSON has it, of that, of a name with options, or of an object of torchao's."""
+    if not isinstance(given, (str, dict)):
+        given = import_module("torchao.core.config").config_to_dict(given)  # the object's own package
+    if isinstance(given, dict):
+        given = given.get("default", given)
+        if options:
+            raise ValueError(
+                f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type"
+            )
+        if given.get("_type") in MAPS:
+            return given  # its entries are checked when a layer asks for its own
+        if given.get("_type") not in TYPES:
+            raise ValueError(
+                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
+                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
+            )
+        found = {"_type": given["_type"], "_version": given.get("_version", 2)}
+        return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
+    if given not in NAMES:
+        raise ValueError(f"TorchAoConfig: quant_type {given!r} is not known: there are {', '.join(NAMES)}")
+    data = dict(TYPES[NAMES[given]])
+    if given.endswith("int4_weight"):
+        data["weight_dtype"] = enum("torch.dtype", "int4")
+    keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
+    for name, value in options.items():
+        key = next((key for key in (f"weight_{keys[name]}", keys[name]) if key in data), None)
+        if key is None:
+            raise ValueError(f"TorchAoConfig: {given} takes no {name}")
+        data[key] = {
+            "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
+            "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
+            "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
+        }[name](value)
+    return {"_type": NAMES[given], "_version": 2, "_data": data}
+
+
+@dataclass(eq=False)
+class TorchAoConfig(QuantizationConfigMixin):
+    """A type of torchao: its object, its JSON, or its name with options."""
+
+    quant_method: ClassVar[str] = "torchao"
+
+    quant_type: Any
+    modules_to_not_convert: list[str] | None = None
+    include_input_output_embeddings: bool = False
+    untie_embedding_weights: bool = False  # tied embeddings and head become two, each with its own codes
+    _: KW_ONLY
+    group_size: int | None = None  # these three belong to a name
+    weight_dtype: Any = None
+    mapping_type: Any = None
+
+    def post_init(self) -> None:
+        options = {name: getattr(self, name) for name in ("group_size", "weight_dtype", "mapping_type")}
+        self.quant_type = whole_type(self.quant_type, {k: v for k, v in options.items() if v is not None})
+        self.group_size = self.weight_dtype = self.mapping_type = None
+        if self.quant_type["_type"] in TYPES:
+            read_scheme(self.quant_type)
+        require_type(self, "modules_to_not_convert", (list, type(None)))
+        for name in ("include_input_output_embeddings", "untie_embedding_weights"):
+            require_type(self, name, bool)
+        if self.untie_embedding_weights and not self.include_input_output_embeddings:
+            warnings.warn(
+                "untie_embedding_weights changes nothing without include_input_output_embeddings", stacklevel=4
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The type under `default`; options are in it."""
+        values = {
+            k: v for k, v in super().to_dict().items() if k not in ("group_size", "weight_dtype", "mapping_type")
+        }
+        return {**values, "quant_type": {"default": values["quant_type"]}}
+
+    def type_of(self, name: str) -> Any:
+        """The type of the layer of this name; None: it stays plain."""
+        if self.quant_type["_type"] not in MAPS:
+            return self.quant_type
+        data = self.quant_type["_data"]
+        entries = data.get("fqn_to_config") or data.get("module_fqn_to_config") or {}
+        exact = [key for key in entries if key == name or (key.startswith("re:") and names_module(key, name))]
+        found = entries.get(exact[0] if exact else "_default")
+        return None if found is None else whole_type(found, {})
+
+
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
+    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
+    steps = symmetric_scales(rows.abs().amax(1, keepdim=True), 8)
+    codes = (rows * (1 / steps)).round().clamp(-128, 127).to(torch.int8)
+    y = (int8_product(codes, weight) * steps).to(x.dtype) * scales.to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def plain_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
+    return dequantize_matmul(layer, layer.round_inputs(x))
+
+
+def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
+    """float32 scales under which the largest magnitude is halfway between the two largest codes."""
+    return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
+
+
+class TorchAoLinear(PackedLinear):
+    """A linear layer of torchao's codes."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
+        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel("torch", entry=plain_matmul),
+    )
+
+    def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
+        super().__init__(linear, config)
+        self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
+        self.bits = self.scheme.bits
+        self.width = self.scheme.group_size or self.in_features
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
+        groups = (self.out_features, self.in_features // self.width)
+        found = {
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
+            "_weight_scale": torch.empty(groups, device="meta"),
+        }
+        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8, device="meta")}
+        return found if self.scheme.kind == "float8" else found | zeros
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
+        kind, bits, _, symmetric, _ = self.scheme
+        groups = weight.unflatten(1, (-1, self.width))
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        largest = torch.maximum(-low, high)
+        if kind == "float8":
+            scales = (largest / 448).float()
+            codes = round_to_float8(groups.float() / torch.where(scales > 0, scales, 1)[..., None])
+            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales}
+        lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        zeros = torch.zeros_like(low)
+        if kind == "int8":
+            scales = symmetric_scales(largest, bits)
+        else:
+            scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
+            scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
+            zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
+        codes = ((groups * (1 / scales)[..., None]).round() + zeros[..., None]).clamp(lowest, top).flatten(1)
+        return {
+            "_weight_qdata": codes.to(torch.int8),
+            "_weight_scale": scales,
+            "_weight_zero_point": zeros.to(torch.int8),
+        }
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        codes, scales = stored["_weight_qdata"], stored["_weight_scale"].float()
+        wide = widen_float8(codes).float() if self.scheme.kind == "float8" else codes.float()
+        groups = wide.unflatten(1, (-1, self.width))
+        if "_weight_zero_point" in stored:
+            groups = groups - stored["_weight_zero_point"].float()[..., None]
+        return (groups * scales[..., None]).flatten(1).to(dtype)
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What x is after rounding, in its type."""
+        if not self.scheme.inputs:
+            return x
+        if self.scheme.inputs == "symmetric":
+            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
+            return ((x * (1 / steps)).round().clamp(-128, 127) * steps).to(x.dtype)
+        values = x.float()
+        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
+        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
+        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
+        codes = ((values * (1 / scales)).round() + zeros).clamp(-128, 127)
+        return ((codes - zeros) * scales).to(x.dtype)
+
+    def why_not(self, kernel: Kernel) -> str:
+        rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
+        if kernel.name != "torch" and not rows:
+            return "it reads symmetric integers with a scale for each row"
+        wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
+        if self.scheme.inputs != wanted:
+            return "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        return ""
+
+    def header(self, dtype: torch.dtype) -> str:
+        """What torchao writes about the tensor into a file's header, as JSON."""
+        kind, bits, _, _, inputs = self.scheme
+        data: dict[str, Any] = {"block_size": [1, self.width], "dtype": type_entry(dtype)}
+        names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
+        if kind == "int8":
+            row = {"_type": "PerRow", "_data": {"dim": -1}}
+            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
+            wanted = {"_type": "QuantizeTensorToInt8Kwargs", "_data": rounded} if inputs else None
+            return tensor_entry("Int8Tensor", {"act_quant_kwargs": wanted, "reduce_range": False, **data}, names)
+        if kind == "intx":
+            rounded_by = "int8_asym_per_token" if inputs else None
+            data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
+            return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
+        data |= {"mm_config": None, "act_quant_kwargs": None, "kernel_preference": enum("KernelPreference", "AUTO")}
+        return tensor_entry("Float8Tensor", data, names)
+
+
+def type_entry(dtype: torch.dtype) -> dict[str, str]:
+    return enum("torch.dtype", str(dtype).removeprefix("torch."))
+
+
+def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
+    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+
+
+def look_up(layer: Any, ids: Tensor) -> Tensor:
+    """[..., K]: the dequantized rows of these ids, in the model's type."""
+    rows = {name: tensor[ids.reshape(-1)] for name, tensor in layer.stored_tensors().items()}
+    return layer.unpack(rows, layer.output_dtype).view(*ids.shape, -1)
+
+
+class TorchAoEmbedding(TorchAoLinear):
+    """An embedding of torchao's codes; `out_features` is the number of ids."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=look_up),)
+
+    def __init__(self, embedding: nn.Embedding, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
+        linear = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
+        super().__init__(linear, config, quant_type)
+        self.output_dtype = torch.float32
+        self.padding_idx = embedding.padding_idx
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
+        if dtype.is_floating_point:  # the model's; ids say nothing of it
+            self.output_dtype = dtype
+        super().prepare(device, dtype)
+
+    def plain(self, dtype: torch.dtype) -> nn.Module:
+        return nn.Embedding.from_pretrained(self.dequantize(dtype), freeze=False, padding_idx=self.padding_idx)
+
+
+class TorchAoHfQuantizer(HfQuantizer):
+    """Reads and makes torchao's layers, and on request embeddings."""
+
+    auto_quantizer: ClassVar[str] = "torchao"
+    linear_class: ClassVar[Any] = TorchAoLinear
+    packed_tensor: ClassVar[str] = "_weight_qdata"
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        if (quant_type := self.quantization_config.type_of(name)) is None:
+            return None
+        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
+        return None if linear.in_features % layer.width else layer
+
+    def get_modules_to_not_convert(self, model: Any) -> list[str]:
+        config = self.quantization_config
+        if config.include_input_output_embeddings and config.modules_to_not_convert is None:
+            return []
+        return super().get_modules_to_not_convert(model)
+
+    def convert(self, model: Any, only: Any = None) -> None:
+        config = self.quantization_config
+        if config.include_input_output_embeddings and only is None:
+            if tied_weights(model) and not config.untie_embedding_weights:
+                raise ValueError(
+                    "include_input_output_embeddings: embeddings and head are tied: set untie_embedding_weights=True"
+                )
+            self.shared = tied_weights(model)
+            model.config.tie_word_embeddings = False
+        super().convert(model, only)
+        embedding = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is embedding)
+        skipped = self.get_modules_to_not_convert(model) if only is None else ()
+        wanted = config.include_input_output_embeddings if only is None else name in only
+        if not wanted or any(names_module(entry, name) for entry in skipped):
+            return
+        quant_type = config.type_of(name)
+        if type(embedding) is not nn.Embedding or quant_type is None:
+            raise ValueError(
+                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
+            )
+        packed = TorchAoEmbedding(embedding, config, quant_type)
+        packed.hold(packed.empty_tensors())
+        set_module(model, name, packed)
+
+    def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
+        """A head that was tied has no weight of its own in the file."""
+        shared = getattr(self, "shared", {}).keys() - set(loaded_keys)
+        return [key for key in super().update_expected_keys(model, expected_keys, loaded_keys) if key not in shared]
+
+    def create_quantized_param(
+        self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
+    ) -> None:
+        super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
+        for name, source in getattr(self, "shared", {}).items():
+            if source == param_name and name not in state_dict:
+                super().create_quantized_param(model, param_value, name, target_device, state_dict)
+
+    def file_metadata(self, model: Any) -> dict[str, str]:
+        """What torchao wants in the header of a file: of each tensor of the model, its class and how it is made."""
+        layers = packed_layers(model)
+        found = {f"{name}.weight": layer.header(model.dtype) for name, layer in layers.items()}
+        packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
+        plain = {name: json.dumps({"_type": "Tensor"}) for name in model.state_dict() if name not in packed}
+        return {**found, **plain, "tensor_names": json.dumps([*found, *plain])}

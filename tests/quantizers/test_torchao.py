@@ -1,0 +1,254 @@
+"""torchao against the package: tensors to the bit, outputs, files that transformers reads, and its, read by us."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchao.quantization as ao
+import transformers
+from oracle.quantization import inputs
+from quantizers.files import as_bytes, generated
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import unibody
+
+torchao, llama = generated("torchao"), generated("llama")
+DTYPES = [torch.float32, torch.bfloat16]
+WIDE = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
+GROUP = ao.PerGroup(32)
+ASYMMETRIC = ao.MappingType.ASYMMETRIC
+CONFIGS: dict[str, Any] = {
+    "int8": ao.Int8WeightOnlyConfig(),
+    "int8_groups": ao.Int8WeightOnlyConfig(granularity=GROUP),
+    "int8_dynamic": ao.Int8DynamicActivationInt8WeightConfig(),
+    **{f"intx{b}": ao.IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{b}")) for b in range(2, 9)},
+    "int4_groups": ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=GROUP),
+    "int4_asymmetric": ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=GROUP, mapping_type=ASYMMETRIC),
+    "8da4w": ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=GROUP),
+    "8da3w": ao.Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int3, weight_granularity=GROUP, weight_mapping_type=ASYMMETRIC
+    ),
+    "float8": ao.Float8WeightOnlyConfig(),
+}
+
+
+def make_layer(weight: Tensor, kind: str, bias: Tensor | None = None) -> Any:
+    config = torchao.TorchAoConfig(CONFIGS[kind])
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    layer = torchao.TorchAoHfQuantizer(config, pre_quantized=False).make_linear("layer", linear)
+    layer.hold(layer.quantize(weight))
+    return layer
+
+
+def their_layer(weight: Tensor, kind: str, bias: Tensor | None = None) -> Any:
+    model = nn.Sequential(nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype))
+    model[0].weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        model[0].bias = nn.Parameter(bias.to(weight.dtype))
+    ao.quantize_(model, CONFIGS[kind])
+    return model[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_codes(kind: str, dtype: torch.dtype) -> None:
+    weight = inputs.weight(64, 128).to(dtype)
+    if kind != "float8":  # torchao divides zero by zero there
+        weight[3] = 0
+    layer, theirs = make_layer(weight, kind), their_layer(weight, kind).weight
+    stored = layer.state_dict()
+    for name in ("qdata", "scale", "zero_point"):
+        expected = getattr(theirs, name, None)
+        if expected is not None:
+            found = stored[f"_weight_{name}"]
+            assert found.dtype == expected.dtype, name
+            assert torch.equal(as_bytes(found), as_bytes(expected.reshape(found.shape))), name
+    eps = 1e-6 if dtype == torch.float32 else 8e-3
+    torch.testing.assert_close(layer.dequantize(), theirs.dequantize().float(), rtol=eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_outputs(kind: str, batch: int, dtype: torch.dtype) -> None:
+    weight, bias = inputs.weight(64, 128).to(dtype), inputs.bias(64)
+    layer, theirs = make_layer(weight, kind, bias), their_layer(weight, kind, bias)
+    x = inputs.activations(batch, 128).to(dtype)
+    with torch.no_grad():
+        found, expected = layer(x), theirs(x)
+    assert found.dtype == dtype
+    eps = 1e-5 if dtype == torch.float32 else 1.5e-2
+    assert (found - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
+    assert torch.equal(layer(x.view(1, batch, 128))[0], layer(x))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    inputs.llama(**WIDE).save_pretrained(folder)
+    return folder
+
+
+def quantized(plain: Path, quant_type: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    config = torchao.TorchAoConfig(quant_type, **options)
+    quantizer = torchao.TorchAoHfQuantizer(config, pre_quantized=False)
+    return llama.LlamaForCausalLM.from_pretrained(plain, dtype=dtype, quantizer=quantizer)
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        found = {name: json.loads(text) for name, text in file.metadata().items() if name != "format"}
+    for entry in found.values():
+        if isinstance(entry, dict) and "_tensor_data_names" in entry:
+            entry["_tensor_data_names"].sort()
+    found["tensor_names"].sort()
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind", ["int8", "int8_groups", "int8_dynamic", "int4_asymmetric", "intx3", "8da4w", "float8"]
+)
+def test_checkpoint(kind: str, plain: Path, tmp_path: Path) -> None:
+    """transformers reads what we save, we read what it saves, the tensors, headers and logits are the same."""
+    # Of integers' products, the sums must be those of integers: near ties of later layers would round otherwise.
+    kernel = "int8_product" if kind == "int8_dynamic" else "torch"
+    model, ids = quantized(plain, CONFIGS[kind], kernel=kernel), inputs.token_ids(2, 9)
+    model.save_pretrained(tmp_path / "ours")
+    given = transformers.TorchAoConfig(CONFIGS[kind])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, quantization_config=given)
+    theirs.save_pretrained(tmp_path / "theirs")
+    first, second = (load_file(tmp_path / side / "model.safetensors") for side in ("ours", "theirs"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(as_bytes(first[name]), as_bytes(second[name])) for name in first)
+    assert read_header(tmp_path / "ours") == read_header(tmp_path / "theirs")
+    written = [json.loads((tmp_path / side / "config.json").read_text()) for side in ("ours", "theirs")]
+    assert written[0]["quantization_config"].pop("kernel") == kernel
+    assert written[0]["quantization_config"] == written[1]["quantization_config"]
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert torch.equal(back(ids).logits, expected)
+        torch.testing.assert_close(model(ids).logits, expected, rtol=1e-3, atol=1e-3)
+        assert all(layer.kernel for layer in again.modules() if hasattr(layer, "stored_tensors"))
+        again = again.hf_quantizer.dequantize(again)
+        model = model.hf_quantizer.dequantize(model)
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    model.save_pretrained(tmp_path / "dequantized")
+    with safe_open(tmp_path / "dequantized/model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_embeddings(tie: bool, tmp_path: Path) -> None:
+    """Embedding and head get codes of their own, which torchao reads; tied ones only if they may become two."""
+    inputs.llama(**WIDE, tie_word_embeddings=tie).save_pretrained(tmp_path / "plain")
+    options = {"include_input_output_embeddings": True}
+    if tie:
+        with pytest.raises(ValueError, match="are tied: set untie_embedding_weights=True"):
+            quantized(tmp_path / "plain", CONFIGS["int8_groups"], **options)
+        options["untie_embedding_weights"] = True
+    model = quantized(tmp_path / "plain", CONFIGS["int8_groups"], **options)
+    assert type(model.model.embed_tokens) is torchao.TorchAoEmbedding
+    assert type(model.lm_head) is torchao.TorchAoLinear
+    model.save_pretrained(tmp_path / "packed")
+    ids = inputs.token_ids(2, 9)
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "packed", dtype=torch.float32)
+    assert type(again.model.embed_tokens).__name__ == "TorchAoEmbedding"
+    with torch.no_grad():
+        logits = model(ids).logits
+        assert torch.equal(again(ids).logits, logits)
+        torch.testing.assert_close(theirs(ids).logits, logits, rtol=1e-4, atol=1e-4)
+        dequantized = again.hf_quantizer.dequantize(again)
+        assert type(dequantized.model.embed_tokens) is nn.Embedding
+        torch.testing.assert_close(dequantized(ids).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_types_by_name(plain: Path, tmp_path: Path) -> None:
+    """Layers of one model may differ, or stay plain."""
+    types = {"re:.*mlp.*": CONFIGS["int4_groups"], "model.layers.0.self_attn.q_proj": CONFIGS["int8"]}
+    given = ao.FqnToConfig(types)
+    model = quantized(plain, given, kernel="torch")
+    packed = {name: layer.scheme.bits for name, layer in model.named_modules() if hasattr(layer, "scheme")}
+    assert packed.pop("model.layers.0.self_attn.q_proj") == 8
+    assert set(packed.values()) == {4}
+    assert len(packed) == 6
+    model.save_pretrained(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        plain, dtype=torch.float32, quantization_config=transformers.TorchAoConfig(given)
+    )
+    ids = inputs.token_ids(2, 9)
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_configuration(kind: str) -> None:
+    """An object's JSON is transformers', both ways."""
+    ours, theirs = torchao.TorchAoConfig(CONFIGS[kind]), transformers.TorchAoConfig(CONFIGS[kind])
+    written = json.loads(json.dumps(theirs.to_dict()))
+    assert json.loads(json.dumps(ours.to_dict())) == written
+    assert unibody.AutoQuantizationConfig.from_dict(written) == ours
+    placed = (CONFIGS[kind], ["a"], True, True)
+    assert torchao.TorchAoConfig(*placed).to_dict() == transformers.TorchAoConfig(*placed).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "given"),
+    [
+        ("int8_weight_only", {}, CONFIGS["int8"]),
+        ("int8_weight_only", {"group_size": 32}, CONFIGS["int8_groups"]),
+        ("int8_dynamic_activation_int8_weight", {}, CONFIGS["int8_dynamic"]),
+        ("int8_dynamic_activation_int4_weight", {"group_size": 32}, CONFIGS["8da4w"]),
+        ("intx_weight_only", {"weight_dtype": "int4", "group_size": 32}, CONFIGS["int4_groups"]),
+        (
+            "int8_dynamic_activation_intx_weight",
+            {"weight_dtype": torch.int3, "group_size": 32, "mapping_type": "asymmetric"},
+            CONFIGS["8da3w"],
+        ),
+        ("float8_weight_only", {}, CONFIGS["float8"]),
+    ],
+)
+def test_names(name: str, options: dict[str, Any], given: Any) -> None:
+    """A name with options has the JSON of the object."""
+    assert torchao.TorchAoConfig(name, **options).to_dict() == torchao.TorchAoConfig(given).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ("int9_weight_only", {}, "quant_type 'int9_weight_only' is not known"),
+        ("float8_weight_only", {"weight_dtype": "x", "mapping_type": "y"}, "float8_weight_only takes no mapping_type"),
+        (ao.Int4WeightOnlyConfig(), {}, "quant_type 'Int4WeightOnlyConfig' has no layer here"),
+        (CONFIGS["int8"], {"group_size": 32}, "group_size go with a name for quant_type"),
+        (ao.IntxWeightOnlyConfig(weight_dtype=torch.int1), {}, "IntxWeightOnlyConfig is for int2 to int8"),
+        (ao.Int8DynamicActivationInt8WeightConfig(granularity=ao.PerTensor()), {}, "is PerTensor, expected PerRow"),
+    ],
+)
+def test_refusals(given: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        torchao.TorchAoConfig(given, **options)
+
+
+def test_untying_alone_changes_nothing() -> None:
+    with pytest.warns(UserWarning, match="changes nothing without include_input_output_embeddings"):
+        torchao.TorchAoConfig("int8_weight_only", untie_embedding_weights=True)
+
+
+def test_gradients() -> None:
+    layer = make_layer(inputs.weight(64, 128), "8da4w", inputs.bias(64))
+    x = inputs.activations(4, 128).requires_grad_()
+    layer(x).square().sum().backward()
+    weight = layer.dequantize()
+    expected = 2 * (x.detach() @ weight.t() + layer.bias.detach()) @ weight
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
