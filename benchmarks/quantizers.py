@@ -23,7 +23,9 @@ VERIFIED = {"cuda": "no GPU: interpreted and compiled only"}
 def layer_classes(module: Any) -> list[Any]:
     """The packed layers of a generated file, in the order of its `__all__`."""
     public = [getattr(module, name) for name in module.__all__]
-    return [value for value in public if isinstance(value, type) and issubclass(value, module.PackedLinear)]
+    return [
+        value for value in public if isinstance(value, type) and issubclass(value, getattr(module, "PackedLinear", ()))
+    ]
 
 
 def methods() -> str:
@@ -35,7 +37,7 @@ def methods() -> str:
         generated = f"generated/quantizers/{entry['module']}.py"
         calibrated = any(getattr(module, name).requires_calibration for name in entry["quantizers"].values())
         names = ", ".join(f"`{layer.__name__}`" for layer in layer_classes(module))
-        how = "with calibration" if calibrated else "while loading"
+        how = "with calibration" if calibrated else "while loading" if entry["quantizers"] else "configuration only"
         rows.append(
             f"| {method} | [modular](../{definition}) | [file](../{generated}) | `{entry['config']}` | {names} | {how} |"
         )

@@ -49,6 +49,7 @@ from .models.modeling_roberta import RobertaForQuestionAnswering as RobertaForQu
 from .models.modeling_roberta import RobertaForSequenceClassification as RobertaForSequenceClassification
 from .models.modeling_roberta import RobertaForTokenClassification as RobertaForTokenClassification
 from .models.modeling_roberta import RobertaModel as RobertaModel
+from .quantizers.quantizer_aqlm import AqlmConfig as AqlmConfig
 from .quantizers.quantizer_autoround import AutoRoundConfig as AutoRoundConfig
 from .quantizers.quantizer_autoround import AutoRoundQuantizer as AutoRoundQuantizer
 from .quantizers.quantizer_awq import AwqConfig as AwqConfig
@@ -68,9 +69,12 @@ from .quantizers.quantizer_finegrained_fp8 import FineGrainedFP8Config as FineGr
 from .quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer as FineGrainedFP8HfQuantizer
 from .quantizers.quantizer_gptq import GPTQConfig as GPTQConfig
 from .quantizers.quantizer_gptq import GptqHfQuantizer as GptqHfQuantizer
+from .quantizers.quantizer_higgs import HiggsConfig as HiggsConfig
 from .quantizers.quantizer_hqq import HqqConfig as HqqConfig
 from .quantizers.quantizer_hqq import HqqHfQuantizer as HqqHfQuantizer
 from .quantizers.quantizer_quanto import QuantoConfig as QuantoConfig
 from .quantizers.quantizer_quanto import QuantoHfQuantizer as QuantoHfQuantizer
+from .quantizers.quantizer_spqr import SpQRConfig as SpQRConfig
 from .quantizers.quantizer_torchao import TorchAoConfig as TorchAoConfig
 from .quantizers.quantizer_torchao import TorchAoHfQuantizer as TorchAoHfQuantizer
+from .quantizers.quantizer_vptq import VptqConfig as VptqConfig

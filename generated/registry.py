@@ -114,6 +114,11 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 QUANTIZERS: dict[str, QuantizerEntry] = {
+    "aqlm": {
+        "module": "quantizer_aqlm",
+        "config": "AqlmConfig",
+        "quantizers": {},
+    },
     "auto-round": {
         "module": "quantizer_autoround",
         "config": "AutoRoundConfig",
@@ -178,6 +183,11 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "gptq": "GptqHfQuantizer",
         },
     },
+    "higgs": {
+        "module": "quantizer_higgs",
+        "config": "HiggsConfig",
+        "quantizers": {},
+    },
     "hqq": {
         "module": "quantizer_hqq",
         "config": "HqqConfig",
@@ -192,11 +202,21 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "quanto": "QuantoHfQuantizer",
         },
     },
+    "spqr": {
+        "module": "quantizer_spqr",
+        "config": "SpQRConfig",
+        "quantizers": {},
+    },
     "torchao": {
         "module": "quantizer_torchao",
         "config": "TorchAoConfig",
         "quantizers": {
             "torchao": "TorchAoHfQuantizer",
         },
+    },
+    "vptq": {
+        "module": "quantizer_vptq",
+        "config": "VptqConfig",
+        "quantizers": {},
     },
 }

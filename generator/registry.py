@@ -29,7 +29,10 @@ def registry_path(project: Project) -> str:
 
 
 def registry_entries(unit: Unit) -> list[Entry]:
-    """The configurations of an output with a literal `model_type` or `quant_method`, and the classes that say what they are."""
+    """The configurations of an output with a literal `model_type` or `quant_method`, and the classes that say what they are.
+
+    A quantization method may have a configuration alone, before its layers are made.
+    """
     literals = {
         name: _literals(part.definition.node)
         for name, part in unit.parts.items()
@@ -43,7 +46,7 @@ def registry_entries(unit: Unit) -> list[Entry]:
         entries += [
             Entry(attribute, found[attribute], module, name, tuple(classes))
             for name, found in literals.items()
-            if attribute in found and classes
+            if attribute in found and (classes or attribute == "quant_method")
         ]
     return entries
 

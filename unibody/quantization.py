@@ -192,6 +192,11 @@ class AutoHfQuantizer:
         if method not in QUANTIZERS:
             raise ValueError(f"quant_method {method!r} has no quantizer: there are {_known(_quantizers)}")
         variants = QUANTIZERS[method]["quantizers"]
+        if not variants:
+            raise NotImplementedError(
+                f"quant_method {method!r} has a configuration here and no layers yet: the checkpoint cannot be run; "
+                f"those that can are {', '.join(name for name, entry in QUANTIZERS.items() if entry['quantizers'])}"
+            )
         wanted = f"{method}_8bit" if getattr(quantization_config, "load_in_8bit", False) else f"{method}_4bit"
         return getattr(unibody, variants.get(method) or variants[wanted])(quantization_config, **kwargs)
 

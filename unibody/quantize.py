@@ -47,7 +47,7 @@ def quantize(model: str, method: str, out: Path, options: Sequence[str], dtype: 
             raise ValueError(f"{method} with these options can pack none of the {count.all_layers} linear layers")
         quantized.save_pretrained(out)
         copy_companions(folder, out)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, NotImplementedError, OSError, TypeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     before, after = (sum(file.stat().st_size for file in f.glob("model*.safetensors")) for f in (folder, out))

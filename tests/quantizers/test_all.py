@@ -150,7 +150,8 @@ def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
     """What the base of the layers leaves open (it raises NotImplementedError), every layer that a quantizer makes has."""
     for entry in QUANTIZERS.values():
         file = generated(entry["module"].removeprefix("quantizer_"))
-        bases = [base for base in (file.PackedLinear, getattr(file, "GroupwiseLinear", None)) if base is not None]
+        named = (getattr(file, name, None) for name in ("PackedLinear", "GroupwiseLinear"))
+        bases = [base for base in named if base is not None]
         for layer_class in layer_classes(file):
             for base in bases if issubclass(layer_class, bases[-1]) else bases[:1]:
                 for method, function in vars(base).items():

@@ -1,0 +1,100 @@
+"""Methods that have a configuration and no layers yet: the JSON is transformers', and a checkpoint says that it cannot be run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from oracle.quantization import inputs
+from quantizers.files import generated
+
+import unibody
+from unibody.quantize import quantize
+
+CLASSES = {"aqlm": "AqlmConfig", "vptq": "VptqConfig", "higgs": "HiggsConfig", "spqr": "SpQRConfig"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("aqlm", {}),
+        ("aqlm", {"in_group_size": 16, "out_group_size": 2, "num_codebooks": 2, "nbits_per_codebook": 8}),
+        ("aqlm", {"linear_weights_not_to_quantize": ["lm_head.weight"]}),
+        ("vptq", {}),
+        ("vptq", {"config_for_layers": {"a": {"group_num": 1}}, "shared_layer_config": {"b": 1}}),
+        ("vptq", {"modules_to_not_convert": ["lm_head"]}),
+        ("higgs", {}),
+        ("higgs", {"bits": 2, "p": 1, "group_size": 64, "hadamard_size": 1024, "tune_metadata": {"a": 1}}),
+        ("higgs", {"modules_to_not_convert": ["lm_head"]}),
+        ("spqr", {}),
+        ("spqr", {"shapes": {"a": 3}, "modules_to_not_convert": ["lm_head"]}),
+    ],
+)
+def test_configuration(method: str, options: dict[str, Any]) -> None:
+    """The same JSON, both ways; the standalone file and the library have the same class."""
+    ours, theirs = getattr(unibody, CLASSES[method])(**options), getattr(transformers, CLASSES[method])(**options)
+    written = json.loads(json.dumps(theirs.to_dict()))
+    assert json.loads(json.dumps(ours.to_dict())) == written
+    assert getattr(generated(method), CLASSES[method]).from_dict(written) == ours
+    assert unibody.AutoQuantizationConfig.from_dict(written) == ours
+    assert issubclass(type(ours), unibody.QuantizationConfigMixin)
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("aqlm", (8, 1, 2, 8, ["a"])),
+        ("vptq", (False, {"a": {}}, {"b": 1}, ["c"])),
+        ("higgs", (3, 1, ["a"], 1024, 128, {"b": 1})),
+        ("spqr", (3, 16, 16, {"a": 1}, ["b"])),
+    ],
+)
+def test_order(method: str, values: tuple[Any, ...]) -> None:
+    ours, theirs = (getattr(library, CLASSES[method])(*values) for library in (unibody, transformers))
+    assert ours.to_dict() == json.loads(json.dumps(theirs.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "error", "message"),
+    [
+        ("aqlm", {"in_group_size": "8"}, TypeError, "in_group_size is '8', expected int"),
+        ("aqlm", {"linear_weights_not_to_quantize": "a"}, ValueError, "is 'a', expected a list of names"),
+        ("vptq", {"enable_proxy_error": True}, ValueError, "proxy errors are of training only: set False"),
+        ("vptq", {"config_for_layers": {"a": {"is_indice_packed": False}}}, ValueError, "of a must be True"),
+        ("higgs", {"bits": 5}, ValueError, "bits is 5, expected one of 2, 3, 4"),
+        ("higgs", {"p": 3}, ValueError, "p is 3, expected one of 1, 2"),
+        ("higgs", {"group_size": 32}, ValueError, "group_size is 32, expected one of 64, 128, 256"),
+        ("higgs", {"hadamard_size": 96}, ValueError, "hadamard_size 96 is no multiple of group_size 256"),
+        ("spqr", {"bits": 4}, ValueError, "bits is 4, expected one of 3"),
+        ("spqr", {"beta1": 8}, ValueError, "beta1 is 8, expected one of 16"),
+        ("spqr", {"beta2": 8}, ValueError, "beta2 is 8, expected one of 16"),
+        ("spqr", {"shapes": [1]}, TypeError, r"shapes is \[1\], expected dict"),
+    ],
+)
+def test_refusals(method: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    """What transformers refuses, with the value and what is expected."""
+    with pytest.raises(error, match=message):
+        getattr(unibody, CLASSES[method])(**options)
+    with pytest.raises(error):
+        getattr(transformers, CLASSES[method])(**options)
+
+
+def test_codebooks_of_nothing() -> None:
+    with pytest.raises(ValueError, match="num_codebooks is 0, expected a positive number"):
+        unibody.AqlmConfig(num_codebooks=0)
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_checkpoint(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs.llama().save_pretrained(tmp_path)
+    message = f"quant_method '{method}' has a configuration here and no layers yet: the checkpoint cannot be run"
+    assert quantize(str(tmp_path), method, tmp_path / "out", []) == 1
+    assert message in capsys.readouterr().err
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"quantization_config": getattr(unibody, CLASSES[method])().to_dict()}))
+    with pytest.raises(NotImplementedError, match=message):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
