@@ -276,6 +276,29 @@ def quantize(context: click.Context, model: str, method: str, out: Path, dtype: 
     sys.exit(quantize(model, method, out, context.args, dtype))
 
 
+@unibody.command()
+@click.argument("checkpoint")
+@click.option("--dtype", help="The type of inputs, such as bfloat16; by default the checkpoint's.")
+@click.option("--device", help="Where it is to run, such as cpu or cuda; by default a GPU where there is one.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="text for people, json for programs.",
+)
+def inspect(checkpoint: str, dtype: str | None, device: str | None, form: str) -> None:
+    """Say what a quantized checkpoint is.
+
+    CHECKPOINT is a folder, or a Hub id. Prints its method and settings, the layers that are quantized and those that are
+    plain, the bits of a weight, which kernel this machine runs them with, and why not a faster one.
+    """
+    from unibody.inspection import inspect
+
+    sys.exit(inspect(checkpoint, dtype, device, form))
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:
