@@ -1,13 +1,15 @@
-"""The tables in docs/quantization.md: what each method's file holds, and what can run its layers; read from the files themselves.
+"""The facts in docs/quantization.md and docs/quantizers/: formats, settings and kernels, read from the files themselves.
 
-python -m benchmarks.quantizers            # prints them
-python -m benchmarks.quantizers --write    # puts them into docs/quantization.md
+python -m benchmarks.quantizers            # says which pages are not up to date
+python -m benchmarks.quantizers --write    # puts the facts between their marks; what is written around them stays
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,17 @@ from unibody.generated.registry import QUANTIZERS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/quantization.md"
+PAGES = ROOT / "docs/quantizers"
+EXAMPLES = {  # options that one would choose
+    "bitsandbytes": "--load-in-4bit --bnb-4bit-quant-type nf4 --bnb-4bit-compute-dtype bfloat16",
+    "gptq": "--bits 4 --group-size 64 --dataset calibration.txt",
+    "awq": "--bits 4 --group-size 64 --dataset calibration.txt",
+    "auto-round": "--bits 4 --group-size 64 --dataset calibration.txt",
+    "hqq": "--nbits 4 --group-size 64",
+    "quanto": "--weights int8",
+    "compressed-tensors": """--config-groups '{"W4A16": ["Linear"]}' --ignore '["lm_head"]'""",
+    "torchao": "--quant-type int8_dynamic_activation_int4_weight --group-size 32",
+}
 VERIFIED = {"cuda": "no GPU: interpreted and compiled only"}
 
 
@@ -28,29 +41,37 @@ def layer_classes(module: Any) -> list[Any]:
     ]
 
 
+def load(entry: Any) -> Any:
+    """The generated file of an entry of the registry."""
+    return import_module(f"unibody.generated.quantizers.{entry['module']}")
+
+
+def definition(entry: Any) -> str:
+    return f"modular/quantizers/modular_{entry['module'].removeprefix('quantizer_')}.py"
+
+
+def how(entry: Any) -> str:
+    """When a method quantizes plain weights."""
+    calibrated = any(getattr(load(entry), name).requires_calibration for name in entry["quantizers"].values())
+    return "with calibration" if calibrated else "while loading" if entry["quantizers"] else "configuration only"
+
+
 def methods() -> str:
-    """A row for each method: definition, file, configuration and layers."""
+    """A row for each method: page, definition, file, configuration and layers."""
     rows = ["| method | definition | generated | configuration | layers | quantizes |", "|---|---|---|---|---|---|"]
     for method, entry in QUANTIZERS.items():
-        module = import_module(f"unibody.generated.quantizers.{entry['module']}")
-        definition = f"modular/quantizers/modular_{entry['module'].removeprefix('quantizer_')}.py"
-        generated = f"generated/quantizers/{entry['module']}.py"
-        calibrated = any(getattr(module, name).requires_calibration for name in entry["quantizers"].values())
-        names = ", ".join(f"`{layer.__name__}`" for layer in layer_classes(module))
-        how = "with calibration" if calibrated else "while loading" if entry["quantizers"] else "configuration only"
-        rows.append(
-            f"| {method} | [modular](../{definition}) | [file](../{generated}) | `{entry['config']}` | {names} | {how} |"
-        )
+        names = ", ".join(f"`{layer.__name__}`" for layer in layer_classes(load(entry)))
+        files = f"[modular](../{definition(entry)}) | [file](../generated/quantizers/{entry['module']}.py)"
+        rows.append(f"| [{method}](quantizers/{method}.md) | {files} | `{entry['config']}` | {names} | {how(entry)} |")
     return "\n".join(rows)
 
 
-def kernels() -> str:
+def kernels(entries: Any) -> str:
     """A row for each kernel of each layer, best first."""
     rows = ["| layer | kernel | device | bits | groups | inputs | N and K divide by | verified |"]
     rows.append("|---|---|---|---|---|---|---|---|")
-    for entry in QUANTIZERS.values():
-        module = import_module(f"unibody.generated.quantizers.{entry['module']}")
-        for layer in layer_classes(module):
+    for entry in entries:
+        for layer in layer_classes(load(entry)):
             rows += [f"| `{layer.__name__}` | {describe(kernel)} |" for kernel in layer.kernels]
     return "\n".join(rows)
 
@@ -70,22 +91,67 @@ def describe(kernel: Kernel) -> str:
     return " | ".join(cells)
 
 
-def page() -> str:
-    """The page with its tables as they should be."""
+def settings(entry: Any) -> str:
+    """A row for each field of the configuration: its default, and what its comment says."""
+    text = (ROOT / definition(entry)).read_text(encoding="utf-8")
+    tree, lines = ast.parse(text), text.splitlines()
+    (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry["config"])
+    rows = ["| field | default | |", "|---|---|---|"]
+    for node in config.body:
+        if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith(("ClassVar", "KW_ONLY")):
+            default = "" if node.value is None else f"`{ast.unparse(node.value)}`"
+            comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")[2]
+            rows.append(f"| `{ast.unparse(node.target)}` | {default} | {comment} |")
+    return "\n".join(rows)
+
+
+def facts(method: str) -> str:
+    """What the page of a method says by itself."""
+    entry = QUANTIZERS[method]
+    tables = (load(entry).__doc__ or "").partition("\n\n")[2].strip()
+    files = (
+        f"[definition](../../{definition(entry)}), [generated file](../../generated/quantizers/{entry['module']}.py)"
+    )
+    parts = [f"{files}; plain weights are quantized: {how(entry)}.", f"## Format\n\n{tables}"]
+    parts.append(f"## Settings of `{entry['config']}`\n\n{settings(entry)}")
+    if entry["quantizers"]:
+        parts.append(f"## Kernels\n\nBest first; the first that fits runs the layer.\n\n{kernels([entry])}")
+        options = EXAMPLES.get(method, "")
+        parts.append(f"## Example\n\n```\n{f'unibody quantize MODEL {method} OUT {options}'.strip()}\n```")
+    return "\n\n".join(parts)
+
+
+def between(text: str, name: str, found: str) -> str:
+    """The text with what was found between the marks of this name."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    return re.sub(f"{start}.*{end}", lambda _: f"{start}\n{found}\n{end}", text, flags=re.DOTALL)
+
+
+def pages() -> dict[Path, str]:
+    """The pages as they should be."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, table in (("methods", methods()), ("kernels", kernels())):
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        text = re.sub(f"{start}.*{end}", lambda _, t=f"{start}\n{table}\n{end}": t, text, flags=re.DOTALL)
-    return text
+    found = {PAGE: between(between(text, "methods", methods()), "kernels", kernels(QUANTIZERS.values()))}
+    for method in QUANTIZERS:
+        file = PAGES / f"{method}.md"
+        written = (
+            file.read_text(encoding="utf-8") if file.exists() else f"# {method}\n\n<!-- facts -->\n<!-- /facts -->\n"
+        )
+        found[file] = between(written, "facts", facts(method))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quantizers")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/quantization.md")
-    if parser.parse_args().write:
-        PAGE.write_text(page(), encoding="utf-8")
-    else:
-        print(f"{methods()}\n\n{kernels()}")
+    parser.add_argument("--write", action="store_true", help="write the pages that are not up to date")
+    write, status = parser.parse_args().write, 0
+    for file, text in pages().items():
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            print(f"{'wrote' if write else 'not up to date:'} {file.relative_to(ROOT)}")
+            status = 0 if write else 1
+            if write:
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

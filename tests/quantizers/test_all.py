@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from quantizers.files import generated
 from torch import nn
 
 import unibody
-from benchmarks.quantizers import PAGE, layer_classes, page
+from benchmarks.quantizers import EXAMPLES, PAGE, layer_classes, pages
 from unibody.generated.registry import QUANTIZERS
-from unibody.quantize import quantize
+from unibody.quantize import quantize, read_options
 
 DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
 METHODS: dict[str, tuple[str, ...]] = {
@@ -159,6 +160,16 @@ def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
                         assert getattr(layer_class, method) is not function, (layer_class, method)
 
 
-def test_the_tables_of_the_page() -> None:
-    """docs/quantization.md says what the files say: `python -m benchmarks.quantizers --write`."""
-    assert page() == PAGE.read_text(encoding="utf-8")
+def test_the_pages() -> None:
+    """docs/quantization.md and docs/quantizers say what the files say: `python -m benchmarks.quantizers --write`."""
+    found = pages()
+    assert {file: file.read_text(encoding="utf-8") for file in found} == found
+    assert {file.stem for file in (PAGE.parent / "quantizers").glob("*.md")} == QUANTIZERS.keys()
+
+
+@pytest.mark.parametrize("method", EXAMPLES)
+def test_the_examples_of_the_pages(method: str) -> None:
+    """Their options are those of the configuration."""
+    options = [option for option in shlex.split(EXAMPLES[method]) if option != "calibration.txt"]
+    config = read_options(method, options)
+    assert type(config).__name__ == QUANTIZERS[method]["config"]
