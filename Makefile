@@ -50,7 +50,7 @@ types: $(FULL_READY) ## Check types with mypy
 bench: $(FULL_READY) ## Measure speed; benchmarks/README.md says how to read it
 	$(FULL)/bin/python -m benchmarks $(ARGS)
 
-oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: bitsandbytes, gptqmodel, autoawq, hqq, quanto, auto-round, fbgemm, eetq
+oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: bitsandbytes, gptqmodel, autoawq, hqq, quanto, auto-round, fbgemm, eetq, quark
 	$(PYTHON) -m venv --clear .venv-$@
 	@# What its own list pins goes over constraints.txt.
 	sed -n 's/\(==\).*/\1/p' $(ORACLES)/$*.txt | sed 's/^/^/' | grep -vif - constraints.txt > .venv-$@/constraints.txt

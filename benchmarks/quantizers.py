@@ -28,6 +28,7 @@ EXAMPLES = {  # options that one would choose
     "hqq": "--nbits 4 --group-size 64",
     "quanto": "--weights int8",
     "compressed-tensors": """--config-groups '{"W4A16": ["Linear"]}' --ignore '["lm_head"]'""",
+    "quark": """--global-quant-config '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'""",
     "torchao": "--quant-type int8_dynamic_activation_int4_weight --group-size 32",
 }
 VERIFIED = {"cuda": "no GPU: interpreted and compiled only"}

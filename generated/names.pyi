@@ -74,6 +74,8 @@ from .quantizers.quantizer_hqq import HqqConfig as HqqConfig
 from .quantizers.quantizer_hqq import HqqHfQuantizer as HqqHfQuantizer
 from .quantizers.quantizer_quanto import QuantoConfig as QuantoConfig
 from .quantizers.quantizer_quanto import QuantoHfQuantizer as QuantoHfQuantizer
+from .quantizers.quantizer_quark import QuarkConfig as QuarkConfig
+from .quantizers.quantizer_quark import QuarkHfQuantizer as QuarkHfQuantizer
 from .quantizers.quantizer_spqr import SpQRConfig as SpQRConfig
 from .quantizers.quantizer_torchao import TorchAoConfig as TorchAoConfig
 from .quantizers.quantizer_torchao import TorchAoHfQuantizer as TorchAoHfQuantizer

@@ -202,6 +202,13 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
             "quanto": "QuantoHfQuantizer",
         },
     },
+    "quark": {
+        "module": "quantizer_quark",
+        "config": "QuarkConfig",
+        "quantizers": {
+            "quark": "QuarkHfQuantizer",
+        },
+    },
     "spqr": {
         "module": "quantizer_spqr",
         "config": "SpQRConfig",

@@ -266,24 +266,27 @@ class CompressedInt8Linear(CompressedLinear):
         Kernel("torch", entry=plain_matmul),
     )
 
-    def empty_tensors(self) -> dict[str, Tensor]:
+    def scale_shape(self) -> list[int]:
         block = block_shape(self.weights, self.out_features, self.in_features)
         shape = [self.out_features // block[0], self.in_features // block[1]]
-        shape = [1] if self.weights.strategy == "tensor" else shape
+        return [1] if self.weights.strategy == "tensor" else shape
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        shape = self.scale_shape()
         found = {
             "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8, device="meta"),
             "weight_scale": torch.empty(shape, device="meta"),
         }
         if not self.weights.symmetric:
             found["weight_zero_point"] = torch.empty(shape, dtype=torch.int8, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape = self.empty_tensors()["weight_scale"].shape
+        shape = self.scale_shape()
         blocks = in_blocks(weight, block_shape(self.weights, *weight.shape))
         scales, zeros = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
         codes = to_codes(blocks / scales + zeros, self.weights).view(weight.shape).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape)} | input_tensors(self.inputs)
+        found = {"weight": codes, "weight_scale": scales.view(shape)} | self.usual_tensors()
         return found if self.weights.symmetric else found | {"weight_zero_point": zeros.view(shape).to(torch.int8)}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -323,26 +326,28 @@ class CompressedFloat8Linear(FP8Linear):
     def block_size(self) -> tuple[int, int]:
         return block_shape(self.weights, self.out_features, self.in_features)
 
+    def scale_shape(self) -> list[int]:
+        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
+        return [1] if self.weights.strategy == "tensor" else [-(-size // block) for size, block in sizes]
+
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = (self.out_features, self.in_features)
-        scales = [-(-size // block) for size, block in zip(shape, self.block, strict=True)]
-        scales = [1] if self.weights.strategy == "tensor" else scales
         kind = torch.uint8 if self.weights.scale_dtype else torch.float32
         found = {
             "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale": torch.empty(scales, dtype=kind, device="meta"),
+            "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
         }
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return input_tensors(self.inputs)
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        empty, blocks = self.empty_tensors()["weight_scale"], in_blocks(weight, self.block)
+        blocks = in_blocks(weight, self.block)
         scales, _ = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(empty.shape)
+        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
         scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **input_tensors(self.inputs)}
+        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         scales = stored["weight_scale"]
@@ -410,7 +415,7 @@ class CompressedGroupLinear(GroupwiseLinear):
             found["weight_zero_point"] = torch.empty(words[0], groups, dtype=torch.int32, device="meta")
         if self.weights.actorder in ("group", "dynamic"):
             found["weight_g_idx"] = torch.empty(columns, dtype=torch.int32, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **input_tensors(self.inputs)}
@@ -462,17 +467,18 @@ class CompressedGroupLinear(GroupwiseLinear):
 class CompressedFloat4Linear(CompressedLinear):
     """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
 
+    packed_name: ClassVar[str] = "weight_packed"
     kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=plain_matmul),)
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
         kind = torch.float8_e4m3fn if overall else torch.uint8
         found = {
-            "weight_packed": torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
+            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
             "weight_scale": torch.empty(self.out_features, self.in_features // size, dtype=kind, device="meta"),
         }
         found |= {"weight_global_scale": torch.empty(1, device="meta")} if overall else {}
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.weights.group_size or 1))
@@ -485,13 +491,13 @@ class CompressedFloat4Linear(CompressedLinear):
         kind = torch.float8_e8m0fnu if overall is None else torch.float8_e4m3fn
         stored = scales.float().to(kind)
         found = {
-            "weight_packed": packed,
+            self.packed_name: packed,
             "weight_scale": stored.view(torch.uint8) if overall is None else stored,
         }
-        return found | ({} if overall is None else {"weight_global_scale": overall}) | input_tensors(self.inputs)
+        return found | ({} if overall is None else {"weight_global_scale": overall}) | self.usual_tensors()
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        packed, scales = stored["weight_packed"], stored["weight_scale"]
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
         values = unpack_float4(packed).view(self.out_features, scales.shape[1], -1)
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()

@@ -18,6 +18,7 @@ from unibody.generated.registry import QUANTIZERS
 from unibody.quantize import quantize, read_options
 
 DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
+QUARK = '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'
 METHODS: dict[str, tuple[str, ...]] = {
     "bitsandbytes_8bit": ("--load-in-8bit",),
     "bitsandbytes_4bit": ("--load-in-4bit", "--bnb-4bit-compute-dtype", "bfloat16"),
@@ -29,6 +30,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "bitnet": (),
     "fbgemm_fp8": (),
     "eetq": (),
+    "quark": ("--global-quant-config", QUARK, "--exclude", '["lm_head"]'),
     "torchao": ("--quant-type", "int8_dynamic_activation_int4_weight"),
     "compressed-tensors": ("--config-groups", '{"W4A16": ["Linear"]}', "--ignore", '["lm_head"]'),
     "auto-round": ("--group-size", "64", "--iters", "2", "--dataset", DATASET),

@@ -1,0 +1,280 @@
+"""Quark: the export format of AMD's toolkit (quark.docs.amd.com).
+
+| weights | tensors |
+|---|---|
+| `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
+| | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
+| `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number |
+| `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
+| `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
+| W | (code − zero point) · scale |
+| x | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point`, one number each |
+| sums | float32; int32 where weights and inputs are symmetric int8 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int4pack import Int4PackLayout
+from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.replacement import names_module
+from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, round_values, to_codes
+
+from .modular_compressed_tensors import (
+    CompressedFloat4Linear,
+    CompressedFloat8Linear,
+    CompressedInt8Linear,
+    group_matmul,
+    plain_matmul,
+    read_scheme,
+)
+
+__all__ = [
+    "QuarkConfig",
+    "QuarkFloat4Linear",
+    "QuarkFloat8Linear",
+    "QuarkGroupLinear",
+    "QuarkHfQuantizer",
+    "QuarkInt8Linear",
+]
+
+TYPES = {"int4": (4, "int"), "uint4": (4, "int"), "int8": (8, "int"), "fp8_e4m3": (8, "float"), "fp4": (4, "float")}
+STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
+SPEC = {  # of weights or inputs, with the values of Quark's classes where nothing is said
+    "block_size": None,
+    "ch_axis": None,
+    "dtype": "int8",
+    "group_size": None,
+    "is_dynamic": False,
+    "mx_element_dtype": None,
+    "qscheme": "per_tensor",
+    "scale_calculation_mode": None,
+    "scale_format": None,
+    "symmetric": None,
+}
+PARTS = ("weight", "input_tensors", "output_tensors", "bias")
+
+
+def read_spec(spec: dict[str, Any], of_inputs: bool = False) -> QuantizationArgs:
+    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
+    values = {**SPEC, **spec}
+    kind, scheme = values["dtype"], values["qscheme"]
+    if kind not in TYPES or scheme not in STRATEGIES or values["scale_calculation_mode"] not in (None, "even"):
+        raise ValueError(
+            f"QuarkConfig: dtype {kind!r}, qscheme {scheme!r}, scale_calculation_mode "
+            f"{values['scale_calculation_mode']!r} have no layer here: there are {', '.join(TYPES)}; "
+            f"{', '.join(STRATEGIES)}; 'even'"
+        )
+    bits, number = TYPES[kind]
+    tokens = of_inputs and scheme == "per_channel"
+    return QuantizationArgs(
+        num_bits=bits,
+        type=number,
+        symmetric=values["symmetric"] is not False,
+        group_size=values["group_size"],
+        strategy="token" if tokens else STRATEGIES[scheme],
+        dynamic=bool(values["is_dynamic"]),
+        scale_dtype="torch.uint8" if values["scale_format"] == "e8m0" else None,
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class QuarkConfig(QuantizationConfigMixin):
+    """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
+
+    quant_method: ClassVar[str] = "quark"
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
+    )
+
+    global_quant_config: dict[str, Any] = field(default_factory=dict)
+    layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
+    layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
+    exclude: list[str] | None = None  # names or patterns of layers that stay plain
+    export: dict[str, Any] = field(
+        default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
+    )
+
+    def post_init(self) -> None:
+        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
+            require_type(self, name, dict)
+        require_type(self, "exclude", (list, type(None)))
+        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
+            if self.export.get(key, only) != only:
+                raise ValueError(
+                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
+                )
+        for group in (
+            self.global_quant_config,
+            *self.layer_quant_config.values(),
+            *self.layer_type_quant_config.values(),
+        ):
+            if group and group.get("output_tensors") is not None:
+                raise ValueError("QuarkConfig: output_tensors are to be rounded, which no kernel here does")
+        if vars(self).get("kv_cache_quant_config"):
+            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
+
+    def scheme_of(self, name: str, module: nn.Module) -> Any:
+        """How weight and inputs of a layer are rounded; None: it stays plain."""
+        if any(fnmatch(name, entry) or names_module(entry, name) for entry in self.exclude or ()):
+            return None
+        by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
+        by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
+        group = next(by_name, by_type)
+        if not group or group.get("weight") is None:
+            return None
+        inputs = group.get("input_tensors")
+        return {
+            "weights": read_spec(group["weight"]).to_dict(),
+            "input_activations": None if inputs is None else read_spec(inputs, True).to_dict(),
+            "unsigned": group["weight"].get("dtype") == "uint4",
+        }
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: QuantizationArgs) -> Tensor:
+    """Codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return to_codes((values * (1 / scales)).round() + zeros, args)
+
+
+class QuarkGroupLinear(GroupwiseLinear):
+    """A linear layer of 4-bit integers by group, in words along the outputs."""
+
+    variable_tensors: ClassVar[tuple[str, ...]] = ("input_",)
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cpu",
+            entry=group_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry=plain_matmul),
+    )
+
+    def __init__(self, linear: nn.Linear, config: QuarkConfig, scheme: dict[str, Any]) -> None:
+        self.weights, self.inputs = read_scheme(scheme)
+        super().__init__(linear, config, 4, self.weights.group_size or -1)
+        self.symmetric = self.weights.symmetric
+        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
+        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        groups, words = self.in_features // self.group_size, self.out_features // 8
+        found = {
+            "weight": torch.empty(self.in_features, words, dtype=torch.int32, device="meta"),
+            "weight_scale": torch.empty(groups, self.out_features, device="meta"),
+            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
+        }
+        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if name.startswith("input_")}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        groups = weight.unflatten(1, (-1, self.group_size))
+        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
+        self.others = input_tensors(self.inputs)
+        return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        return {
+            "weight": pack_interleaved((weight.codes.T + self.shift) & 15),
+            "weight_scale": weight.scales.T.contiguous(),
+            "weight_zero_point": pack_interleaved((weight.zeros.to(torch.uint8).T + self.shift) & 15),
+            **self.others,
+        }
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
+        return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+
+
+class QuarkInt8Linear(CompressedInt8Linear):
+    """A linear layer of int8 codes, with zero points even where they are 0."""
+
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
+
+    def scale_shape(self) -> list[int]:
+        return [] if self.weights.strategy == "tensor" else [self.out_features]
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        static = self.inputs is not None and not self.inputs.dynamic
+        zero = {"input_zero_point": torch.zeros((), dtype=torch.int8)}
+        return {"input_scale": torch.ones(()), **zero} if static else {}
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        found = super().empty_tensors()
+        found["weight_zero_point"] = torch.empty(self.scale_shape(), dtype=torch.int8, device="meta")
+        return found
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        shape, dims = self.scale_shape(), (0, 1) if self.weights.strategy == "tensor" else (1,)
+        scales, zeros = find_scales(weight.amin(dims, True), weight.amax(dims, True), self.weights)
+        codes = nearest_codes(weight, scales, zeros, self.weights).to(torch.int8)
+        found = {"weight": codes, "weight_scale": scales.view(shape), **self.usual_tensors()}
+        return {**found, "weight_zero_point": zeros.view(shape).to(torch.int8)}
+
+
+class QuarkFloat8Linear(CompressedFloat8Linear):
+    """A linear layer of float8, with a scale for each output or one."""
+
+    def scale_shape(self) -> list[int]:
+        return [] if self.weights.strategy == "tensor" else [self.out_features]
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        static = self.inputs is not None and not self.inputs.dynamic
+        return {"input_scale": torch.ones(())} if static else {}
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        scales = stored["weight_scale"].float()
+        return scales if self.weights.strategy == "tensor" else scales.view(-1, 1)
+
+
+class QuarkFloat4Linear(CompressedFloat4Linear):
+    """A linear layer of MXFP4."""
+
+    packed_name: ClassVar[str] = "weight"
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """Without negative zeros."""
+        found = super().quantize(weight)
+        low, high = found["weight"] & 15, found["weight"] >> 4
+        return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
+
+
+class QuarkHfQuantizer(HfQuantizer):
+    """Reads and makes the layers of Quark's exports."""
+
+    auto_quantizer: ClassVar[str] = "quark"
+    linear_class: ClassVar[Any] = QuarkGroupLinear
+    skipped_by: ClassVar[str] = "exclude"
+    packed_tensor: ClassVar[str] = "weight_scale"
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+            return None
+        args = QuantizationArgs(**scheme["weights"])
+        if linear.in_features % (args.group_size or 1) or (args.num_bits == 4 and linear.out_features % 8):
+            return None
+        layers = {("int", 4): QuarkGroupLinear, ("int", 8): QuarkInt8Linear, ("float", 8): QuarkFloat8Linear}
+        return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)

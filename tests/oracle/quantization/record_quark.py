@@ -1,0 +1,62 @@
+"""Records `quark/llama-SCHEME`: checkpoints that Quark exported, the weights they were made of, and the logits of its frozen models.
+
+A frozen model rounds weights and inputs in floating point, as its checkpoint's reader has to. There is one row of tokens: inputs
+with a scale for each token (`ch_axis` 1) are rounded with one for each position there, whatever the row.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from quark.torch import ModelQuantizer, export_safetensors
+from quark.torch.quantization.config import config as specs
+
+from oracle.quantization import fixtures, inputs
+
+
+def spec(name: str, **options: Any) -> Any:
+    return getattr(specs, name)(**options).to_quantization_spec()
+
+
+INT8 = {"observer_method": "min_max", "symmetric": True}
+SCHEMES: dict[str, tuple[Any, Any]] = {
+    "int4": (spec("Int4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "uint4": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "int8": (spec("Int8PerChannelSpec", ch_axis=0, symmetric=False), None),
+    "int8-static": (spec("Int8PerTensorSpec", **INT8), spec("Int8PerTensorSpec", **INT8)),
+    "fp8-static": (spec("FP8E4M3PerTensorSpec"), spec("FP8E4M3PerTensorSpec")),
+    "fp8-tokens": (
+        spec("FP8E4M3PerChannelSpec", ch_axis=0),
+        spec("FP8E4M3PerChannelSpec", ch_axis=1, is_dynamic=True),
+    ),
+    "mxfp4": (spec("OCP_MXFP4Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP4Spec", ch_axis=-1)),
+}
+
+
+@torch.no_grad()
+def record(name: str) -> None:
+    weight, tokens = SCHEMES[name]
+    ids, samples = inputs.token_ids(1, 9), inputs.token_ids(2, 16, seed=50)
+    group = specs.QLayerConfig(weight=weight, input_tensors=tokens)
+    quantizer = ModelQuantizer(specs.QConfig(global_quant_config=group, exclude=["lm_head"]))
+    model = inputs.llama(num_hidden_layers=1)
+    weights = {f"weight/{key}": layer.weight.detach().clone() for key, layer in inputs.linears(model).items()}
+    model = quantizer.freeze(quantizer.quantize_model(model, [samples]))
+    logits = model(ids).logits
+    folder = fixtures.FOLDER / f"quark/llama-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        export_safetensors(model, scratch)
+        for file in ("config.json", "model.safetensors"):
+            (folder / file).write_bytes((Path(scratch) / file).read_bytes())
+    values = {"ids": ids, "logits": logits, **(weights if name == "int4" else {})}  # they are the same for all
+    fixtures.save(f"quark/llama-{name}/values", __file__, values)
+
+
+if __name__ == "__main__":
+    inputs.seed_all()
+    for scheme in SCHEMES:
+        record(scheme)

@@ -1,0 +1,173 @@
+"""Quark against what the toolkit exported, recorded: weights to the bit, logits, JSON; transformers needs the toolkit for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracle.quantization import fixtures, inputs
+from quantizers.files import as_bytes, generated
+from safetensors.torch import load_file
+from torch import nn
+
+import unibody
+
+quark, llama = generated("quark"), generated("llama")
+FOLDER = fixtures.FOLDER / "quark"
+SCHEMES = {
+    "int4": "QuarkGroupLinear",
+    "uint4": "QuarkGroupLinear",
+    "int8": "QuarkInt8Linear",
+    "int8-static": "QuarkInt8Linear",
+    "fp8-static": "QuarkFloat8Linear",
+    "fp8-tokens": "QuarkFloat8Linear",
+    "mxfp4": "QuarkFloat4Linear",
+}
+
+
+def read_config(scheme: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"llama-{scheme}/config.json").read_text())["quantization_config"]  # type: ignore[no-any-return]
+
+
+def packed(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if hasattr(module, "stored_tensors")}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_checkpoint(scheme: str, tmp_path: Path) -> None:
+    """The logits of Quark's frozen model; saved again, the same tensors."""
+    values, _ = fixtures.load(f"quark/llama-{scheme}/values")
+    folder = FOLDER / f"llama-{scheme}"
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert {type(layer).__name__ for layer in packed(model).values()} == {SCHEMES[scheme]}
+    assert len(packed(model)) == 7
+    for layer in packed(model).values():
+        layer.config.kernel = "torch"  # Quark's arithmetic, in floating point
+        layer.prepare(torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(values["ids"]).logits, values["logits"], rtol=1e-3, atol=1e-3)
+    for layer in packed(model).values():
+        layer.config.kernel = None
+    model.to(torch.bfloat16)
+    with torch.no_grad():
+        assert model(values["ids"]).logits.isfinite().all()  # kernels with layouts of their own have run
+    model.to(torch.float32)
+    model.save_pretrained(tmp_path)
+    first, second = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        if "proj" in name:
+            assert torch.equal(as_bytes(tensor), as_bytes(second[name])), name
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert config == read_config(scheme)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_codes(scheme: str) -> None:
+    """Quantized from the same weights, the tensors are Quark's to the bit; scales of inputs are calibrated there."""
+    weights, stored = (
+        fixtures.load("quark/llama-int4/values").tensors,
+        load_file(FOLDER / f"llama-{scheme}/model.safetensors"),
+    )
+    config = quark.QuarkConfig.from_dict(read_config(scheme))
+    quantizer, seen = quark.QuarkHfQuantizer(config, pre_quantized=False), 0
+    for name, weight in weights.items():
+        if name.startswith("weight/"):
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+            layer, module = quantizer.make_linear("layer", linear), name.removeprefix("weight/")
+            for key, tensor in layer.quantize(weight).items():
+                expected = stored[f"{module}.{key}"]
+                assert tensor.dtype == expected.dtype
+                assert tensor.shape == expected.shape, key
+                assert key.startswith("input_") or torch.equal(as_bytes(tensor), as_bytes(expected)), key
+                seen += 1
+    assert seen == 7 * {"mxfp4": 2, "fp8-tokens": 2, "fp8-static": 3, "int8-static": 5}.get(scheme, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
+    """The product of rounded inputs and dequantized weights, by every kernel."""
+    config = quark.QuarkConfig.from_dict(read_config(scheme))
+    linear = nn.Linear(64, 96)
+    layer = quark.QuarkHfQuantizer(config, pre_quantized=False).make_linear("layer", linear)
+    layer.hold(layer.quantize(inputs.weight(96, 64)))
+    if "input_scale" in layer.names:
+        layer.hold({**layer.stored_tensors(), "input_scale": torch.tensor(0.03)})
+    x = inputs.activations(batch, 64).to(dtype)
+    with torch.no_grad():
+        rounded = layer.round_inputs(x)
+        values = rounded[0].float() * rounded[1].float() if isinstance(rounded, tuple) else rounded.float()
+        expected, found = values @ layer.dequantize().t() + layer.bias, layer(x)
+    eps = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
+    assert (found.float() - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
+    kernels = {"int4": "int4pack_cpu", "uint4": "int4pack_cpu", "int8-static": "int8_product"}
+    fits = scheme in kernels and (dtype == torch.bfloat16 or scheme == "int8-static")
+    assert layer.kernel == (kernels[scheme] if fits else "torch")
+
+
+def test_groups_of_layers() -> None:
+    """By name before by class before the rest; what is excluded, or has no weight to round, stays plain."""
+    specs = {kind: read_config(kind)["global_quant_config"] for kind in ("int4", "int8", "mxfp4")}
+    config = quark.QuarkConfig(
+        global_quant_config=specs["mxfp4"], layer_quant_config={"*.mlp.*": specs["int4"], "*.k_proj": {"weight": None}},
+        layer_type_quant_config={"Linear": specs["int8"]}, exclude=["lm_head", "*o_proj"],
+    )  # fmt: skip
+    quantizer, linear = quark.QuarkHfQuantizer(config, pre_quantized=False), nn.Linear(64, 64)
+    kinds = {
+        "model.layers.0.mlp.up_proj": "QuarkGroupLinear",
+        "model.layers.0.self_attn.q_proj": "QuarkInt8Linear",
+        "model.layers.0.self_attn.k_proj": "NoneType",
+        "model.layers.0.self_attn.o_proj": "NoneType",
+        "lm_head": "NoneType",
+    }
+    assert {name: type(quantizer.make_linear(name, linear)).__name__ for name in kinds} == kinds
+    config.layer_type_quant_config = {}
+    assert type(quantizer.make_linear("model.layers.0.self_attn.q_proj", linear)).__name__ == "QuarkFloat4Linear"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_configuration(scheme: str) -> None:
+    """The JSON that Quark wrote, both ways."""
+    written = read_config(scheme)
+    config = unibody.AutoQuantizationConfig.from_dict(written)
+    assert json.loads(json.dumps(config.to_dict())) == written
+    assert quark.QuarkConfig(
+        **{k: v for k, v in written.items() if k in ("exclude", "export", "global_quant_config")}
+    ).exclude == ["lm_head"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"export": {"pack_method": "order"}}, "pack_method of export is 'order', expected 'reorder'"),
+        ({"export": {"weight_format": "fake_quantized"}}, "weight_format of export is 'fake_quantized'"),
+        ({"global_quant_config": {"output_tensors": {}}}, "output_tensors are to be rounded"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quark.QuarkConfig(**options)
+
+
+def test_types_without_a_layer() -> None:
+    config = quark.QuarkConfig(global_quant_config={"weight": {"dtype": "int3", "qscheme": "per_group"}})
+    with pytest.raises(
+        ValueError, match="dtype 'int3', qscheme 'per_group', scale_calculation_mode None have no layer"
+    ):
+        quark.QuarkHfQuantizer(config, pre_quantized=False).make_linear("layer", nn.Linear(64, 64))
+
+
+def test_gradients() -> None:
+    config = quark.QuarkConfig.from_dict(read_config("uint4"))
+    layer = quark.QuarkHfQuantizer(config, pre_quantized=False).make_linear("layer", nn.Linear(64, 96))
+    layer.hold(layer.quantize(inputs.weight(96, 64)))
+    x = inputs.activations(4, 64).requires_grad_()
+    layer(x).square().sum().backward()
+    weight = layer.dequantize()
+    expected = 2 * (x.detach() @ weight.t() + layer.bias.detach()) @ weight
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
