@@ -27,11 +27,15 @@ Product = Callable[[Tensor], Any]
 
 
 def ours(method: str, layer: str, config: Any, **options: Any) -> Product:
-    """A layer of a generated file, quantized from the same weight."""
+    """A layer of a generated file, quantized from the same weight; `layer` may name the quantizer that chooses one."""
     from importlib import import_module
 
     module = import_module(f"unibody.generated.quantizers.quantizer_{method}")
-    packed = getattr(module, layer)(nn.Linear(SIZE, SIZE, bias=False), getattr(module, config)(**options))
+    settings, linear = getattr(module, config)(**options), nn.Linear(SIZE, SIZE, bias=False)
+    if layer.endswith("Quantizer"):
+        packed = getattr(module, layer)(settings, pre_quantized=False).make_linear("layer", linear)
+    else:
+        packed = getattr(module, layer)(linear, settings)
     packed.hold(packed.quantize(weight()))
     return packed  # type: ignore[no-any-return]
 
@@ -96,6 +100,47 @@ def scaled_blocks() -> Product:
     return product
 
 
+def scaled_rows() -> Product:
+    """FBGEMM FP8 and compressed-tensors' with torch's conversions."""
+    scales = weight().float().abs().amax(1, keepdim=True) / 448
+    codes = (weight().float() / scales).to(torch.float8_e4m3fn)
+
+    def product(x: Tensor) -> Tensor:
+        each = x.float().abs().amax(-1, keepdim=True) / 448
+        inputs = (x.float() / each).to(torch.float8_e4m3fn).float() * each
+        return nn.functional.linear(inputs, codes.float() * scales).to(x.dtype)
+
+    return product
+
+
+def plain_int8() -> Product:
+    """An int8 weight, converted and multiplied."""
+    scales = weight().float().abs().amax(1) / 128
+    codes = (weight().float() / scales[:, None]).round().clamp(-128, 127).to(torch.int8)
+    return lambda x: nn.functional.linear(x, codes.to(x.dtype)) * scales.to(x.dtype)
+
+
+def torchao(config: Callable[[Any], Any]) -> Product:
+    import torchao.quantization as ao
+
+    model = nn.Sequential(nn.Linear(SIZE, SIZE, bias=False, dtype=torch.bfloat16))
+    model[0].weight = nn.Parameter(weight())
+    ao.quantize_(model, config(ao))
+    return model[0]  # type: ignore[no-any-return]
+
+
+def compressed(scheme: str) -> Product:
+    """The library's module, which dequantizes its weight and rounds its inputs in each pass."""
+    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config, preset_name_to_scheme
+
+    model = nn.Sequential(nn.Linear(SIZE, SIZE, bias=False, dtype=torch.bfloat16))
+    groups = {"group": preset_name_to_scheme(scheme, ["Linear"])}
+    apply_quantization_config(model, QuantizationConfig(config_groups=groups))
+    model[0].weight.data = weight()
+    model[0].weight_scale.data = (weight().abs().amax(1, keepdim=True) / 127.5).to(model[0].weight_scale.dtype)
+    return model[0]  # type: ignore[no-any-return]
+
+
 def bitnet() -> Product:
     """transformers' layer, which compiles itself when it is first run."""
     from transformers.integrations.bitnet import BitLinear, pack_weights
@@ -109,6 +154,8 @@ def bitnet() -> Product:
 
 
 FOUR = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
+CT = ("compressed_tensors", "CompressedTensorsHfQuantizer", "CompressedTensorsConfig")
+AO = ("torchao", "TorchAoHfQuantizer", "TorchAoConfig")
 PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
     "GPTQ 4 bits, g=64": (lambda: ours("gptq", "GPTQLinear", "GPTQConfig", bits=4, group_size=64), int4pack),
     "AWQ 4 bits, g=64": (lambda: ours("awq", "AWQLinear", "AwqConfig", group_size=64), int4pack),
@@ -126,6 +173,27 @@ PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
         lambda: quanto("qfloat8"),
     ),
     "fine-grained FP8": (lambda: ours("finegrained_fp8", "FP8Linear", "FineGrainedFP8Config"), scaled_blocks),
+    "FBGEMM FP8": (lambda: ours("fbgemm_fp8", "FbgemmFp8Linear", "FbgemmFp8Config"), scaled_rows),
+    "EETQ": (lambda: ours("eetq", "EetqLinear", "EetqConfig"), plain_int8),
+    "compressed-tensors W4A16, g=128": (lambda: ours(*CT, config_groups={"W4A16": ["Linear"]}), lambda: int4pack(128)),
+    "compressed-tensors W8A8": (lambda: ours(*CT, config_groups={"W8A8": ["Linear"]}), lambda: compressed("W8A8")),
+    "compressed-tensors FP8": (lambda: ours(*CT, config_groups={"FP8_DYNAMIC": ["Linear"]}), scaled_rows),
+    "torchao int8": (
+        lambda: ours(*AO, quant_type="int8_weight_only"),
+        lambda: torchao(lambda ao: ao.Int8WeightOnlyConfig()),
+    ),
+    "torchao int8, int8 inputs": (
+        lambda: ours(*AO, quant_type="int8_dynamic_activation_int8_weight"),
+        lambda: torchao(lambda ao: ao.Int8DynamicActivationInt8WeightConfig()),
+    ),
+    "torchao int4 g=32, int8 inputs": (
+        lambda: ours(*AO, quant_type="int8_dynamic_activation_int4_weight"),
+        lambda: torchao(lambda ao: ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4)),
+    ),
+    "torchao float8": (
+        lambda: ours(*AO, quant_type="float8_weight_only"),
+        lambda: torchao(lambda ao: ao.Float8WeightOnlyConfig()),
+    ),
     "BitNet": (lambda: ours("bitnet", "BitLinear", "BitNetQuantConfig"), bitnet),
     "LLM.int8": (
         lambda: ours("bitsandbytes", "Linear8bitLt", "BitsAndBytesConfig", load_in_8bit=True),

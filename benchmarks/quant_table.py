@@ -37,6 +37,12 @@ from benchmarks.measure import describe_machine, format_table, write_results
 ROOT = Path(__file__).parents[1]
 TOPICS = [" ".join(pydoc_data.topics.topics[name].split()) for name in sorted(pydoc_data.topics.topics)]
 CALIBRATED = ("--model-seqlen", "256")
+
+
+def compressed(scheme: str) -> tuple[str, ...]:
+    return "compressed-tensors", "--ignore", '["lm_head"]', "--config-groups", f'{{"{scheme}": ["Linear"]}}'
+
+
 METHODS: dict[str, tuple[str, ...]] = {
     "bitsandbytes int8": ("bitsandbytes", "--load-in-8bit"),
     "bitsandbytes NF4": ("bitsandbytes", "--load-in-4bit", "--bnb-4bit-quant-type", "nf4"),
@@ -49,6 +55,26 @@ METHODS: dict[str, tuple[str, ...]] = {
     "quanto int4, g=96 and 128": ("quanto", "--weights", "int4"),
     "hqq 4 bits, g=64": ("hqq", "--nbits", "4"),
     "hqq 3 bits, g=64": ("hqq", "--nbits", "3"),
+    "fine-grained FP8, 64 × 64": ("fp8", "--weight-block-size", "[64, 64]"),
+    "FBGEMM FP8": ("fbgemm_fp8",),
+    "EETQ int8": ("eetq",),
+    "torchao int8, int8 inputs": ("torchao", "--quant-type", "int8_dynamic_activation_int8_weight"),
+    "torchao 4 bits, g=32, int8 inputs": (
+        *("torchao", "--quant-type", "int8_dynamic_activation_int4_weight", "--group-size", "32"),
+    ),
+    "compressed-tensors W8A8": compressed("W8A8"),
+    "compressed-tensors W4A16, g=64": (
+        *("compressed-tensors", "--ignore", '["lm_head"]', "--config-groups"),
+        '{"group": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 64}}}',
+    ),
+    "compressed-tensors FP8": compressed("FP8_DYNAMIC"),
+    "compressed-tensors NVFP4, weights": compressed("NVFP4A16"),
+    "compressed-tensors MXFP4, weights": compressed("MXFP4A16"),
+    "Quark 4 bits, g=64": (
+        *("quark", "--exclude", '["lm_head"]', "--global-quant-config"),
+        '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}',
+    ),
+    "BitNet, not trained for it": ("bitnet",),
     "round-to-nearest 4 bits, g=64": ("auto-round", "--bits", "4", "--group-size", "64", "--iters", "0"),
     "round-to-nearest 3 bits, g=64": ("auto-round", "--bits", "3", "--group-size", "64", "--iters", "0"),
     "gptq 4 bits, g=64": ("gptq", "--bits", "4", "--group-size", "64", *CALIBRATED),
