@@ -104,6 +104,10 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         require_type(self, "dequantize", bool)
         for name in ("modules_to_not_convert", "modules_to_convert"):
             require_type(self, name, (list, type(None)))
+        if self.expert_dtype != "fp8":
+            warnings.warn(
+                "FineGrainedFP8Config: expert_dtype changes nothing: no model here has experts", stacklevel=4
+            )
         size = self.weight_block_size
         if size is not None and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
             raise ValueError(f"FineGrainedFP8Config: weight_block_size is {size!r}, expected two positive numbers")

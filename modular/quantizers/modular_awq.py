@@ -103,13 +103,18 @@ class AwqConfig(QuantizationConfigMixin):
         self.kernel = self.kernel or KERNELS.get(self.backend)
         idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
-        if self.version == "exllama" and self.exllama_config is None:
-            self.exllama_config = {"version": 2, "max_input_len": 2048, "max_batch_size": 8}
+        usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
+        idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
+        self.exllama_config = self.exllama_config or usual
         if self.do_fuse and self.fuse_max_seq_len is None:
             raise ValueError("AwqConfig: do_fuse is True, and fuse_max_seq_len is None: say the longest sequence")
         idle += [name for name in IDLE if getattr(self, name) != getattr(AwqConfig, name)]
         if idle:
             warnings.warn(f"AwqConfig: {', '.join(idle)} changes nothing in AWQ", stacklevel=4)
+        if not self.do_fuse and (self.fuse_max_seq_len is not None or self.modules_to_fuse is not None):
+            warnings.warn(
+                "AwqConfig: fuse_max_seq_len and modules_to_fuse change nothing without do_fuse", stacklevel=4
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""

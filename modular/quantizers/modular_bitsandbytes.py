@@ -351,8 +351,10 @@ class BnbHfQuantizer(HfQuantizer):
         self.offloaded: list[str] = []
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses a device_map that leaves layers on the CPU or the disk without the option that allows it."""
+        """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
         super().validate_environment(dtype, device_map, weights_only)
+        if not self.pre_quantized and not self.quantization_config.is_quantizable():
+            raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
         places = {name: str(device) for name, device in (device_map or {}).items()}
         offloaded = [name for name, device in places.items() if device in ("cpu", "disk")]
         if offloaded and len(offloaded) < len(places):

@@ -14,6 +14,7 @@ Blocks of 1 × 32 with `ue8m0` scales are the MXFP8 of the Open Compute Project 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,6 +58,10 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         require_type(self, "dequantize", bool)
         for name in ("modules_to_not_convert", "modules_to_convert"):
             require_type(self, name, (list, type(None)))
+        if self.expert_dtype != "fp8":
+            warnings.warn(
+                "FineGrainedFP8Config: expert_dtype changes nothing: no model here has experts", stacklevel=4
+            )
         size = self.weight_block_size
         if size is not None and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
             raise ValueError(f"FineGrainedFP8Config: weight_block_size is {size!r}, expected two positive numbers")

@@ -82,6 +82,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "lint": "Find what the transformers dialect corrupts or drops.",
         "graph": "Draw the family tree of definitions.",
         "quantize": "Quantize a checkpoint.",
+        "inspect": "Say what a quantized checkpoint is.",
         "help": "Explain the code of an error, with an example and its remedy.",
         "new": "Write the start of a definition, and of its test.",
     }

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 import unibody
 
 ct, llama = generated("compressed_tensors"), generated("llama")
-WIDE = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
+WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4}
+"""Every size is a multiple of 256, so that blocks of 128 fit without a rest."""
 FORMATS = {
     **{f"W{bits}A16": "pack-quantized" for bits in range(2, 9)},
     "W4A16_ASYM": "pack-quantized",
