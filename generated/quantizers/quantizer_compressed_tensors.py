@@ -47,56 +47,6 @@ FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
     *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
 )
-FLOAT8 = {"num_bits": 8, "type": "float"}
-NVFP4 = {
-    "num_bits": 4,
-    "type": "float",
-    "strategy": "tensor_group",
-    "group_size": 16,
-    "scale_dtype": "torch.float8_e4m3fn",
-}
-MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
-MXFP8 = {**MXFP4, "num_bits": 8}
-TOKENS = {"strategy": "token", "dynamic": True}
-PRESETS: dict[str, tuple[Any, Any]] = {
-    "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
-    "W8A8": ({"strategy": "channel"}, TOKENS),
-    "INT8": ({"strategy": "channel"}, TOKENS),
-    "W4AFP8": ({"num_bits": 4, "strategy": "group", "group_size": 128}, {**FLOAT8, **TOKENS}),
-    "FP8": ({**FLOAT8, "strategy": "tensor"}, {**FLOAT8, "strategy": "tensor", "observer": "static_minmax"}),
-    "FP8_DYNAMIC": ({**FLOAT8, "strategy": "channel"}, {**FLOAT8, **TOKENS}),
-    "FP8_BLOCK": (
-        {**FLOAT8, "strategy": "block", "block_structure": [128, 128]},
-        {**FLOAT8, "strategy": "group", "group_size": 128, "dynamic": True},
-    ),
-    "NVFP4A16": (NVFP4, None),
-    "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
-    "MXFP4A16": (MXFP4, None),
-    "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
-    "MXFP8A16": (MXFP8, None),
-    "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
-}
-
-
-def preset(name: str) -> tuple[Any, Any]:
-    """Weights and inputs of a named scheme: those in PRESETS, `W<bits>A<bits>` for groups of 128, and `UNQUANTIZED`."""
-    if (sizes := re.fullmatch(r"W([2-8])A(16|8|4)", name)) and name not in PRESETS:
-        inputs = None if sizes[2] == "16" else {"num_bits": int(sizes[2]), **TOKENS}
-        return {"num_bits": int(sizes[1]), "strategy": "group", "group_size": 128}, inputs
-    if name != "UNQUANTIZED" and name not in PRESETS:
-        raise ValueError(
-            f"CompressedTensorsConfig: no scheme is called {name!r}: there are {', '.join(PRESETS)}, W4A16, …"
-        )
-    return PRESETS.get(name, (None, None))
-
-
-def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
-    """The format that the library gives to weights that are rounded so."""
-    if weights.type == "int":
-        return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
-    if weights.num_bits == 4:
-        return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
-    return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -165,7 +115,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
             if name in SPARSE:
                 raise ValueError(
                     f"CompressedTensorsConfig: the sparse format {name!r} is not read any more, by the library neither: "
-                    "it has dropped sparse compressors; decompress the checkpoint with compressed-tensors 0.11"
+                    "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
         require_choice(self, "format", FORMATS)
         statuses = ("initialized", "calibration", "frozen", "compressed")
@@ -214,28 +164,6 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     starts = range(0, layer.out_features, step)
     y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def whole_group(name: str, group: Any) -> dict[str, Any]:
-    """A group with all its keys; a list of targets is that of the scheme which the group is named after."""
-    if isinstance(group, (list, tuple)):
-        weights, inputs = preset(name)
-        group = {"targets": list(group), "weights": weights, "input_activations": inputs}
-    elif not isinstance(group, dict):
-        group = group.model_dump()  # the library's own object
-    if group.get("output_activations") is not None:
-        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
-    found: dict[str, Any] = {"targets": list(group["targets"])}
-    for key in ("weights", "input_activations", "output_activations"):
-        given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
-    return {**found, "format": group.get("format")}
-
-
-def plain_args(given: Any) -> dict[str, Any]:
-    """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
-    values = given if isinstance(given, dict) else given.model_dump()
-    return {key: plain_value(value) for key, value in values.items()}
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
@@ -735,48 +663,11 @@ LAYERS = {
 }
 
 
-class RoundedCache:
-    """A key-value cache that gets rounded keys and values from one attention module."""
-
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
-
-
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def learn(layer: Any, arguments: Any) -> None:
-        low, high = arguments[0].detach().float().aminmax()
-        before = ranges.get(layer, (low, high))
-        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-
-    layers = [layer for layer in packed_layers(model).values() if input_tensors(layer.inputs)]
-    if not layers:
-        raise ValueError(
-            "calibrate: no layer of this model has inputs with a static scale: see CompressedTensorsConfig"
-        )
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
-    try:
+    with calibrated_inputs(model):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for layer, (low, high) in ranges.items():
-        if layer.inputs.strategy == "tensor_group":
-            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
-        else:
-            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
-            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
-        stored = layer.stored_tensors()
-        layer.hold({**stored, **{name: found[name].to(stored[name].dtype) for name in found.keys() & stored.keys()}})
 
 
 class HfQuantizer:
@@ -942,25 +833,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
         if config.kv_cache_scheme is not None:
-            self.round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
-
-    def round_caches(self, model: Any, args: QuantizationArgs) -> None:
-        """Lets attention modules round what they put into the cache."""
-
-        def wrap(module: Any, arguments: Any) -> Any:
-            return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
-
-        for name, module in model.named_modules():
-            if re.fullmatch(r".*(self_attn|attention)", name):
-                for buffer in () if args.dynamic else ("k_scale", "v_scale"):
-                    module.register_buffer(buffer, torch.ones(1))
-                module.register_forward_pre_hook(wrap)
-
-    def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
-    ) -> bool:
-        """Zero points that say nothing are let go, as old checkpoints have them for symmetric weights."""
-        return super().check_quantized_param(model, param_value, param_name, state_dict, **kwargs)
+            round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
@@ -1100,6 +973,107 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def require_choice(config: Any, name: str, choices: Any) -> None:
+    """Refuses a field's value that is not one of the choices."""
+    value = getattr(config, name)
+    if value not in tuple(choices):
+        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
+        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
+
+
+def require_type(config: Any, name: str, kind: Any) -> None:
+    """Refuses a field's value that is of another type; a bool is no number."""
+    value = getattr(config, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+FLOAT8 = {"num_bits": 8, "type": "float"}
+NVFP4 = {
+    "num_bits": 4,
+    "type": "float",
+    "strategy": "tensor_group",
+    "group_size": 16,
+    "scale_dtype": "torch.float8_e4m3fn",
+}
+MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
+MXFP8 = {**MXFP4, "num_bits": 8}
+TOKENS = {"strategy": "token", "dynamic": True}
+PRESETS: dict[str, tuple[Any, Any]] = {
+    "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
+    "W8A8": ({"strategy": "channel"}, TOKENS),
+    "INT8": ({"strategy": "channel"}, TOKENS),
+    "W4AFP8": ({"num_bits": 4, "strategy": "group", "group_size": 128}, {**FLOAT8, **TOKENS}),
+    "FP8": ({**FLOAT8, "strategy": "tensor"}, {**FLOAT8, "strategy": "tensor", "observer": "static_minmax"}),
+    "FP8_DYNAMIC": ({**FLOAT8, "strategy": "channel"}, {**FLOAT8, **TOKENS}),
+    "FP8_BLOCK": (
+        {**FLOAT8, "strategy": "block", "block_structure": [128, 128]},
+        {**FLOAT8, "strategy": "group", "group_size": 128, "dynamic": True},
+    ),
+    "NVFP4A16": (NVFP4, None),
+    "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
+    "MXFP4A16": (MXFP4, None),
+    "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
+    "MXFP8A16": (MXFP8, None),
+    "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
+}
+
+
+def preset(name: str) -> tuple[Any, Any]:
+    """Weights and inputs of a named scheme: those in PRESETS, `W<bits>A<bits>` for groups of 128, and `UNQUANTIZED`."""
+    if (sizes := re.fullmatch(r"W([2-8])A(16|8|4)", name)) and name not in PRESETS:
+        inputs = None if sizes[2] == "16" else {"num_bits": int(sizes[2]), **TOKENS}
+        return {"num_bits": int(sizes[1]), "strategy": "group", "group_size": 128}, inputs
+    if name != "UNQUANTIZED" and name not in PRESETS:
+        raise ValueError(
+            f"CompressedTensorsConfig: no scheme is called {name!r}: there are {', '.join(PRESETS)}, W4A16, …"
+        )
+    return PRESETS.get(name, (None, None))
+
+
+def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
+    """The format that the library gives to weights that are rounded so."""
+    if weights.type == "int":
+        return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
+    if weights.num_bits == 4:
+        return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
+    return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
+
+
+def whole_group(name: str, group: Any) -> dict[str, Any]:
+    """A group with all its keys; a list of targets is that of the scheme which the group is named after."""
+    if isinstance(group, (list, tuple)):
+        weights, inputs = preset(name)
+        group = {"targets": list(group), "weights": weights, "input_activations": inputs}
+    elif not isinstance(group, dict):
+        group = group.model_dump()  # the library's own object
+    if group.get("output_activations") is not None:
+        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
+    found: dict[str, Any] = {"targets": list(group["targets"])}
+    for key in ("weights", "input_activations", "output_activations"):
+        given = group.get(key)
+        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+    return {**found, "format": group.get("format")}
+
+
+def plain_args(given: Any) -> dict[str, Any]:
+    """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
+    values = given if isinstance(given, dict) else given.model_dump()
+    return {key: plain_value(value) for key, value in values.items()}
+
+
 @dataclass
 class QuantizationArgs:
     """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
@@ -1212,33 +1186,6 @@ def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, i
 def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
     """[N / n, n, K / k, k] of a weight [N, K]."""
     return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
-
-
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def require_choice(config: Any, name: str, choices: Any) -> None:
-    """Refuses a field's value that is not one of the choices."""
-    value = getattr(config, name)
-    if value not in tuple(choices):
-        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
-        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -1520,6 +1467,68 @@ def unpack_float4(packed: Tensor) -> Tensor:
     table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
     pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
     return pairs[packed.int()].flatten(1)
+
+
+@contextmanager
+def calibrated_inputs(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def learn(layer: Any, arguments: Any) -> None:
+        low, high = arguments[0].detach().float().aminmax()
+        before = ranges.get(layer, (low, high))
+        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+    layers = {layer: layer.inputs for layer in packed_layers(model).values() if input_tensors(layer.inputs)}
+    if not layers:
+        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    for layer in layers:  # what is learned from is not rounded
+        layer.inputs, layer.prepared = None, None
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, args in layers.items():
+            layer.inputs, layer.prepared = args, None
+    for layer, (low, high) in ranges.items():
+        if layer.inputs.strategy == "tensor_group":
+            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        else:
+            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
+            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
+        stored = layer.stored_tensors()
+        learned = {
+            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
+        }
+        layer.hold({**stored, **learned})
+
+
+class RoundedCache:
+    """A key-value cache that gets rounded keys and values from one attention module."""
+
+    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
+        self.cache, self.module, self.args = cache, module, args
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
+        buffers = dict(self.module.named_buffers(recurse=False))
+        return self.cache.update(
+            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
+        )
+
+
+def round_caches(model: Any, args: QuantizationArgs) -> None:
+    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+
+    def wrap(module: Any, arguments: Any) -> Any:
+        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+
+    for name, module in model.named_modules():
+        if re.fullmatch(r".*(self_attn|attention)", name):
+            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+                module.register_buffer(buffer, torch.ones(1))
+            module.register_forward_pre_hook(wrap)
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
@@ -650,6 +651,13 @@ class QuarkFloat4Linear(CompressedLinear):
         else:
             steps = scales.view(torch.float8_e8m0fnu).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
+
+
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+    with calibrated_inputs(model):
+        yield
 
 
 class HfQuantizer:
@@ -1296,6 +1304,42 @@ def unpack_float4(packed: Tensor) -> Tensor:
     return pairs[packed.int()].flatten(1)
 
 
+@contextmanager
+def calibrated_inputs(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def learn(layer: Any, arguments: Any) -> None:
+        low, high = arguments[0].detach().float().aminmax()
+        before = ranges.get(layer, (low, high))
+        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+    layers = {layer: layer.inputs for layer in packed_layers(model).values() if input_tensors(layer.inputs)}
+    if not layers:
+        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    for layer in layers:  # what is learned from is not rounded
+        layer.inputs, layer.prepared = None, None
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, args in layers.items():
+            layer.inputs, layer.prepared = args, None
+    for layer, (low, high) in ranges.items():
+        if layer.inputs.strategy == "tensor_group":
+            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        else:
+            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
+            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
+        stored = layer.stored_tensors()
+        learned = {
+            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
+        }
+        layer.hold({**stored, **learned})
+
+
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -1426,4 +1470,5 @@ __all__ = [
     "QuarkGroupLinear",
     "QuarkHfQuantizer",
     "QuarkInt8Linear",
+    "calibrate",
 ]

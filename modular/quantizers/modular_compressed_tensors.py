@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.config import QuantizationConfigMixin, plain_value, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.float4 import pack_float4, round_to_float4, unpack_float4
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -39,6 +38,7 @@ from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
+from unibody.core.quantization.presets import plain_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
 from unibody.core.quantization.schemes import (
@@ -50,6 +50,7 @@ from unibody.core.quantization.schemes import (
     round_values,
     to_codes,
 )
+from unibody.core.quantization.static_scales import calibrated_inputs, round_caches
 
 from .modular_finegrained_fp8 import FP8Linear
 
@@ -68,56 +69,6 @@ FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
     *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
 )
-FLOAT8 = {"num_bits": 8, "type": "float"}
-NVFP4 = {
-    "num_bits": 4,
-    "type": "float",
-    "strategy": "tensor_group",
-    "group_size": 16,
-    "scale_dtype": "torch.float8_e4m3fn",
-}
-MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
-MXFP8 = {**MXFP4, "num_bits": 8}
-TOKENS = {"strategy": "token", "dynamic": True}
-PRESETS: dict[str, tuple[Any, Any]] = {
-    "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
-    "W8A8": ({"strategy": "channel"}, TOKENS),
-    "INT8": ({"strategy": "channel"}, TOKENS),
-    "W4AFP8": ({"num_bits": 4, "strategy": "group", "group_size": 128}, {**FLOAT8, **TOKENS}),
-    "FP8": ({**FLOAT8, "strategy": "tensor"}, {**FLOAT8, "strategy": "tensor", "observer": "static_minmax"}),
-    "FP8_DYNAMIC": ({**FLOAT8, "strategy": "channel"}, {**FLOAT8, **TOKENS}),
-    "FP8_BLOCK": (
-        {**FLOAT8, "strategy": "block", "block_structure": [128, 128]},
-        {**FLOAT8, "strategy": "group", "group_size": 128, "dynamic": True},
-    ),
-    "NVFP4A16": (NVFP4, None),
-    "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
-    "MXFP4A16": (MXFP4, None),
-    "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
-    "MXFP8A16": (MXFP8, None),
-    "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
-}
-
-
-def preset(name: str) -> tuple[Any, Any]:
-    """Weights and inputs of a named scheme: those in PRESETS, `W<bits>A<bits>` for groups of 128, and `UNQUANTIZED`."""
-    if (sizes := re.fullmatch(r"W([2-8])A(16|8|4)", name)) and name not in PRESETS:
-        inputs = None if sizes[2] == "16" else {"num_bits": int(sizes[2]), **TOKENS}
-        return {"num_bits": int(sizes[1]), "strategy": "group", "group_size": 128}, inputs
-    if name != "UNQUANTIZED" and name not in PRESETS:
-        raise ValueError(
-            f"CompressedTensorsConfig: no scheme is called {name!r}: there are {', '.join(PRESETS)}, W4A16, …"
-        )
-    return PRESETS.get(name, (None, None))
-
-
-def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
-    """The format that the library gives to weights that are rounded so."""
-    if weights.type == "int":
-        return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
-    if weights.num_bits == 4:
-        return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
-    return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
 
 
 @dataclass(eq=False)
@@ -146,7 +97,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
             if name in SPARSE:
                 raise ValueError(
                     f"CompressedTensorsConfig: the sparse format {name!r} is not read any more, by the library neither: "
-                    "it has dropped sparse compressors; decompress the checkpoint with compressed-tensors 0.11"
+                    "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
         require_choice(self, "format", FORMATS)
         statuses = ("initialized", "calibration", "frozen", "compressed")
@@ -183,28 +134,6 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         groups = (self.config_groups or {}).values()
         found = (group for group in groups if any(names_layer(entry, name, module) for entry in group["targets"]))
         return next((group for group in found if group["weights"] is not None), None)
-
-
-def whole_group(name: str, group: Any) -> dict[str, Any]:
-    """A group with all its keys; a list of targets is that of the scheme which the group is named after."""
-    if isinstance(group, (list, tuple)):
-        weights, inputs = preset(name)
-        group = {"targets": list(group), "weights": weights, "input_activations": inputs}
-    elif not isinstance(group, dict):
-        group = group.model_dump()  # the library's own object
-    if group.get("output_activations") is not None:
-        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
-    found: dict[str, Any] = {"targets": list(group["targets"])}
-    for key in ("weights", "input_activations", "output_activations"):
-        given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
-    return {**found, "format": group.get("format")}
-
-
-def plain_args(given: Any) -> dict[str, Any]:
-    """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
-    values = given if isinstance(given, dict) else given.model_dump()
-    return {key: plain_value(value) for key, value in values.items()}
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
@@ -516,48 +445,11 @@ LAYERS = {
 }
 
 
-class RoundedCache:
-    """A key-value cache that gets rounded keys and values from one attention module."""
-
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
-
-
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def learn(layer: Any, arguments: Any) -> None:
-        low, high = arguments[0].detach().float().aminmax()
-        before = ranges.get(layer, (low, high))
-        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-
-    layers = [layer for layer in packed_layers(model).values() if input_tensors(layer.inputs)]
-    if not layers:
-        raise ValueError(
-            "calibrate: no layer of this model has inputs with a static scale: see CompressedTensorsConfig"
-        )
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
-    try:
+    with calibrated_inputs(model):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for layer, (low, high) in ranges.items():
-        if layer.inputs.strategy == "tensor_group":
-            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
-        else:
-            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
-            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
-        stored = layer.stored_tensors()
-        layer.hold({**stored, **{name: found[name].to(stored[name].dtype) for name in found.keys() & stored.keys()}})
 
 
 class CompressedTensorsHfQuantizer(HfQuantizer):
@@ -597,25 +489,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
         if config.kv_cache_scheme is not None:
-            self.round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
-
-    def round_caches(self, model: Any, args: QuantizationArgs) -> None:
-        """Lets attention modules round what they put into the cache."""
-
-        def wrap(module: Any, arguments: Any) -> Any:
-            return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
-
-        for name, module in model.named_modules():
-            if re.fullmatch(r".*(self_attn|attention)", name):
-                for buffer in () if args.dynamic else ("k_scale", "v_scale"):
-                    module.register_buffer(buffer, torch.ones(1))
-                module.register_forward_pre_hook(wrap)
-
-    def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
-    ) -> bool:
-        """Zero points that say nothing are let go, as old checkpoints have them for symmetric weights."""
-        return super().check_quantized_param(model, param_value, param_name, state_dict, **kwargs)
+            round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, ClassVar
@@ -30,6 +32,7 @@ from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, round_values, to_codes
+from unibody.core.quantization.static_scales import calibrated_inputs
 
 from .modular_compressed_tensors import (
     CompressedFloat4Linear,
@@ -47,6 +50,7 @@ __all__ = [
     "QuarkGroupLinear",
     "QuarkHfQuantizer",
     "QuarkInt8Linear",
+    "calibrate",
 ]
 
 TYPES = {"int4": (4, "int"), "uint4": (4, "int"), "int8": (8, "int"), "fp8_e4m3": (8, "float"), "fp4": (4, "float")}
@@ -260,6 +264,13 @@ class QuarkFloat4Linear(CompressedFloat4Linear):
         found = super().quantize(weight)
         low, high = found["weight"] & 15, found["weight"] >> 4
         return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
+
+
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+    with calibrated_inputs(model):
+        yield
 
 
 class QuarkHfQuantizer(HfQuantizer):

@@ -110,6 +110,22 @@ def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
     assert layer.kernel == (kernels[scheme] if fits else "torch")
 
 
+@pytest.mark.parametrize("scheme", ["int8-static", "fp8-static"])
+def test_calibrated_inputs(scheme: str, tmp_path: Path) -> None:
+    """From the same samples: Quark's scales where no rounded weight comes before; after, near them in float8. There, weights are plain."""
+    inputs.llama(num_hidden_layers=1).save_pretrained(tmp_path)
+    quantizer = quark.QuarkHfQuantizer(quark.QuarkConfig.from_dict(read_config(scheme)), pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, quantizer=quantizer)
+    stored = load_file(FOLDER / f"llama-{scheme}/model.safetensors")
+    with quark.calibrate(model), torch.no_grad():
+        model(inputs.token_ids(2, 16, seed=50))
+    for name, layer in packed(model).items():
+        first = name.endswith(("q_proj", "k_proj", "v_proj"))
+        found, expected = layer.stored_tensors()["input_scale"], stored[f"{name}.input_scale"]
+        if first or scheme == "fp8-static":  # one scale for all int8 weights of a layer is coarse
+            torch.testing.assert_close(found, expected, rtol=1e-6 if first else 0.1, atol=0)
+
+
 def test_groups_of_layers() -> None:
     """By name before by class before the rest; what is excluded, or has no weight to round, stays plain."""
     specs = {kind: read_config(kind)["global_quant_config"] for kind in ("int4", "int8", "mxfp4")}
