@@ -19,7 +19,11 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
+    from unibody.errors import HubError, UnibodyError
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
+    from unibody.hub import cached_file, cached_files, has_file
+    from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
+    from unibody.publishing import PushToHubMixin
     from unibody.quantization import (
         AutoHfQuantizer,
         AutoQuantizationConfig,
@@ -43,9 +47,18 @@ __all__ = [
     "AutoModelForTokenClassification",
     "AutoQuantizationConfig",
     "HfQuantizer",
+    "HubError",
+    "PreTrainedConfig",
+    "PreTrainedModel",
+    "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
+    "UnibodyError",
     "__version__",
+    "adopt",
+    "cached_file",
+    "cached_files",
+    "has_file",
     "register_quantization_config",
     "register_quantizer",
 ]
@@ -78,11 +91,15 @@ def _modules() -> dict[str, str]:
     """The module of each name that can be imported from here."""
     from unibody.generated.registry import MODELS, QUANTIZERS
 
-    modules = {
-        name: "unibody.auto" if name == "AutoConfig" or name.startswith("AutoModel") else "unibody.quantization"
-        for name in __all__
-        if name != "__version__"
+    places = {
+        "auto": ("AutoConfig", *(name for name in __all__ if name.startswith("AutoModel"))),
+        "errors": ("HubError", "UnibodyError"),
+        "hub": ("cached_file", "cached_files", "has_file"),
+        "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+        "publishing": ("PushToHubMixin",),
     }
+    modules = {name: "unibody.quantization" for name in __all__ if name != "__version__"}
+    modules |= {name: f"unibody.{module}" for module, names in places.items() for name in names}
     for entry in MODELS.values():
         for name in (entry["config"], *entry["classes"].values()):
             modules[name] = f"unibody.generated.models.{entry['module']}"
@@ -94,12 +111,16 @@ def _modules() -> dict[str, str]:
 
 def _import(name: str, module: str) -> Any:
     try:
-        if not module.startswith("unibody.generated.quantizers."):
+        if not module.startswith("unibody.generated."):
             return getattr(import_module(module), name)
         from unibody.editions import library_edition
+        from unibody.models import PreTrainedConfig, PreTrainedModel
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
-        return library_edition(module, name, QuantizationConfigMixin if name.endswith("Config") else HfQuantizer)
+        is_config = name.endswith("Config")
+        if ".quantizers." in module:
+            return library_edition(module, name, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
+        return library_edition(module, name, before=(PreTrainedConfig if is_config else PreTrainedModel,))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "huggingface_hub", "tokenizers"):
             raise

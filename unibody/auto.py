@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import unibody
-from unibody.core.hub import locate_checkpoint, read_json
+from unibody.core.hub import read_json
 from unibody.generated.registry import MODELS
 
 
 class AutoClass:
-    """Finds, for a model type, the generated class that the registry lists under the auto class's own name."""
+    """Finds, for a model type, the class that the registry lists under the auto class's own name."""
 
     @classmethod
-    def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], *, revision: str | None = None, **options: Any
-    ) -> Any:
+    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
         """What the found class reads from the checkpoint; the options are those of its own `from_pretrained`."""
-        file = locate_checkpoint(folder_or_id, revision) / "config.json"
-        found = cls._find(read_json(file).get("model_type"), file)
-        return found.from_pretrained(folder_or_id, revision=revision, **options)
+        from unibody.models import locate
+
+        folder = locate(folder_or_id, options, weights=cls.__name__ != "AutoConfig")
+        file = folder / "config.json"
+        found = cls._find(read_json(file).get("model_type"), file).from_pretrained(folder, **options)
+        model = found[0] if isinstance(found, tuple) else found
+        if hasattr(model, "name_or_path"):
+            model.name_or_path = str(folder_or_id)
+        return found
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:
@@ -48,21 +52,6 @@ class AutoConfig(AutoClass):
 
 
 class AutoModelClass(AutoClass):
-    @classmethod
-    def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], *, quantization_config: Any = None, **options: Any
-    ) -> Any:
-        """The model; a quantized checkpoint is read by its quantizer, a plain one quantized as `quantization_config` says."""
-        from unibody.quantization import find_quantizer
-
-        values = read_json(locate_checkpoint(folder_or_id, options.get("revision")) / "config.json")
-        known = (
-            isinstance(values.get("model_type"), str) and values["model_type"] in MODELS
-        )  # if not, that comes first
-        if known and options.get("quantizer") is None:
-            options["quantizer"] = find_quantizer(values.get("quantization_config"), quantization_config)
-        return super().from_pretrained(folder_or_id, **options)
-
     @classmethod
     def from_config(cls, config: Any) -> Any:
         """A model with random weights."""

@@ -1,4 +1,4 @@
-"""The library edition of a generated class: a subclass with the library's mixins, under the same name, made once."""
+"""The library edition of a generated class: a subclass with the library's mixin, under the same name, made once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 
 @cache
-def library_edition(module: str, name: str, mixin: type) -> Any:
-    """`unibody.<name>`: the class `name` of a generated module, and after it in the order of bases the mixin."""
+def library_edition(module: str, name: str, before: tuple[type, ...] = (), after: tuple[type, ...] = ()) -> Any:
+    """`unibody.<name>`: the class `name` of a generated module, between mixins that go before it and bases that fill it up."""
     file_class = getattr(import_module(module), name)
-    return type(name, (file_class, mixin), {"__module__": "unibody", "__doc__": file_class.__doc__})
+    bases = (*before, file_class, *after)
+    return type((before + after)[0])(name, bases, {"__module__": "unibody", "__doc__": file_class.__doc__})

@@ -689,13 +689,18 @@ def locate_checkpoint(
     folder = Path(folder_or_id)
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", str(folder_or_id)):
-        raise FileNotFoundError(f"{folder} is not a folder: name a checkpoint's folder or a repository of the Hub")
+    require_repository(folder)
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise FileNotFoundError(f"{folder} is not a folder, and without huggingface_hub the Hub is unknown") from error
     return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(patterns)))
+
+
+def require_repository(name: Path) -> None:
+    """Refuses what is no folder and cannot be a repository's name either."""
+    if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", str(name)):
+        raise FileNotFoundError(f"{name} is not a folder: name a checkpoint's folder or a repository of the Hub")
 
 
 def read_json(file: Path) -> dict[str, Any]:

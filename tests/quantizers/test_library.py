@@ -176,7 +176,8 @@ def test_what_is_refused() -> None:
             CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="triton")
         )
     with pytest.raises(ValueError, match=r"is quantized \(gptq\): pass the quantizer that reads it"):
-        unibody.LlamaForCausalLM.from_pretrained(CHECKPOINT)
+        generated("llama").LlamaForCausalLM.from_pretrained(CHECKPOINT)
+    assert isinstance(unibody.LlamaForCausalLM.from_pretrained(CHECKPOINT).hf_quantizer, unibody.GptqHfQuantizer)
 
 
 def test_kernel_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""The library's editions of models and configurations: instances of the file's classes, recognised by what they can do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from oracle.inputs import token_ids
+from quantizers.files import generated
+
+import unibody
+
+llama = generated("llama")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from oracle.quantization import inputs
+
+    folder = tmp_path_factory.mktemp("plain")
+    inputs.llama().save_pretrained(folder)
+    return folder
+
+
+def test_what_is_what(folder: Path) -> None:
+    model = unibody.LlamaForCausalLM.from_pretrained(folder)
+    assert type(model) is unibody.LlamaForCausalLM
+    assert type(unibody.AutoModelForCausalLM.from_pretrained(folder)) is unibody.LlamaForCausalLM
+    assert type(model).__module__ == "unibody"
+    file = unibody.LlamaForCausalLM.__bases__[1]
+    assert file.__module__ == "unibody.generated.models.modeling_llama"
+    assert isinstance(model, file)
+    assert isinstance(model, unibody.PreTrainedModel)
+    assert isinstance(model, unibody.PushToHubMixin)
+    assert isinstance(llama.LlamaForCausalLM.from_pretrained(folder), unibody.PreTrainedModel)
+    assert isinstance(model.config, unibody.PreTrainedConfig)
+    assert isinstance(unibody.LlamaConfig(), unibody.PreTrainedConfig)
+    assert not isinstance(torch.nn.Linear(2, 2), unibody.PreTrainedModel)
+    assert not isinstance(model, unibody.PreTrainedConfig)
+    assert not isinstance(llama.LlamaForCausalLM.from_pretrained(folder), unibody.LlamaForCausalLM)
+
+
+def test_adopted(folder: Path) -> None:
+    file_class = unibody.LlamaForCausalLM.__bases__[1]
+    model = file_class.from_pretrained(folder)
+    assert not hasattr(model, "push_to_hub")
+    assert unibody.adopt(model) is model
+    assert type(model) is unibody.LlamaForCausalLM
+    assert unibody.adopt(model) is model
+    with pytest.raises(TypeError, match="Linear is not a class of a generated file"):
+        unibody.adopt(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="is another class than unibody's of this name"):
+        unibody.adopt(llama.LlamaForCausalLM.from_pretrained(folder))
+
+
+def test_dynamic_classes_last(folder: Path, tmp_path: Path) -> None:
+    """Through pickle, deepcopy, torch.save, torch.export and a whole graph of torch.compile."""
+    model, ids = unibody.LlamaForCausalLM.from_pretrained(folder), token_ids() % 64
+    with torch.no_grad():
+        expected = model(ids).logits
+        torch.save(model, tmp_path / "model.pt")
+        copies = [
+            pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False),
+        ]  # fmt: skip
+        for other in copies:
+            assert type(other) is unibody.LlamaForCausalLM
+            assert torch.equal(other(ids).logits, expected)
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(ids, use_cache=False).logits, expected)
+        exported = torch.export.export(model, (ids,), {"use_cache": False})
+        torch.testing.assert_close(exported.module()(ids, use_cache=False).logits, expected)
+
+
+def test_what_is_saved_names_the_class(folder: Path, tmp_path: Path) -> None:
+    unibody.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path)
+    assert unibody.AutoConfig.from_pretrained(tmp_path).architectures == ["LlamaForCausalLM"]

@@ -1,0 +1,191 @@
+"""Files of the Hugging Face Hub, through huggingface_hub; and what its errors mean, in words that say what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unibody.core.loading import find_weights
+from unibody.errors import HubError
+
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+def cached_files(
+    path_or_repo_id: str | os.PathLike[str],
+    filenames: Sequence[str],
+    *,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    subfolder: str = "",
+    repo_type: str | None = None,
+) -> list[str]:
+    """The paths of files of a folder, or of a repository at a branch, tag or commit, from the cache or fetched into it.
+
+    All come from one commit. HubError: one of them is not there; no token, no network, or no right to it.
+    """
+    names = [safe_name(name, subfolder) for name in filenames]
+    folder = Path(path_or_repo_id)
+    if folder.is_dir():
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise HubError(f"{folder} has no file {', '.join(missing)}")
+        return [str(folder / name) for name in names]
+    from huggingface_hub import hf_hub_download
+
+    repository, found, commit = str(path_or_repo_id), [], revision
+    for name in names:
+        with explained(repository, revision, name):
+            path = hf_hub_download(
+                repository, name, cache_dir=cache_dir, force_download=force_download, token=token, revision=commit,
+                local_files_only=local_files_only, repo_type=repo_type,
+            )  # fmt: skip
+        found.append(str(path))
+        commit = commit_of(str(path)) or commit
+    return found
+
+
+def cached_file(path_or_repo_id: str | os.PathLike[str], filename: str, **options: Any) -> str:
+    """The path of one file; the options are those of cached_files."""
+    return cached_files(path_or_repo_id, [filename], **options)[0]
+
+
+def has_file(
+    path_or_repo: str | os.PathLike[str],
+    filename: str,
+    revision: str | None = None,
+    token: bool | str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    repo_type: str | None = None,
+) -> bool:
+    """Whether a folder or a repository has a file, without fetching it. HubError: the repository or revision is not there."""
+    name = safe_name(filename)
+    if Path(path_or_repo).is_dir():
+        return Path(path_or_repo, name).is_file()
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository = str(path_or_repo)
+    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision, repo_type=repo_type)
+    if isinstance(cached, str) and local_files_only:
+        return True
+    with explained(repository, revision, name):
+        if local_files_only:
+            return False
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, name, revision=revision, repo_type=repo_type), token=token)
+        except EntryNotFoundError:
+            return False
+    return True
+
+
+def fetch_checkpoint(
+    repository: str,
+    *,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    subfolder: str = "",
+    weights: bool = True,
+) -> Path:
+    """The folder of a repository's checkpoint: its small files and, of `weights`, those that it is read from; one commit."""
+    from huggingface_hub import snapshot_download
+
+    prefix = f"{safe_name('config.json', subfolder).removesuffix('config.json')}"
+
+    def fetch(patterns: Sequence[str], commit: str | None) -> Path:
+        with explained(repository, revision):
+            found = snapshot_download(
+                repository, cache_dir=cache_dir, force_download=force_download, token=token, revision=commit,
+                local_files_only=local_files_only, allow_patterns=[prefix + pattern for pattern in patterns],
+            )  # fmt: skip
+        return Path(str(found))
+
+    folder = fetch(SMALL_FILES, revision)
+    commit = commit_of(str(folder)) or revision
+    inside = folder / subfolder
+    if weights:
+        if not (inside / "model.safetensors.index.json").is_file():
+            fetch(["model.safetensors"], commit)
+        else:
+            fetch([path.name for path in indexed_weights(inside)], commit)
+        find_weights(inside)  # says what is lacking
+    return inside
+
+
+def indexed_weights(folder: Path) -> list[Path]:
+    """The files that the index of a sharded checkpoint names; each name is checked before anything is fetched."""
+    from unibody.core.hub import read_json
+
+    places = read_json(folder / "model.safetensors.index.json").get("weight_map")
+    names = sorted(set(places.values())) if isinstance(places, dict) else []
+    return [folder / safe_name(str(name)) for name in names]
+
+
+def safe_name(filename: str, subfolder: str = "") -> str:
+    """The file's path in a repository. ValueError: it leads out of it."""
+    name = f"{subfolder.strip('/')}/{filename}" if subfolder else filename
+    if name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name!r} does not name a file inside of a repository: write for example 'config.json'")
+    return name
+
+
+def commit_of(path: str) -> str | None:
+    """The commit in the path of a cached file."""
+    found = re.search(r"[/\\]snapshots[/\\]([0-9a-f]{40})(?:[/\\]|$)", path)
+    return found[1] if found else None
+
+
+@contextmanager
+def explained(repository: str, revision: str | None = None, filename: str = "") -> Iterator[None]:
+    """Turns the client's errors into HubError with the remedy; no message holds a token."""
+    from huggingface_hub import errors
+
+    at = f" at {revision!r}" if revision else ""
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"{repository} is gated: ask for access on its page on the Hub, then log in with `hf auth login` or pass token=",
+        errors.DisabledRepoError: f"{repository} is disabled by the Hub",
+        errors.RepositoryNotFoundError: f"{repository} is no repository that you can see: check the name; if it is private, log in with `hf auth login` or pass token=",
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}: name a branch, a tag or a commit",
+        errors.LocalEntryNotFoundError: f"{filename or repository}{at} is not in the cache, and the Hub is not asked or does not answer: check the network, HF_HUB_OFFLINE and local_files_only",
+        errors.EntryNotFoundError: f"{repository}{at} has no file {filename}",
+        errors.HFValidationError: f"{repository!r} is neither a folder nor the name of a repository, such as 'owner/name'",
+    }
+    kinds = tuple(known)
+    try:
+        yield
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        text = next((text for kind, text in known.items() if isinstance(error, kind)), "")
+        raise HubError(text or refused(repository, status)) from error
+    except kinds as error:
+        raise HubError(next(text for kind, text in known.items() if isinstance(error, kind))) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubError(f"{repository}: the network is not to be used (HF_HUB_OFFLINE is set)") from error
+    except Exception as error:
+        if not isinstance(error, ConnectionError) and not type(error).__module__.startswith("httpx"):
+            raise
+        raise HubError(f"{repository}: the Hub does not answer ({type(error).__name__}): check the network") from error
+
+
+def refused(repository: str, status: int | None) -> str:
+    """What an answer without a name of its own means."""
+    if status == 401:
+        return f"{repository}: the Hub does not know you: log in with `hf auth login` or pass token="
+    if status == 403:
+        return f"{repository}: you have no right to do this: use a token that may write there"
+    if status in (409, 412):
+        return f"{repository} has been changed by someone else meanwhile; nothing was written: try again on top of it"
+    if status == 429:
+        return f"{repository}: too many requests: wait a minute and try again"
+    return f"{repository}: the Hub answers with status {status}: try again later"
