@@ -71,6 +71,8 @@ def _find(name: str) -> Any:
         from importlib.metadata import version
 
         value = version("unibody")
+    elif name == "logging":
+        value = import_module("unibody.logging")
     elif (name[:1].isupper() or name in __all__) and name in (modules := _modules()):  # submodules need no registry
         value = _import(name, modules[name])
     else:

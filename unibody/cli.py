@@ -299,6 +299,60 @@ def inspect(checkpoint: str, dtype: str | None, device: str | None, form: str) -
     sys.exit(inspect(checkpoint, dtype, device, form))
 
 
+@unibody.command()
+@click.argument("model")
+@click.argument("prompt")
+@click.option("--dtype", help="Such as bfloat16; by default the checkpoint's.")
+@click.option("--device", help="Such as cpu or cuda.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option(
+    "--temperature", type=float, help="With one of these three, tokens are drawn; otherwise the likeliest is taken."
+)
+@click.option("--top-k", type=click.IntRange(min=1))
+@click.option("--top-p", type=float)
+@click.option("--seed", type=int)
+def run(model: str, prompt: str, **options: object) -> None:
+    """Continue a text with a model, writing while it is generated.
+
+    MODEL is a folder with a checkpoint, quantized or not, or a Hub id; PROMPT the text.
+    """
+    from unibody.running import run
+
+    sys.exit(run(model, prompt, options))
+
+
+@unibody.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo")
+@click.option("--private", is_flag=True, default=None, help="Only you may see the repository, if it is made now.")
+@click.option("--revision", help="The branch; it is made if there is none.")
+@click.option("--pull-request", "create_pr", is_flag=True, help="Ask for the change instead of making it.")
+@click.option("--message", "commit_message", help="The title of the commit.")
+def push(folder: Path, repo: str, **options: object) -> None:
+    """Upload a checkpoint to the Hub.
+
+    FOLDER is the checkpoint's; REPO is OWNER/NAME, which is made if there is none. What is new or changed becomes one commit; a
+    model card is written there if there is none.
+    """
+    from unibody.publishing import push
+
+    sys.exit(push(folder, repo, **options))
+
+
+@unibody.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo")
+def card(folder: Path, repo: str) -> None:
+    """Write the model card of a checkpoint.
+
+    FOLDER is the checkpoint's, whose README.md is written unless there is one; REPO is OWNER/NAME, where it will be.
+    """
+    from unibody.publishing import write_card
+
+    sys.exit(write_card(folder, repo))
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:

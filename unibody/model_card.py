@@ -15,29 +15,24 @@ TASKS = {
 }
 
 
-def model_card(thing: Any, repo_id: str, tags: list[str] | None = None) -> str:
-    """The text for a model or a configuration, with the metadata that the Hub reads."""
-    config = getattr(thing, "config", thing)
-    name, kind = type(thing).__name__, getattr(config, "model_type", "")
+def model_card(
+    repo_id: str, config: dict[str, Any], class_name: str = "", base_model: str = "", tags: list[str] | None = None
+) -> str:
+    """The text, with the metadata that the Hub reads, for a model of a class, or for the configuration alone.
+
+    `config` is what config.json holds; without a class name, its `architectures` names the class.
+    """
+    kind, settings = str(config.get("model_type", "")), config.get("quantization_config") or {}
+    name = class_name or next(iter(config.get("architectures") or ()), "")
     named = MODELS[kind]["classes"].items() if kind in MODELS else ()
-    classes = {file_class: auto for auto, file_class in named}
-    auto = classes.get(name) or ("AutoConfig" if thing is config else "")
-    settings = getattr(config, "quantization_config", None) or {}
-    method = str(settings.get("quant_method", "")) if isinstance(settings, dict) else ""
-    base = getattr(thing, "name_or_path", "")
-    head = {
-        "library_name": "unibody",
-        "pipeline_tag": TASKS.get(auto, ""),
-        "base_model": base if "/" in base and base != repo_id and not base.startswith(("/", ".")) else "",
-    }
+    alone = name.endswith("Config")
+    auto = "AutoConfig" if alone else {file_class: auto for auto, file_class in named}.get(name, name)
+    method = str(settings.get("quant_method", ""))
+    known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
+    head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}
     listed = [tag for tag in dict.fromkeys([kind, method, *(tags or [])]) if tag]
     lines = ["---", *(f"{key}: {value}" for key, value in head.items() if value)]
-    lines += ["tags:", *(f"- {tag}" for tag in listed if tag), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
-    what = f"`{name}`" + (f", quantized with {method}" if method else "")
-    lines += [f"{what}.", "", "```python", "import unibody", ""]
-    lines += [
-        f'{"config" if thing is config else "model"} = unibody.{auto or name}.from_pretrained("{repo_id}")',
-        "```",
-        "",
-    ]
+    lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
+    lines += [f"`{name}`" + (f", quantized with {method}." if method else "."), "", "```python", "import unibody", ""]
+    lines += [f'{"config" if alone else "model"} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
     return "\n".join(lines)

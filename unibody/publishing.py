@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from unibody.core.hub import read_json
 from unibody.hub import explained
 from unibody.model_card import model_card
 
@@ -42,8 +44,12 @@ class PushToHubMixin:
             self.save_pretrained(folder, **sizes)  # type: ignore[attr-defined]
             return self._upload_modified_files(
                 folder, repo_id, before, commit_message=commit_message, commit_description=commit_description,
-                token=token, revision=revision, create_pr=create_pr, card=model_card(self, repo_id, tags),
+                token=token, revision=revision, create_pr=create_pr, card=self._model_card(repo_id, tags),
             )  # fmt: skip
+
+    def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
+        config: Any = getattr(self, "config", self)
+        return model_card(repo_id, config.to_dict(), type(self).__name__, getattr(self, "name_or_path", ""), tags)
 
     def _create_repo(self, repo_id: str, private: bool | None = None, token: bool | str | None = None) -> str:
         """Makes the repository unless it exists; its full name."""
@@ -53,8 +59,16 @@ class PushToHubMixin:
             return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
-        """When the files of a folder were changed, by name."""
-        return {file.name: file.stat().st_mtime for file in Path(working_dir).iterdir() if file.is_file()}
+        """When the files of a folder were changed, by their paths in it; hidden ones do not count."""
+        folder = Path(working_dir)
+        paths = {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
+        seen = {
+            path.as_posix(): file for path, file in paths.items() if not any(part[0] == "." for part in path.parts)
+        }
+        for name, file in seen.items():
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{name} is a link to {file.resolve()}, out of {folder}: put the file itself there")
+        return {name: file.stat().st_mtime for name, file in seen.items()}
 
     def _upload_modified_files(
         self,
@@ -97,3 +111,41 @@ class PushToHubMixin:
                 repo_id, operations, commit_message=commit_message or f"Upload {type(self).__name__}",
                 commit_description=commit_description, revision=revision, create_pr=create_pr, parent_commit=info.sha,
             )  # fmt: skip
+
+
+class Checkpoint(PushToHubMixin):
+    """A checkpoint's folder as it is, to be pushed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = read_json(folder / "config.json")
+
+
+def push(folder: Path, repo_id: str, **options: Any) -> int:
+    """Uploads what is new or changed of a folder, and says where it is; the exit status."""
+    try:
+        checkpoint, private = Checkpoint(folder), options.pop("private", None)
+        name = checkpoint._create_repo(repo_id, private=private)
+        card = model_card(name, checkpoint.config)
+        done = checkpoint._upload_modified_files(folder, name, {}, card=card, **options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(done.pr_url or done.commit_url)
+    return 0
+
+
+def write_card(folder: Path, repo_id: str) -> int:
+    """Writes the README.md of a checkpoint's folder, if there is none; the exit status."""
+    try:
+        text = model_card(repo_id, read_json(folder / "config.json"))
+        with open(folder / "README.md", "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        print(f"error: {folder / 'README.md'} exists, and is left as it is", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {folder / 'README.md'}")
+    return 0

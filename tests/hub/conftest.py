@@ -58,7 +58,7 @@ def client(hub: Hub, plain: Path, tmp_path: Path) -> Client:
         }  # fmt: skip
         environment |= {} if token is None else {"HF_TOKEN": token}
         text = f"{BEGIN}{script}\nprint(json.dumps(answers))"
-        command = [sys.executable, "-W", "ignore", "-c", text, str(plain)]
+        command = [sys.executable, "-W", "ignore", "-c", text, str(plain), str(Path(__file__).parents[1])]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "hf_alice" not in done.stdout + done.stderr

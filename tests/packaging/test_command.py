@@ -83,6 +83,9 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "graph": "Draw the family tree of definitions.",
         "quantize": "Quantize a checkpoint.",
         "inspect": "Say what a quantized checkpoint is.",
+        "run": "Continue a text with a model, writing while it is generated.",
+        "push": "Upload a checkpoint to the Hub.",
+        "card": "Write the model card of a checkpoint.",
         "help": "Explain the code of an error, with an example and its remedy.",
         "new": "Write the start of a definition, and of its test.",
     }
