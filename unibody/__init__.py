@@ -19,6 +19,16 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
+    from unibody.dynamic_modules import (
+        UntrustedCodeError,
+        check_imports,
+        create_dynamic_module,
+        custom_object_save,
+        get_cached_module_file,
+        get_class_from_dynamic_module,
+        get_relative_imports,
+        resolve_trust_remote_code,
+    )
     from unibody.errors import HubError, UnibodyError
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
     from unibody.hub import cached_file, cached_files, has_file
@@ -54,13 +64,21 @@ __all__ = [
     "QuantizationConfigMixin",
     "QuantizationMethod",
     "UnibodyError",
+    "UntrustedCodeError",
     "__version__",
     "adopt",
     "cached_file",
     "cached_files",
+    "check_imports",
+    "create_dynamic_module",
+    "custom_object_save",
+    "get_cached_module_file",
+    "get_class_from_dynamic_module",
+    "get_relative_imports",
     "has_file",
     "register_quantization_config",
     "register_quantizer",
+    "resolve_trust_remote_code",
 ]
 
 
@@ -95,6 +113,11 @@ def _modules() -> dict[str, str]:
 
     places = {
         "auto": ("AutoConfig", *(name for name in __all__ if name.startswith("AutoModel"))),
+        "dynamic_modules": (
+            *("UntrustedCodeError", "check_imports", "create_dynamic_module", "custom_object_save"),
+            *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
+            "resolve_trust_remote_code",
+        ),
         "errors": ("HubError", "UnibodyError"),
         "hub": ("cached_file", "cached_files", "has_file"),
         "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),

@@ -16,17 +16,56 @@ class AutoClass:
     """Finds, for a model type, the class that the registry lists under the auto class's own name."""
 
     @classmethod
-    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
-        """What the found class reads from the checkpoint; the options are those of its own `from_pretrained`."""
+    def from_pretrained(
+        cls,
+        folder_or_id: str | os.PathLike[str],
+        *,
+        trust_remote_code: bool | None = None,
+        code_revision: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """What the found class reads from the checkpoint; the options are those of its own `from_pretrained`.
+
+        A checkpoint may bring the code of its class. That runs with `trust_remote_code=True` only, at `code_revision` or else at
+        the revision of the checkpoint; without it a class of the registry is taken, or UntrustedCodeError is raised.
+        """
         from unibody.models import locate
 
+        hub = {name: options[name] for name in ("cache_dir", "token", "local_files_only") if name in options}
         folder = locate(folder_or_id, options, weights=cls.__name__ != "AutoConfig")
         file = folder / "config.json"
-        found = cls._find(read_json(file).get("model_type"), file).from_pretrained(folder, **options)
-        model = found[0] if isinstance(found, tuple) else found
+        values = read_json(file)
+        found = cls._find_remote(values, folder_or_id, folder, trust_remote_code, code_revision, hub)
+        found = found or cls._find(values.get("model_type"), file)
+        made = found.from_pretrained(folder, **options)
+        model = made[0] if isinstance(made, tuple) else made
         if hasattr(model, "name_or_path"):
             model.name_or_path = str(folder_or_id)
-        return found
+        return made
+
+    @classmethod
+    def _find_remote(
+        cls, values: dict[str, Any], source: Any, folder: Path, trust: bool | None, code_revision: str | None, hub: Any
+    ) -> Any:
+        """The class whose code comes with the checkpoint, if it is to be taken."""
+        from unibody.dynamic_modules import (
+            find_reference,
+            get_class_from_dynamic_module,
+            resolve_trust_remote_code,
+        )
+        from unibody.hub import commit_of
+
+        reference = find_reference(values, cls.__name__)
+        known = isinstance(values.get("model_type"), str) and values["model_type"] in MODELS
+        classes = MODELS[values["model_type"]]["classes"] if known else {}
+        has_local = known and (cls.__name__ == "AutoConfig" or cls.__name__ in classes)
+        commit = commit_of(str(folder))
+        where = f"{reference} at {commit or folder}" if reference else ""
+        if not resolve_trust_remote_code(trust, str(source), has_local, reference is not None, where):
+            return None
+        return get_class_from_dynamic_module(
+            str(reference), source, revision=commit, code_revision=code_revision, **hub
+        )
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import unibody
 from unibody.core.hub import read_json, require_repository
+from unibody.dynamic_modules import custom_object_save
 from unibody.hub import fetch_checkpoint
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import _Recognised, find_quantizer
@@ -59,6 +60,12 @@ class PreTrainedModel(PushToHubMixin, metaclass=_Recognised):
         model = found[0] if isinstance(found, tuple) else found
         model.name_or_path = str(folder_or_id)
         return found
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
+        """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
+        if ship_code:
+            custom_object_save(self, folder, self.config)  # type: ignore[attr-defined]
+        super().save_pretrained(folder, **options)  # type: ignore[misc]
 
 
 def adopt(model: Any) -> Any:

@@ -31,17 +31,18 @@ class PushToHubMixin:
         create_pr: bool = False,
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
+        **options: Any,
     ) -> Any:
         """Saves and uploads, as one commit, what is new or changed; returns huggingface_hub's CommitInfo.
 
-        The repository and the branch `revision` are made where there are none, and a model card where there is none. HubError:
+        Further options are those of `save_pretrained`. The repository and the branch `revision` are made where there are none, and a model card where there is none. HubError:
         no right or no network; or somebody else has pushed meanwhile, and nothing was written.
         """
         repo_id = self._create_repo(repo_id, private=private, token=token)
         with TemporaryDirectory() as folder:
             before = self._get_files_timestamps(folder)
-            sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-            self.save_pretrained(folder, **sizes)  # type: ignore[attr-defined]
+            options |= {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+            self.save_pretrained(folder, **options)  # type: ignore[attr-defined]
             return self._upload_modified_files(
                 folder, repo_id, before, commit_message=commit_message, commit_description=commit_description,
                 token=token, revision=revision, create_pr=create_pr, card=self._model_card(repo_id, tags),

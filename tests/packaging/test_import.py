@@ -63,6 +63,11 @@ def test_auto_classes_are_offered() -> None:
     }
     decorators = {"register_quantization_config", "register_quantizer"}
     bases |= {"PreTrainedConfig", "PreTrainedModel", "PushToHubMixin", "HubError", "UnibodyError"}
+    bases |= {"UntrustedCodeError"}
+    decorators |= {
+        "check_imports", "create_dynamic_module", "custom_object_save", "get_cached_module_file",
+        "get_class_from_dynamic_module", "get_relative_imports", "resolve_trust_remote_code",
+    }  # fmt: skip
     decorators |= {"adopt", "cached_file", "cached_files", "has_file"}
     assert listed | bases | decorators | {"AutoConfig", "__version__"} == set(unibody.__all__)
     assert all(hasattr(unibody, name) for name in unibody.__all__)

@@ -1,0 +1,181 @@
+"""Code that comes with a checkpoint: run only where it is trusted, side by side by revision, shipped by `ship_code`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub.conftest import Client
+from hub.loopback import Hub, Repository
+
+CODE = """
+import json
+from pathlib import Path
+from .helper import VALUE
+
+Path("ran.txt").write_text("yes")
+
+class MineConfig:
+    @classmethod
+    def from_pretrained(cls, folder, **options):
+        made = cls()
+        made.values, made.value = json.loads(Path(folder, "config.json").read_text()), VALUE
+        return made
+
+class MineModel(MineConfig):
+    pass
+"""
+HELPER = "from . import deeper\n\nVALUE = deeper.VALUE\n"
+CONFIG = {
+    "model_type": "mine",
+    "unibody_auto_map": {"AutoConfig": "modeling_mine.MineConfig", "AutoModel": "modeling_mine.MineModel"},
+}
+
+
+def files(value: int, **changes: Any) -> dict[str, bytes]:
+    texts = {
+        "config.json": json.dumps({**CONFIG, **changes}), "modeling_mine.py": CODE, "helper.py": HELPER,
+        "deeper.py": f"VALUE = {value}\n", "model.safetensors": "",
+    }  # fmt: skip
+    return {name: text.encode() for name, text in texts.items()}
+
+
+@pytest.fixture
+def mine(hub: Hub) -> Repository:
+    """Two revisions with other code."""
+    repository = hub.repositories["alice/mine"] = Repository()
+    first = repository.commit(files(1), "first", "main", None)
+    repository.tags["v1"] = first
+    repository.commit(files(2), "second", "main", first)
+    return repository
+
+
+def test_refused_unless_trusted(mine: Repository, client: Client, tmp_path: Path) -> None:
+    """The refusal names repository, file and commit; nothing has run."""
+    found = client("""
+for name, options in (("unsaid", {}), ("no", {"trust_remote_code": False})):
+    answers[name] = error(lambda: unibody.AutoConfig.from_pretrained("alice/mine", **options))
+answers["ran"] = Path("ran.txt").exists()
+answers["yes"] = unibody.AutoConfig.from_pretrained("alice/mine", trust_remote_code=True).value
+answers["after"] = Path("ran.txt").exists()
+""")  # fmt: skip
+    for name in ("unsaid", "no"):
+        assert found[name] == (
+            "UntrustedCodeError: alice/mine brings code of its own, which would run on this machine: "
+            f"modeling_mine.MineConfig at {mine.refs['main']}. Read it, and if you trust it, pass trust_remote_code=True"
+        )
+    assert (found["ran"], found["yes"], found["after"]) == (False, 2, True)
+
+
+def test_revisions_side_by_side(mine: Repository, client: Client) -> None:
+    found = client("""
+def value(**options):
+    return unibody.AutoConfig.from_pretrained("alice/mine", trust_remote_code=True, **options).value
+answers["values"] = [value(), value(revision="v1"), value(), value(code_revision="v1")]
+answers["class"] = unibody.AutoModel.from_pretrained("alice/mine", trust_remote_code=True, revision="v1").__class__.__module__
+""")  # fmt: skip
+    assert found["values"] == [2, 1, 2, 1]
+    assert found["class"] == f"unibody_modules.alice.mine.{_name(mine.tags['v1'])}.modeling_mine"
+
+
+def _name(commit: str) -> str:
+    return commit if commit.isidentifier() else f"_{commit}"
+
+
+def test_local_folders(client: Client) -> None:
+    """A changed file is another module; a helper that is changed counts; links and names that lead out are refused."""
+    found = client(f"FILES = {files(1)!r}" + """
+work = Path("work").absolute()
+work.mkdir()
+for name, text in FILES.items():
+    (work / name).write_bytes(text)
+def value():
+    return unibody.AutoConfig.from_pretrained(work, trust_remote_code=True).value
+answers["first"] = value()
+(work / "deeper.py").write_text("VALUE = 3")
+answers["changed"] = value()
+(work / "helper.py").write_text("from .. import other")
+answers["above"] = error(value)
+(work / "helper.py").write_text("import nowhere_to_be_found\\nVALUE = 1")
+answers["missing"] = error(value)
+(work / "helper.py").write_text("try:\\n    import nowhere_to_be_found\\nexcept ImportError:\\n    pass\\nVALUE = 9")
+answers["guarded"] = value()
+(work / "helper.py").unlink()
+Path("outside.py").write_text("VALUE = 1")
+(work / "helper.py").symlink_to(Path("outside.py").absolute())
+answers["link"] = error(value)
+(work / "helper.py").unlink()
+answers["gone"] = error(value)
+(work / "modeling_mine.py").write_text("class")
+answers["broken"] = error(value)
+for reference in ("../evil.X", "modeling_mine", 5, ["a.B"], "os/path.X"):
+    (work / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": reference}}))
+    answers[f"reference {reference}"] = error(value)
+""")  # fmt: skip
+    assert (found["first"], found["changed"], found["guarded"]) == (1, 3, 9)
+    assert "line 1: only modules of the same folder can be imported" in found["above"]
+    assert "imports nowhere_to_be_found, which is not installed: pip install nowhere_to_be_found" in found["missing"]
+    assert "out of its folder: refused" in found["link"]
+    assert found["gone"].startswith("HubError: ")
+    assert "is not Python that can be read" in found["broken"]
+    references = [text for name, text in found.items() if name.startswith("reference")]
+    assert len(references) == 5
+    assert all("expected module.Class" in text for text in references)
+
+
+def test_many_processes_at_once(mine: Repository, client: Client) -> None:
+    """They write the same modules, each whole."""
+    found = client("""
+import subprocess
+code = "import unibody; print(unibody.AutoConfig.from_pretrained('alice/mine', trust_remote_code=True).value)"
+running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+answers["values"] = [process.communicate()[0].strip() for process in running]
+""")  # fmt: skip
+    assert found["values"] == ["2"] * 4
+
+
+def test_shipped_code(hub: Hub, client: Client) -> None:
+    """A model brings its one file; where it is trusted, that is what runs, also for a model type that is not known; alone too."""
+    found = client("""
+ids = torch.tensor([[1, 5, 9, 2, 8]])
+model = unibody.AutoModelForCausalLM.from_pretrained(folder)
+model.push_to_hub("alice/shipped", ship_code=True)
+with torch.no_grad():
+    expected = model(ids).logits
+    local = unibody.AutoModelForCausalLM.from_pretrained("alice/shipped")
+    remote = unibody.AutoModelForCausalLM.from_pretrained("alice/shipped", trust_remote_code=True)
+    answers["same"] = torch.equal(local(ids).logits, expected) and torch.equal(remote(ids).logits, expected)
+answers["classes"] = [type(local).__module__, type(remote).__module__.partition(".")[0]]
+work = Path("work").absolute()
+model.save_pretrained(work, ship_code=True)
+import subprocess
+alone = "import sys; sys.modules['unibody'] = None; from modeling_llama import LlamaForCausalLM as M; print(type(M.from_pretrained('.')).__name__)"
+answers["alone"] = subprocess.run([sys.executable, "-c", alone], cwd=work, capture_output=True, text=True).stdout.strip()
+import transformers
+for trust in (True, False):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("alice/shipped", trust_remote_code=trust)
+    answers[f"theirs {trust}"] = torch.allclose(theirs(ids).logits, expected, atol=1e-5)
+""")  # fmt: skip
+    assert found == {
+        "same": True, "classes": ["unibody", "unibody_modules"], "alone": "LlamaForCausalLM", "theirs True": True,
+        "theirs False": True,
+    }  # fmt: skip
+    repository = hub.repositories["alice/shipped"]
+    assert "modeling_llama.py" in repository.commits[repository.refs["main"]]
+
+
+def test_code_of_another_repository(mine: Repository, hub: Hub, client: Client) -> None:
+    """`owner/name--module.Class` names where the code is."""
+    other = hub.repositories["alice/other"] = Repository()
+    reference = {"unibody_auto_map": {"AutoConfig": "alice/mine--modeling_mine.MineConfig"}}
+    other.commit({"config.json": json.dumps({"model_type": "other", **reference}).encode()}, "first", "main", None)
+    found = client("""
+answers["no"] = error(lambda: unibody.AutoConfig.from_pretrained("alice/other"))
+made = unibody.AutoConfig.from_pretrained("alice/other", trust_remote_code=True)
+answers["made"] = [made.value, made.values["model_type"]]
+""")  # fmt: skip
+    assert "alice/mine--modeling_mine.MineConfig" in found["no"]
+    assert found["made"] == [2, "other"]

@@ -1,0 +1,225 @@
+"""Classes whose code comes with a checkpoint; nothing of it runs unless `trust_remote_code=True`.
+
+The code of one commit, or of one state of a local folder, is a package of its own below `unibody_modules` in the modules' cache
+(`HF_MODULES_CACHE`), so that two revisions live side by side and a changed file is another module.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from unibody.core.saving import write_atomically
+from unibody.errors import UnibodyError
+from unibody.hub import cached_file, commit_of, safe_name
+
+PACKAGE = "unibody_modules"
+MAPS = ("unibody_auto_map", "auto_map")  # keys of config.json that name classes; the first goes before
+
+
+class UntrustedCodeError(UnibodyError, ValueError):
+    """A checkpoint needs code of its own, and it was not said that this may run."""
+
+
+def resolve_trust_remote_code(
+    trust_remote_code: bool | None,
+    model_name: str,
+    has_local_code: bool,
+    has_remote_code: bool,
+    files: str = "",
+) -> bool:
+    """Whether code that comes with a checkpoint is to run: only if it is trusted. UntrustedCodeError: it must, and is not."""
+    if trust_remote_code and has_remote_code:
+        return True
+    if has_remote_code and not has_local_code:
+        raise UntrustedCodeError(
+            f"{model_name} brings code of its own, which would run on this machine{f': {files}' if files else ''}. "
+            "Read it, and if you trust it, pass trust_remote_code=True"
+        )
+    return False
+
+
+def find_reference(config: dict[str, Any], auto_class: str) -> str | None:
+    """The reference of an auto class in a config.json, such as `modeling_mine.MineModel`. ValueError: it is no such text."""
+    for key in MAPS:
+        found = (config.get(key) or {}).get(auto_class) if isinstance(config.get(key) or {}, dict) else config[key]
+        if found is not None:
+            if not isinstance(found, str) or not re.fullmatch(
+                r"([\w.-]+/[\w.-]+--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found
+            ):
+                raise ValueError(
+                    f"{key} says {found!r} for {auto_class}: expected module.Class, such as 'modeling_mine.MineModel'"
+                )
+            return found
+    return None
+
+
+def get_class_from_dynamic_module(
+    class_reference: str,
+    pretrained_model_name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    code_revision: str | None = None,
+    **hub: Any,
+) -> type:
+    """The class `module.Class`, or `owner/name--module.Class`, of a folder or repository; its module is imported, so it runs.
+
+    Whether that may be is asked before, by resolve_trust_remote_code. AttributeError: the module has no such class.
+    """
+    source: str | os.PathLike[str] = pretrained_model_name_or_path
+    repository, _, reference = class_reference.rpartition("--")
+    if repository:
+        source, revision = repository, None
+    module, _, name = reference.partition(".")
+    file = get_cached_module_file(source, f"{module}.py", revision=code_revision or revision, **hub)
+    found = getattr(import_file(Path(file)), name, None)
+    if not isinstance(found, type):
+        raise AttributeError(f"{source}: {module}.py has no class {name}")
+    return found
+
+
+def get_cached_module_file(
+    pretrained_model_name_or_path: str | os.PathLike[str], module_file: str, *, revision: str | None = None, **hub: Any
+) -> str:
+    """The path of a module in the cache, copied there with all modules that it imports relatively; nothing is run."""
+    source, folder = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
+    commit: list[str] = []
+
+    def fetch(name: str) -> Path:
+        if folder.is_dir():
+            path = (folder / safe_name(name)).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
+            return Path(cached_file(folder, name))
+        path = Path(cached_file(source, name, revision=commit[0] if commit else revision, **hub))
+        commit[:] = [commit_of(str(path)) or ""]
+        return path
+
+    files = {path.name: path for path in needed_files(module_file, fetch)}
+    texts = {name: path.read_bytes() for name, path in sorted(files.items())}
+    state = commit[0] if commit else hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:40]
+    place = create_dynamic_module(f"{folder.resolve().name if folder.is_dir() else source}/{state}")
+    for name, text in texts.items():
+        check_imports(files[name])
+        if not (place / name).exists():
+            write_atomically(place / name, partial(Path.write_bytes, data=text))
+    return str(place / module_file)
+
+
+def needed_files(module_file: str, fetch: Callable[[str], Path]) -> Iterator[Path]:
+    """A module and all that it imports relatively, and those import."""
+    waiting, seen = [module_file], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            path = fetch(name)
+            yield path
+            waiting += [f"{module}.py" for module in get_relative_imports(path)]
+
+
+def get_relative_imports(module_file: str | os.PathLike[str]) -> list[str]:
+    """The modules beside it that a module imports. ValueError: it imports from further above, or from below."""
+    found = []
+    for node in ast.walk(parse(Path(module_file))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            if node.level > 1 or any("." in str(name) for name in names):
+                raise ValueError(f"{module_file}, line {node.lineno}: only modules of the same folder can be imported")
+            found += names
+    return sorted(set(map(str, found)))
+
+
+def check_imports(filename: str | os.PathLike[str]) -> list[str]:
+    """The modules that a module imports relatively. ImportError: another that it needs is not installed.
+
+    What is imported under `try` or `if` may be missing.
+    """
+    guarded: set[ast.AST] = set()
+    tree = parse(Path(filename))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Try, ast.If)):
+            guarded |= set(ast.walk(node))
+    missing = set()
+    for node in ast.walk(tree):
+        if node in guarded:
+            continue
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        missing |= {name.partition(".")[0] for name in names if find_spec(name.partition(".")[0]) is None}
+    if missing:
+        shown = " ".join(sorted(missing))
+        raise ImportError(f"{filename} imports {shown}, which is not installed: pip install {shown}")
+    return get_relative_imports(filename)
+
+
+def parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{file} is not Python that can be read: {error}") from error
+
+
+def create_dynamic_module(name: str | os.PathLike[str]) -> Path:
+    """The folder of a package in the modules' cache, made with those above it."""
+    place = modules_cache() / PACKAGE
+    parts = [identifier(part) for part in Path(name).parts if part not in ("/", ".", "..")]
+    for part in ("", *parts):
+        place = place / part if part else place
+        if not (place / "__init__.py").exists():
+            write_atomically(place / "__init__.py", lambda temporary: temporary.write_text("", encoding="utf-8"))
+    importlib.invalidate_caches()
+    return place
+
+
+def identifier(part: str) -> str:
+    """A part of a repository's name as a name in Python; different parts stay different."""
+    found = re.sub(r"\W", lambda match: f"_{ord(match[0]):x}_", part)
+    return found if found.isidentifier() else f"_{found}"
+
+
+def modules_cache() -> Path:
+    """Where copied modules lie; Python imports from there."""
+    from huggingface_hub import constants
+
+    place = Path(os.environ.get("HF_MODULES_CACHE") or Path(constants.HF_HOME, "modules")).resolve()
+    if str(place) not in sys.path:
+        sys.path.append(str(place))
+    return place
+
+
+def import_file(file: Path) -> Any:
+    """The module of a file in the cache."""
+    importlib.invalidate_caches()
+    return importlib.import_module(".".join(file.relative_to(modules_cache()).with_suffix("").parts))
+
+
+def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = None) -> list[str]:
+    """Copies the generated file that an object's class comes from into a folder, and names its classes in a configuration.
+
+    The names of the files. TypeError: the class is of no generated file of a model.
+    """
+    from unibody.generated.registry import MODELS
+
+    kind = getattr(getattr(obj, "config", obj), "model_type", "")
+    entry = MODELS.get(kind)
+    names = () if entry is None else (entry["config"], *entry["classes"].values())
+    if entry is None or not {base.__name__ for base in type(obj).__mro__} & set(names):
+        raise TypeError(f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped")
+    module = importlib.import_module(f"unibody.generated.models.{entry['module']}")
+    name = f"{entry['module']}.py"
+    text = Path(str(module.__file__)).read_bytes()
+    write_atomically(Path(folder, name), lambda temporary: temporary.write_bytes(text))
+    if config is not None:
+        classes = {"AutoConfig": entry["config"], **entry["classes"]}
+        config.unibody_auto_map = {auto: f"{entry['module']}.{found}" for auto, found in classes.items()}
+    return [name]
