@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from oracle.hub_server import commit_of, hub
+from hub.loopback import Hub, Repository, loopback
 from oracle.zoo import first_case
 
 REPOSITORY = "unibody-tests/tiny"
@@ -63,6 +65,16 @@ def load_from_hub(address: str, cache: Path, *requests: tuple[str, str, str | No
     return json.loads(done.stdout)
 
 
+@contextmanager
+def served(revisions: dict[str, Path]) -> Iterator[Hub]:
+    """A Hub whose repository has a branch for each folder."""
+    with loopback() as hub:
+        repository = hub.repositories[REPOSITORY] = Repository()
+        for name, folder in revisions.items():
+            repository.commit({file.name: file.read_bytes() for file in folder.iterdir()}, name, name, None)
+        yield hub
+
+
 def sums(model) -> dict[str, float]:
     return {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
 
@@ -93,32 +105,36 @@ def test_revisions_and_the_cache(checkpoint, revisions, tmp_path):
     case = first_case()
     name, config = case.class_name, case.config_class.__name__
     expected = {"main": sums(checkpoint(case, "unit").original), "v1": sums(checkpoint(case, "small").original)}
-    with hub(REPOSITORY, revisions) as (address, asked):
-        requests = [(name, REPOSITORY, None), (name, REPOSITORY, "v1"), (name, REPOSITORY, commit_of("v1"))]
-        assert load_from_hub(address, tmp_path, *requests) == [expected["main"], expected["v1"], expected["v1"]]
-        files = fetched(asked)
+    with served(revisions) as hub:
+        requests = [
+            (name, REPOSITORY, None),
+            (name, REPOSITORY, "v1"),
+            (name, REPOSITORY, hub.repositories[REPOSITORY].refs["v1"]),
+        ]
+        assert load_from_hub(hub.address, tmp_path, *requests) == [expected["main"], expected["v1"], expected["v1"]]
+        files = fetched(hub.asked)
         weights = sorted(file for file in files if not file.endswith(".json"))
         assert weights == sorted(["model.safetensors", *(path.name for path in revisions["v1"].glob("*.safetensors"))])
         assert len(files) == len(set(files)), "nothing is fetched twice: both revisions hold the same config.json"
-    got = load_from_hub(address, tmp_path, *requests[:2], (config, REPOSITORY, None), offline=True)
+    got = load_from_hub(hub.address, tmp_path, *requests[:2], (config, REPOSITORY, None), offline=True)
     assert got[:2] == [expected["main"], expected["v1"]]
     assert got[2] == case.config_class.from_pretrained(revisions["main"]).to_dict()
 
 
 def test_a_configuration_is_fetched_without_the_weights(revisions, tmp_path):
     case = first_case()
-    with hub(REPOSITORY, revisions) as (address, asked):
-        (got,) = load_from_hub(address, tmp_path, (case.config_class.__name__, REPOSITORY, "v1"))
+    with served(revisions) as hub:
+        (got,) = load_from_hub(hub.address, tmp_path, (case.config_class.__name__, REPOSITORY, "v1"))
         assert got == case.config_class.from_pretrained(revisions["v1"]).to_dict()
-        assert [file for file in fetched(asked) if not file.endswith(".json")] == []
+        assert [file for file in fetched(hub.asked) if not file.endswith(".json")] == []
 
 
 def test_what_the_hub_does_not_have(revisions, tmp_path):
     """Errors name the repository, the revision, or the file that is missing, and give the reason against pickles."""
     name = first_case().class_name
-    with hub(REPOSITORY, revisions) as (address, asked):
+    with served(revisions) as hub:
         unknown, no_revision, no_config, pickled = load_from_hub(
-            address,
+            hub.address,
             tmp_path,
             (name, "unibody-tests/nothing", None),
             (name, REPOSITORY, "v2"),
@@ -130,4 +146,4 @@ def test_what_the_hub_does_not_have(revisions, tmp_path):
         assert "config.json" in no_config[1]
         assert pickled[0] in ("FileNotFoundError", "ValueError")
         assert "safetensors" in pickled[1]
-        assert [file for file in fetched(asked) if file.endswith(".bin")] == []
+        assert [file for file in fetched(hub.asked) if file.endswith(".bin")] == []
