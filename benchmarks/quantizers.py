@@ -31,7 +31,7 @@ EXAMPLES = {  # options that one would choose
     "quark": """--global-quant-config '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'""",
     "torchao": "--quant-type int8_dynamic_activation_int4_weight --group-size 32",
 }
-VERIFIED = {"cuda": "no GPU: interpreted and compiled only"}
+VERIFIED = {"cuda": "no GPU: interpreted and compiled only", "scaled_mm": "no GPU: the same call on a CPU"}
 
 
 def layer_classes(module: Any) -> list[Any]:
@@ -87,7 +87,7 @@ def describe(kernel: Kernel) -> str:
         ", ".join(map(str, kernel.group_size)) or "all",
         ", ".join(kernel.dtypes) or "any",
         shape,
-        VERIFIED.get(kernel.device, "run"),
+        VERIFIED.get(kernel.name, VERIFIED.get(kernel.device, "run")),
     ]
     return " | ".join(cells)
 

@@ -166,6 +166,17 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
+    codes, scales = layer.round_inputs(rows)
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
     """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
     return entry == type(module).__name__ or names_module(entry, name)
@@ -407,6 +418,14 @@ class CompressedFloat8Linear(PackedLinear):
     """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
@@ -479,12 +498,13 @@ class CompressedFloat8Linear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if self.inputs is None and kernel.name != "torch":
             return "it rounds inputs, and this layer's are not to be"
-        whole = self.block[1] % 32 == 0 or self.block[1] >= self.in_features
-        return (
-            ""
-            if whole or kernel.name == "torch"
-            else f"its blocks are {self.block[1]} columns wide, not a multiple of 32"
-        )
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
+        return ""
 
     def scale_shape(self) -> list[int]:
         sizes = zip((self.out_features, self.in_features), self.block, strict=True)

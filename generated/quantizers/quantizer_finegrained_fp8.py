@@ -132,6 +132,17 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
+    codes, scales = layer.round_inputs(rows)
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -267,6 +278,14 @@ class FP8Linear(PackedLinear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
@@ -342,12 +361,13 @@ class FP8Linear(PackedLinear):
         return codes.flatten(-2)[..., : x.shape[-1]], scales
 
     def why_not(self, kernel: Kernel) -> str:
-        whole = self.block[1] % 32 == 0 or self.block[1] >= self.in_features
-        return (
-            ""
-            if whole or kernel.name == "torch"
-            else f"its blocks are {self.block[1]} columns wide, not a multiple of 32"
-        )
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
+        return ""
 
 
 class HfQuantizer:

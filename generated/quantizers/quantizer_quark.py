@@ -183,6 +183,17 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
+    codes, scales = layer.round_inputs(rows)
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 def plain_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: rounded inputs, the weight in their type, and torch's product."""
     return dequantize_matmul(layer, layer.round_inputs(x))
@@ -522,6 +533,14 @@ class QuarkFloat8Linear(PackedLinear):
     """A linear layer of float8, with a scale for each output or one."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
@@ -593,12 +612,13 @@ class QuarkFloat8Linear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if self.inputs is None and kernel.name != "torch":
             return "it rounds inputs, and this layer's are not to be"
-        whole = self.block[1] % 32 == 0 or self.block[1] >= self.in_features
-        return (
-            ""
-            if whole or kernel.name == "torch"
-            else f"its blocks are {self.block[1]} columns wide, not a multiple of 32"
-        )
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
+        return ""
 
     def scale_shape(self) -> list[int]:
         return [] if self.weights.strategy == "tensor" else [self.out_features]

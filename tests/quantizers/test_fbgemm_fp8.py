@@ -62,6 +62,35 @@ def test_outputs(bound: float, batch: int, dtype: torch.dtype) -> None:
     assert torch.equal(layer(x.view(1, batch, 80))[0], layer(x))
 
 
+@pytest.mark.parametrize("method", ["fbgemm_fp8", "finegrained_fp8", "compressed_tensors"])
+def test_product_of_rows(method: str) -> None:
+    """The row for GPUs that multiply float8, run here: torch has the same product for CPUs. The layers whose scales it cannot
+    take say so.
+    """
+    module, linear, bias = generated(method), torch.nn.Linear(64, 96), inputs.bias(96)
+    linear.bias.data = bias
+    if method == "fbgemm_fp8":
+        layer = module.FbgemmFp8Linear(linear, module.FbgemmFp8Config())
+    elif method == "finegrained_fp8":
+        layer = module.FP8Linear(linear, module.FineGrainedFP8Config(weight_block_size=None))
+    else:
+        config = module.CompressedTensorsConfig(config_groups={"FP8_DYNAMIC": ["Linear"]})
+        layer = module.CompressedTensorsHfQuantizer(config, pre_quantized=False).make_linear("layer", linear)
+    layer.hold(layer.quantize(inputs.weight(96, 64)))
+    kernel = layer.kernels[0]
+    assert kernel.name == "scaled_mm"
+    assert layer.why_not(kernel) == ""
+    for batch in (1, 5):
+        x = inputs.activations(batch, 64).bfloat16()[None]
+        with torch.no_grad():
+            found, expected = module.scaled_matmul(layer, x), layer(x)
+        assert found.shape == (1, batch, 96)
+        assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()
+    blocks = generated("finegrained_fp8")
+    other = blocks.FP8Linear(linear, blocks.FineGrainedFP8Config(weight_block_size=[32, 32]))
+    assert "it takes a scale for each row, and these are of blocks of 32 x 32" in other.why_not(kernel)
+
+
 def test_gradients() -> None:
     layer = make_layer(inputs.weight(96, 64), inputs.bias(96))
     x = inputs.activations(4, 64).requires_grad_()

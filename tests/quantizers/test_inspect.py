@@ -47,6 +47,7 @@ def test_text(packed: Path) -> None:
     assert rows[3] == ("layers", "14 of 15 linear layers quantized; plain: lm_head")
     assert rows[5:] == [
         ("kernel", "torch runs 8 CompressedFloat8Linear on cpu in bfloat16"),
+        ("", "not scaled_mm: it runs on cuda, not on cpu"),
         ("", "not triton: it runs on cuda, not on cpu"),
         ("kernel", "int4pack_cpu runs 6 CompressedGroupLinear on cpu in bfloat16"),
     ]
