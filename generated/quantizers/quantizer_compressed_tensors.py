@@ -544,11 +544,33 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = "plain"  # or "minus_one": stored less one
+
+
 class CompressedGroupLinear(GroupwiseLinear):
     """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
 
+    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            bits=(2, 4, 8),
+            multiples=(16, 16),
+        ),
         Kernel(
             "int4pack_cpu",
             entry="group_matmul",
@@ -590,8 +612,7 @@ class CompressedGroupLinear(GroupwiseLinear):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)
         if layout is None:
-            kept = ("weight_packed", "weight_scale", "weight_zero_point")
-            self.others = {name: tensor for name, tensor in tensors.items() if name not in kept}
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.group_size))
@@ -627,8 +648,9 @@ class CompressedGroupLinear(GroupwiseLinear):
         return x if self.inputs is None else round_values(x, self.inputs, self.others)
 
     def why_not(self, kernel: Kernel) -> str:
-        ordered = kernel.layout is not None and "weight_g_idx" in self.others
-        return "it reads groups of consecutive columns, and these are in the order of activations" if ordered else ""
+        if kernel.layout is not None and "weight_g_idx" in self.others:
+            return "it reads groups of consecutive columns, and these are in the order of activations"
+        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
 
 
 class CompressedFloat4Linear(CompressedLinear):
@@ -987,6 +1009,92 @@ def triton_matmul_kernel() -> Any:
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             (total * 65536).to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = x.reshape(-1, x.shape[-1])
+    zero_word = 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_compressed_tensors::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        # Where a column's bits lie in its word.
+        shifts = columns * bits % 32
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
+            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            group = depth // groups
+            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
+            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
+            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
+            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
             (rows < m)[:, None] & (columns < n)[None, :],
         )
 
@@ -1460,6 +1568,25 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
 def to_int32(words: Tensor) -> Tensor:
     """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": pack_words(zeros, layer.bits).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, unpack_words(held["qzeros"].T, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones

@@ -351,41 +351,6 @@ def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationA
     return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
 
 
-def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: QuantizationArgs) -> Tensor:
-    """Codes in the values' type; of near ties, those that products with the scale's inverse give."""
-    return to_codes((values * (1 / scales)).round() + zeros, args)
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    symmetric: bool = False  # whether every zero point is the middle of the codes
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
-
-    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
-
-    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        """The inverse of offsets."""
-        return 8 - offsets / scales
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
@@ -403,68 +368,6 @@ class Kernel:
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class QuarkGroupLinear(GroupwiseLinear):
-    """A linear layer of 4-bit integers by group, in words along the outputs."""
-
-    variable_tensors: ClassVar[tuple[str, ...]] = ("input_",)
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cpu",
-            entry="group_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry="plain_matmul"),
-    )
-
-    def __init__(self, linear: nn.Linear, config: QuarkConfig, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)
-        super().__init__(linear, config, 4, self.weights.group_size or -1)
-        self.symmetric = self.weights.symmetric
-        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, words = self.in_features // self.group_size, self.out_features // 8
-        found = {
-            "weight": torch.empty(self.in_features, words, dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(groups, self.out_features, device="meta"),
-            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
-
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if name.startswith("input_")}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.group_size))
-        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
-        self.others = input_tensors(self.inputs)
-        return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        return {
-            "weight": pack_interleaved((weight.codes.T + self.shift) & 15),
-            "weight_scale": weight.scales.T.contiguous(),
-            "weight_zero_point": pack_interleaved((weight.zeros.to(torch.uint8).T + self.shift) & 15),
-            **self.others,
-        }
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
-        return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
 
 
 class QuarkInt8Linear(CompressedLinear):
@@ -626,6 +529,134 @@ class QuarkFloat8Linear(PackedLinear):
     def usual_tensors(self) -> dict[str, Tensor]:
         static = self.inputs is not None and not self.inputs.dynamic
         return {"input_scale": torch.ones(())} if static else {}
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: QuantizationArgs) -> Tensor:
+    """Codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return to_codes((values * (1 / scales)).round() + zeros, args)
+
+
+class GroupwiseLinear(PackedLinear):
+    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
+
+    symmetric: bool = False  # whether every zero point is the middle of the codes
+
+    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        raise NotImplementedError
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """The inverse of pack_codes."""
+        raise NotImplementedError
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
+        return (8 - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 8 - offsets / scales
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return dequantize_groups(self.unpack_codes(stored), dtype)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = "plain"  # or "minus_one": stored less one
+
+
+class QuarkGroupLinear(GroupwiseLinear):
+    """A linear layer of 4-bit integers by group, in words along the outputs."""
+
+    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            bits=(2, 4, 8),
+            multiples=(16, 16),
+        ),
+        Kernel(
+            "int4pack_cpu",
+            entry="group_matmul",
+            layout="Int4PackLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry="plain_matmul"),
+    )
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        self.weights, self.inputs = read_scheme(scheme)
+        size = -1 if self.weights.strategy in ("channel", "tensor") else self.weights.group_size or -1
+        super().__init__(linear, config, self.weights.num_bits, size)
+        self.symmetric = self.weights.symmetric
+        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        groups, words = self.in_features // self.group_size, self.out_features // 8
+        found = {
+            "weight": torch.empty(self.in_features, words, dtype=torch.int32, device="meta"),
+            "weight_scale": torch.empty(groups, self.out_features, device="meta"),
+            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
+        }
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return input_tensors(self.inputs)
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        groups = weight.unflatten(1, (-1, self.group_size))
+        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
+        self.others = self.usual_tensors()
+        return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        return {
+            "weight": pack_interleaved((weight.codes.T + self.shift) & 15),
+            "weight_scale": weight.scales.T.contiguous(),
+            "weight_zero_point": pack_interleaved((weight.zeros.to(torch.uint8).T + self.shift) & 15),
+            **self.others,
+        }
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
+        return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.layout is not None and "weight_g_idx" in self.others:
+            return "it reads groups of consecutive columns, and these are in the order of activations"
+        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
 
 
 class QuarkFloat4Linear(CompressedLinear):
@@ -927,6 +958,92 @@ def triton_matmul_kernel() -> Any:
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             (total * 65536).to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = x.reshape(-1, x.shape[-1])
+    zero_word = 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_quark::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        # Where a column's bits lie in its word.
+        shifts = columns * bits % 32
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
+            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            group = depth // groups
+            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
+            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
+            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
+            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
             (rows < m)[:, None] & (columns < n)[None, :],
         )
 
@@ -1245,6 +1362,23 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1280,21 +1414,23 @@ def unpack_interleaved(words: Tensor) -> Tensor:
     return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
 
 
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns."""
 
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": pack_words(zeros, layer.bits).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
 
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, unpack_words(held["qzeros"].T, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones

@@ -29,13 +29,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.float4 import pack_float4, round_to_float4, unpack_float4
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.presets import plain_args, usual_format, whole_group
@@ -309,8 +310,19 @@ class CompressedFloat8Linear(FP8Linear):
 class CompressedGroupLinear(GroupwiseLinear):
     """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
 
+    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton_groups",
+            template="groupwise_matmul.triton.py.j2",
+            layout=ColumnsLayout,
+            device="cuda",
+            package="triton",
+            bits=(2, 4, 8),
+            multiples=(16, 16),
+        ),
         Kernel(
             "int4pack_cpu",
             entry=group_matmul,
@@ -352,8 +364,7 @@ class CompressedGroupLinear(GroupwiseLinear):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)
         if layout is None:
-            kept = ("weight_packed", "weight_scale", "weight_zero_point")
-            self.others = {name: tensor for name, tensor in tensors.items() if name not in kept}
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.group_size))
@@ -389,8 +400,9 @@ class CompressedGroupLinear(GroupwiseLinear):
         return x if self.inputs is None else round_values(x, self.inputs, self.others)
 
     def why_not(self, kernel: Kernel) -> str:
-        ordered = kernel.layout is not None and "weight_g_idx" in self.others
-        return "it reads groups of consecutive columns, and these are in the order of activations" if ordered else ""
+        if kernel.layout is not None and "weight_g_idx" in self.others:
+            return "it reads groups of consecutive columns, and these are in the order of activations"
+        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
 
 
 class CompressedFloat4Linear(CompressedLinear):

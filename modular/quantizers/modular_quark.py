@@ -25,22 +25,17 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
-from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
-from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
-from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, round_values, to_codes
+from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, to_codes
 from unibody.core.quantization.static_scales import calibrated_inputs
 
 from .modular_compressed_tensors import (
     CompressedFloat4Linear,
     CompressedFloat8Linear,
+    CompressedGroupLinear,
     CompressedInt8Linear,
-    group_matmul,
-    plain_matmul,
-    read_scheme,
 )
 
 __all__ = [
@@ -151,30 +146,14 @@ def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: Quantizat
     return to_codes((values * (1 / scales)).round() + zeros, args)
 
 
-class QuarkGroupLinear(GroupwiseLinear):
+class QuarkGroupLinear(CompressedGroupLinear):
     """A linear layer of 4-bit integers by group, in words along the outputs."""
 
-    variable_tensors: ClassVar[tuple[str, ...]] = ("input_",)
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cpu",
-            entry=group_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=plain_matmul),
-    )
+    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
 
-    def __init__(self, linear: nn.Linear, config: QuarkConfig, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)
-        super().__init__(linear, config, 4, self.weights.group_size or -1)
-        self.symmetric = self.weights.symmetric
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
         self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, words = self.in_features // self.group_size, self.out_features // 8
@@ -183,18 +162,16 @@ class QuarkGroupLinear(GroupwiseLinear):
             "weight_scale": torch.empty(groups, self.out_features, device="meta"),
             "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
         }
-        return found | {name: tensor.to("meta") for name, tensor in input_tensors(self.inputs).items()}
+        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if name.startswith("input_")}
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return input_tensors(self.inputs)
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.group_size))
         scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
         codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
-        self.others = input_tensors(self.inputs)
+        self.others = self.usual_tensors()
         return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
@@ -208,9 +185,6 @@ class QuarkGroupLinear(GroupwiseLinear):
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
         return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
 
 
 class QuarkInt8Linear(CompressedInt8Linear):

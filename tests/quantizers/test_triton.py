@@ -20,12 +20,24 @@ import torch
 sys.path.insert(0, {folder!r})
 import quantizer_autoround as autoround, quantizer_awq as awq, quantizer_bitsandbytes as bitsandbytes, quantizer_gptq as gptq
 import quantizer_compressed_tensors as compressed, quantizer_fbgemm_fp8 as fbgemm, quantizer_finegrained_fp8 as fp8
+import quantizer_quark as quark
 
 def make(layer_class, config):
     linear = torch.nn.Linear(96, 64)
     packed = layer_class(linear, config)
     packed.hold(packed.quantize(linear.weight.detach()))
     return packed
+
+HF = {{compressed: "CompressedTensorsHfQuantizer", quark: "QuarkHfQuantizer"}}
+
+def groupwise():
+    for bits in (2, 4, 8):
+        for symmetric in (True, False):
+            weights = dict(num_bits=bits, group_size=32, symmetric=symmetric)
+            yield compressed, compressed.CompressedTensorsConfig(dict(group=dict(targets=["Linear"], weights=weights)))
+    for kind in ("int4", "uint4"):
+        spec = dict(dtype=kind, qscheme="per_group", group_size=32, symmetric=kind == "int4")
+        yield quark, quark.QuarkConfig(global_quant_config=dict(weight=spec))
 
 def layers():
     for bits in (2, 4, 8):
@@ -54,6 +66,13 @@ def layers():
     yield fbgemm, make(fbgemm.FbgemmFp8Linear, fbgemm.FbgemmFp8Config(activation_scale_ub=2.0))
     eight = dict(num_bits=8, type="float")
     groups = dict(eight, strategy="group", group_size=32)
+    for module, config in groupwise():
+        make_linear = getattr(module, HF[module])(config, pre_quantized=False).make_linear
+        packed = make(lambda linear, _: make_linear("layer", linear), config)
+        before = packed.state_dict()
+        packed.hold(module.ColumnsLayout.pack(packed, packed.stored_tensors()), module.ColumnsLayout)
+        assert all(torch.equal(before[name], tensor) for name, tensor in packed.state_dict().items())
+        yield module, packed
     for weights, inputs in (
         (dict(eight, strategy="tensor"), dict(eight, strategy="tensor")),
         (dict(eight, strategy="channel"), dict(eight, strategy="token", dynamic=True)),
@@ -75,7 +94,8 @@ for module, packed in layers():
         x = torch.randn(2, rows, 96).to(dtype)
         with torch.no_grad():
             reference = module.dequantize_matmul if hasattr(packed, "bits") or module is bitsandbytes else module.rounded_matmul
-            found, expected = module.triton_matmul(packed, x), reference(packed, x)
+            kernel = getattr(module, "triton_groups_matmul" if packed.layout else "triton_matmul")
+            found, expected = kernel(packed, x), reference(packed, x)
         worst = ((found - expected).abs().max() / expected.abs().max()).item()
         assert found.dtype == dtype and found.shape == (2, rows, 64) and worst < tolerance, (packed, rows, worst)
 print("same")
