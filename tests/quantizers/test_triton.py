@@ -112,9 +112,10 @@ CASES = (
     (awq, [*groupwise[0], "i32"], *groupwise[1:]),
     (bitsandbytes, ["*u8", "*fp32", "*fp32"], ["i32"] * 3, (64, 16, 64, 32)),
     (fp8, ["*fp32", "*u8", "*fp32"], ["i32"] * 6, (16, 64, 32)),
+    (compressed, ["*i32", "*i32", "*fp32", "i32"], *groupwise[1:]),
 )
 for module, tensors, sizes, constants in CASES:
-    kernel = module.triton_matmul_kernel()
+    kernel = module.triton_groups_matmul_kernel() if module is compressed else module.triton_matmul_kernel()
     for capability in (75, 80, 89, 90, 100, 120):
         for dtype in ("fp16", "bf16", "fp32") if capability == 90 else ("fp16",):
             inputs = "*u8" if module is fp8 else f"*{dtype}"
