@@ -199,6 +199,11 @@ def plain_matmul(layer: Any, x: Tensor) -> Tensor:
     return dequantize_matmul(layer, layer.round_inputs(x))
 
 
+def rows_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The same, of some rows of the weight at a time."""
+    return matmul_by_rows(layer, layer.round_inputs(x))
+
+
 def group_matmul(layer: Any, x: Tensor) -> Tensor:
     """Rounded inputs, and torch's kernel for 4-bit groups."""
     return int4pack_matmul(layer, layer.round_inputs(x))
@@ -663,7 +668,7 @@ class QuarkFloat4Linear(CompressedLinear):
     """A linear layer of MXFP4."""
 
     packed_name: ClassVar[str] = "weight"
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="plain_matmul"),)
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="rows_matmul"),)
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
@@ -696,7 +701,7 @@ class QuarkFloat4Linear(CompressedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(self.out_features, scales.shape[1], -1)
+        values = unpack_float4(packed).view(*scales.shape, -1)
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
@@ -1256,6 +1261,18 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 class Int4PackLayout:
     """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
 
@@ -1454,10 +1471,11 @@ def pack_float4(numbers: Tensor) -> Tensor:
 
 
 def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them."""
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
     table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
     pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    return pairs[packed.int()].flatten(1)
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
 
 
 @contextmanager

@@ -272,18 +272,8 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the scheme says, and the dequantized weight.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    x, stored = layer.round_inputs(x), layer.stored_tensors()
-    rows = max(1, 2**18 // layer.in_features)
-    parts = (
-        {name: tensor[start : start + rows] for name, tensor in stored.items()}
-        for start in range(0, layer.out_features, rows)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
+    return matmul_by_rows(layer, layer.round_inputs(x))
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
@@ -841,6 +831,38 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return dequantize_matmul(layer, x)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the weight in the input's type, and torch's product."""
+    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -868,26 +890,6 @@ def check_devices(device_map: dict[str, Any] | None) -> None:
     for device in {str(device) for device in (device_map or {}).values()}:
         if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
             raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

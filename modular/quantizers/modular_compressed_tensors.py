@@ -37,7 +37,7 @@ from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.linear import PackedLinear, dequantize_matmul, matmul_by_rows
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.presets import plain_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
@@ -145,6 +145,11 @@ def names_layer(entry: str, name: str, module: nn.Module) -> bool:
 def plain_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: rounded inputs, the weight in their type, and torch's product."""
     return dequantize_matmul(layer, layer.round_inputs(x))
+
+
+def rows_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The same, of some rows of the weight at a time."""
+    return matmul_by_rows(layer, layer.round_inputs(x))
 
 
 def group_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -409,7 +414,7 @@ class CompressedFloat4Linear(CompressedLinear):
     """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
 
     packed_name: ClassVar[str] = "weight_packed"
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=plain_matmul),)
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=rows_matmul),)
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
@@ -439,7 +444,7 @@ class CompressedFloat4Linear(CompressedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(self.out_features, scales.shape[1], -1)
+        values = unpack_float4(packed).view(*scales.shape, -1)
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:

@@ -26,14 +26,13 @@ from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel
-from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, set_module, tied_weights
 
@@ -228,18 +227,8 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the scheme says, and the dequantized weight.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    x, stored = layer.round_inputs(x), layer.stored_tensors()
-    rows = max(1, 2**18 // layer.in_features)
-    parts = (
-        {name: tensor[start : start + rows] for name, tensor in stored.items()}
-        for start in range(0, layer.out_features, rows)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
+    return matmul_by_rows(layer, layer.round_inputs(x))
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:

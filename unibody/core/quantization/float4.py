@@ -26,7 +26,8 @@ def pack_float4(numbers: Tensor) -> Tensor:
 
 
 def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them."""
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
     table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
     pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    return pairs[packed.int()].flatten(1)
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
