@@ -1,10 +1,27 @@
-"""The library edition of a generated class: a subclass with the library's mixin, under the same name, made once."""
+"""The library edition of a generated class: a subclass with the library's mixins, under the same name, made once.
+
+And the other way: objects of generated files are instances of the library's public bases, which they know nothing of.
+"""
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from functools import cache
 from importlib import import_module
 from typing import Any
+
+
+class Recognised(ABCMeta):
+    """Classes of generated files are subclasses of the public bases by what they can do."""
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        needed = cls.__dict__.get("recognised_by")
+        return super().__subclasscheck__(subclass) or (
+            bool(needed) and all(hasattr(subclass, n) for n in needed or ())
+        )
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return cls.__subclasscheck__(type(instance))
 
 
 @cache

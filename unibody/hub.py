@@ -12,6 +12,21 @@ from typing import Any
 from unibody.core.loading import find_weights
 from unibody.errors import HubError
 
+LOGIN = "log in with `hf auth login` or pass token="
+REMEDIES = {  # of huggingface_hub's errors, the more special first
+    "GatedRepoError": f"{{repository}} is gated: ask for access on its page on the Hub, then {LOGIN}",
+    "DisabledRepoError": "{repository} is disabled by the Hub",
+    "RepositoryNotFoundError": "{repository} is no repository that you can see: check the name; if it is private, "
+    + LOGIN,
+    "RevisionNotFoundError": "{repository} has no revision {revision}: name a branch, a tag or a commit",
+    "LocalEntryNotFoundError": (
+        "{file}{at} is not in the cache, and the Hub is not asked or does not answer: "
+        "check the network, HF_HUB_OFFLINE and local_files_only"
+    ),
+    "EntryNotFoundError": "{repository}{at} has no file {file}",
+    "HFValidationError": "{repository!r} is neither a folder nor the name of a repository, such as 'owner/name'",
+    "OfflineModeIsEnabled": "{repository}: the network is not to be used (HF_HUB_OFFLINE is set)",
+}
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -75,11 +90,9 @@ def has_file(
 
     repository = str(path_or_repo)
     cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision, repo_type=repo_type)
-    if isinstance(cached, str) and local_files_only:
-        return True
+    if local_files_only:
+        return isinstance(cached, str)
     with explained(repository, revision, name):
-        if local_files_only:
-            return False
         try:
             get_hf_file_metadata(hf_hub_url(repository, name, revision=revision, repo_type=repo_type), token=token)
         except EntryNotFoundError:
@@ -151,37 +164,28 @@ def explained(repository: str, revision: str | None = None, filename: str = "") 
     """Turns the client's errors into HubError with the remedy; no message holds a token."""
     from huggingface_hub import errors
 
-    at = f" at {revision!r}" if revision else ""
-    known: dict[type[Exception], str] = {
-        errors.GatedRepoError: f"{repository} is gated: ask for access on its page on the Hub, then log in with `hf auth login` or pass token=",
-        errors.DisabledRepoError: f"{repository} is disabled by the Hub",
-        errors.RepositoryNotFoundError: f"{repository} is no repository that you can see: check the name; if it is private, log in with `hf auth login` or pass token=",
-        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}: name a branch, a tag or a commit",
-        errors.LocalEntryNotFoundError: f"{filename or repository}{at} is not in the cache, and the Hub is not asked or does not answer: check the network, HF_HUB_OFFLINE and local_files_only",
-        errors.EntryNotFoundError: f"{repository}{at} has no file {filename}",
-        errors.HFValidationError: f"{repository!r} is neither a folder nor the name of a repository, such as 'owner/name'",
-    }
-    kinds = tuple(known)
+    facts = {
+        "repository": repository, "revision": repr(revision), "file": filename or repository,
+        "at": f" at {revision!r}" if revision else "",
+    }  # fmt: skip
     try:
         yield
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        text = next((text for kind, text in known.items() if isinstance(error, kind)), "")
-        raise HubError(text or refused(repository, status)) from error
-    except kinds as error:
-        raise HubError(next(text for kind, text in known.items() if isinstance(error, kind))) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise HubError(f"{repository}: the network is not to be used (HF_HUB_OFFLINE is set)") from error
     except Exception as error:
-        if not isinstance(error, ConnectionError) and not type(error).__module__.startswith("httpx"):
-            raise
-        raise HubError(f"{repository}: the Hub does not answer ({type(error).__name__}): check the network") from error
+        kinds = (text for name, text in REMEDIES.items() if isinstance(error, getattr(errors, name)))
+        if text := next(kinds, ""):
+            raise HubError(text.format(**facts)) from error
+        if isinstance(error, errors.HfHubHTTPError):
+            raise HubError(refused(repository, getattr(error.response, "status_code", None))) from error
+        if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
+            reason = type(error).__name__
+            raise HubError(f"{repository}: the Hub does not answer ({reason}): check the network") from error
+        raise
 
 
 def refused(repository: str, status: int | None) -> str:
     """What an answer without a name of its own means."""
     if status == 401:
-        return f"{repository}: the Hub does not know you: log in with `hf auth login` or pass token="
+        return f"{repository}: the Hub does not know you: {LOGIN}"
     if status == 403:
         return f"{repository}: you have no right to do this: use a token that may write there"
     if status in (409, 412):

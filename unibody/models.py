@@ -9,9 +9,10 @@ from typing import Any
 import unibody
 from unibody.core.hub import read_json, require_repository
 from unibody.dynamic_modules import custom_object_save
+from unibody.editions import Recognised
 from unibody.hub import fetch_checkpoint
 from unibody.publishing import PushToHubMixin
-from unibody.quantization import _Recognised, find_quantizer
+from unibody.quantization import find_quantizer
 
 HUB_OPTIONS = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
 
@@ -25,7 +26,7 @@ def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weight
     return fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
 
 
-class PreTrainedConfig(PushToHubMixin, metaclass=_Recognised):
+class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     """The base of all configurations of models; those of generated files are instances too."""
 
     recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
@@ -37,7 +38,7 @@ class PreTrainedConfig(PushToHubMixin, metaclass=_Recognised):
         return super().from_pretrained(folder, **options)  # type: ignore[misc]
 
 
-class PreTrainedModel(PushToHubMixin, metaclass=_Recognised):
+class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from abc import ABCMeta
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +16,7 @@ import unibody
 from unibody.core.hub import locate_checkpoint, read_json
 from unibody.core.quantization import config as core_config
 from unibody.core.quantization import quantizer as core_quantizer
+from unibody.editions import Recognised
 from unibody.generated.registry import QUANTIZERS
 
 
@@ -46,20 +46,7 @@ _configs: dict[str, Any] = {}  # registered by users, by method
 _quantizers: dict[str, Any] = {}
 
 
-class _Recognised(ABCMeta):
-    """Classes of generated files are subclasses of the public bases by what they can do."""
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        needed = cls.__dict__.get("recognised_by")
-        return super().__subclasscheck__(subclass) or (
-            bool(needed) and all(hasattr(subclass, n) for n in needed or ())
-        )
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return cls.__subclasscheck__(type(instance))
-
-
-class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=_Recognised):
+class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=Recognised):
     """The base of all quantization configurations; those of generated files are instances too."""
 
     recognised_by = ("from_dict", "to_dict", "post_init", "loading_attributes")
@@ -91,7 +78,7 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=_Re
         return f"{type(self).__name__} {self.to_json_string().rstrip()}"
 
 
-class HfQuantizer(core_quantizer.HfQuantizer, metaclass=_Recognised):
+class HfQuantizer(core_quantizer.HfQuantizer, metaclass=Recognised):
     """The base of all quantizers; those of generated files are instances too. Every hook may be overridden."""
 
     recognised_by = ("preprocess_model", "postprocess_model", "check_quantized_param", "create_quantized_param")
