@@ -230,7 +230,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
-    """Draws perplexity over bits per weight."""
+    """Draws perplexity over bits per weight, of models that still know something."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -238,7 +238,8 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for index, (name, found) in enumerate(item for item in results.items() if item[0] != "none"):
+    shown = (item for item in results.items() if item[0] != "none" and item[1]["perplexity"] < 1000)
+    for index, (name, found) in enumerate(shown):
         axes.plot(found["bits per weight"], found["perplexity"], "osD^vPX*"[index % 8], label=name)
     axes.set_yscale("log")
     axes.axhline(results["none"]["perplexity"], linestyle="--", linewidth=1, label="float32")

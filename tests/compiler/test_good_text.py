@@ -22,7 +22,9 @@ def written() -> set[str]:
     names = set().union(*(identifiers(file.read_text(encoding="utf-8")) for file in files))
     # A kernel's template writes names that begin with the one of its row: `{{ name }}_operator`.
     rows = {
-        row for file in files for row in re.findall(r'Kernel\(\s*"(\w+)", template=', file.read_text(encoding="utf-8"))
+        row
+        for file in files
+        for row in re.findall(r'Kernel\(\s*"(\w+)",\s*template=', file.read_text(encoding="utf-8"))
     }
     for template in (ROOT / "templates/kernels").glob("*.j2"):
         for row in rows:
