@@ -237,7 +237,7 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "unibody"
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     shown = (item for item in results.items() if item[0] != "none" and item[1]["perplexity"] < 1000)
     for index, (name, found) in enumerate(shown):
         axes.plot(found["bits per weight"], found["perplexity"], "osD^vPX*"[index % 8], label=name)
