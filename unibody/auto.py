@@ -29,14 +29,18 @@ class AutoClass:
         A checkpoint may bring the code of its class. That runs with `trust_remote_code=True` only, at `code_revision` or else at
         the revision of the checkpoint; without it a class of the registry is taken, or UntrustedCodeError is raised.
         """
-        from unibody.models import locate
+        from unibody.hub import commit_of
+        from unibody.models import HUB_OPTIONS, locate
 
-        hub = {name: options[name] for name in ("cache_dir", "token", "local_files_only") if name in options}
-        folder = locate(folder_or_id, options, weights=cls.__name__ != "AutoConfig")
-        file = folder / "config.json"
-        values = read_json(file)
+        hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        folder = locate(folder_or_id, dict(hub), weights=False)
+        values, commit = read_json(folder / "config.json"), commit_of(str(folder))
+        if commit:  # what is fetched from now on is of the same one
+            hub["revision"] = commit
         found = cls._find_remote(values, folder_or_id, folder, trust_remote_code, code_revision, hub)
-        found = found or cls._find(values.get("model_type"), file)
+        found = found or cls._find(values.get("model_type"), folder / "config.json")
+        if cls.__name__ != "AutoConfig":
+            folder = locate(folder_or_id, hub)
         made = found.from_pretrained(folder, **options)
         model = made[0] if isinstance(made, tuple) else made
         if hasattr(model, "name_or_path"):
@@ -45,7 +49,13 @@ class AutoClass:
 
     @classmethod
     def _find_remote(
-        cls, values: dict[str, Any], source: Any, folder: Path, trust: bool | None, code_revision: str | None, hub: Any
+        cls,
+        values: dict[str, Any],
+        source: str | os.PathLike[str],
+        folder: Path,
+        trust: bool | None,
+        code_revision: str | None,
+        hub: dict[str, Any],
     ) -> Any:
         """The class whose code comes with the checkpoint, if it is to be taken."""
         from unibody.dynamic_modules import (
@@ -53,19 +63,16 @@ class AutoClass:
             get_class_from_dynamic_module,
             resolve_trust_remote_code,
         )
-        from unibody.hub import commit_of
 
         reference = find_reference(values, cls.__name__)
         known = isinstance(values.get("model_type"), str) and values["model_type"] in MODELS
         classes = MODELS[values["model_type"]]["classes"] if known else {}
         has_local = known and (cls.__name__ == "AutoConfig" or cls.__name__ in classes)
-        commit = commit_of(str(folder))
-        where = f"{reference} at {commit or folder}" if reference else ""
+        where = f"{reference} at {hub.get('revision') or folder}" if reference else ""
         if not resolve_trust_remote_code(trust, str(source), has_local, reference is not None, where):
             return None
-        return get_class_from_dynamic_module(
-            str(reference), source, revision=commit, code_revision=code_revision, **hub
-        )
+        options = {name: value for name, value in hub.items() if name != "subfolder"}
+        return get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **options)
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:

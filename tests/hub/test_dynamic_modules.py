@@ -179,3 +179,10 @@ answers["made"] = [made.value, made.values["model_type"]]
 """)  # fmt: skip
     assert "alice/mine--modeling_mine.MineConfig" in found["no"]
     assert found["made"] == [2, "other"]
+
+
+def test_weights_are_not_fetched_for_nothing(mine: Repository, hub: Hub, client: Client) -> None:
+    """A refusal comes before the weights."""
+    found = client("answers['no'] = error(lambda: unibody.AutoModel.from_pretrained('alice/mine'))")
+    assert found["no"].startswith("UntrustedCodeError: alice/mine brings code of its own")
+    assert not [line for line in hub.asked if "model.safetensors" in line]
