@@ -50,6 +50,7 @@ def test_text(packed: Path) -> None:
         ("", "not scaled_mm: it runs on cuda, not on cpu"),
         ("", "not triton: it runs on cuda, not on cpu"),
         ("kernel", "int4pack_cpu runs 6 CompressedGroupLinear on cpu in bfloat16"),
+        ("", "not triton_groups: it runs on cuda, not on cpu"),
     ]
 
 
@@ -67,8 +68,9 @@ def test_json(packed: Path) -> None:
     assert [(use["layer"], use["kernel"], use["layers"]) for use in found["kernels"]] == [
         ("CompressedFloat8Linear", "torch", 8), ("CompressedGroupLinear", "torch", 6),
     ]  # fmt: skip
-    reason = {"int4pack_cpu": "its inputs are bfloat16, not float32"}
-    assert found["kernels"][1]["instead_of"] == reason
+    assert found["kernels"][1]["instead_of"] == {
+        "triton_groups": "it runs on cuda, not on cpu", "int4pack_cpu": "its inputs are bfloat16, not float32",
+    }  # fmt: skip
 
 
 def test_a_kernel_that_was_asked_for(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
