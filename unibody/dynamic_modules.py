@@ -51,7 +51,8 @@ def resolve_trust_remote_code(
 def find_reference(config: dict[str, Any], auto_class: str) -> str | None:
     """The reference of an auto class in a config.json, such as `modeling_mine.MineModel`. ValueError: it is no such text."""
     for key in MAPS:
-        found = (config.get(key) or {}).get(auto_class) if isinstance(config.get(key) or {}, dict) else config[key]
+        entries = config.get(key) or {}
+        found = entries.get(auto_class) if isinstance(entries, dict) else entries
         if found is not None:
             if not isinstance(found, str) or not re.fullmatch(
                 r"([\w.-]+/[\w.-]+--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found

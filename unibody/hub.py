@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unibody.core.hub import read_json
 from unibody.core.loading import find_weights
 from unibody.errors import HubError
 
@@ -89,8 +90,8 @@ def has_file(
     from huggingface_hub.errors import EntryNotFoundError
 
     repository = str(path_or_repo)
-    cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision, repo_type=repo_type)
     if local_files_only:
+        cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision, repo_type=repo_type)
         return isinstance(cached, str)
     with explained(repository, revision, name):
         try:
@@ -114,7 +115,7 @@ def fetch_checkpoint(
     """The folder of a repository's checkpoint: its small files and, of `weights`, those that it is read from; one commit."""
     from huggingface_hub import snapshot_download
 
-    prefix = f"{safe_name('config.json', subfolder).removesuffix('config.json')}"
+    prefix = safe_name("config.json", subfolder).removesuffix("config.json")
 
     def fetch(patterns: Sequence[str], commit: str | None) -> Path:
         with explained(repository, revision):
@@ -138,8 +139,6 @@ def fetch_checkpoint(
 
 def indexed_weights(folder: Path) -> list[Path]:
     """The files that the index of a sharded checkpoint names; each name is checked before anything is fetched."""
-    from unibody.core.hub import read_json
-
     places = read_json(folder / "model.safetensors.index.json").get("weight_map")
     names = sorted(set(places.values())) if isinstance(places, dict) else []
     return [folder / safe_name(str(name)) for name in names]

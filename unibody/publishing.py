@@ -35,8 +35,9 @@ class PushToHubMixin:
     ) -> Any:
         """Saves and uploads, as one commit, what is new or changed; returns huggingface_hub's CommitInfo.
 
-        Further options are those of `save_pretrained`. The repository and the branch `revision` are made where there are none, and a model card where there is none. HubError:
-        no right or no network; or somebody else has pushed meanwhile, and nothing was written.
+        Further options are those of `save_pretrained`. The repository and the branch `revision` are made where there are none, and
+        a model card where there is none. HubError: no right or no network; or somebody else has pushed meanwhile, and nothing was
+        written.
         """
         repo_id = self._create_repo(repo_id, private=private, token=token)
         with TemporaryDirectory() as folder:
@@ -117,17 +118,13 @@ class PushToHubMixin:
 class Checkpoint(PushToHubMixin):
     """A checkpoint's folder as it is, to be pushed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = read_json(folder / "config.json")
-
 
 def push(folder: Path, repo_id: str, **options: Any) -> int:
     """Uploads what is new or changed of a folder, and says where it is; the exit status."""
     try:
-        checkpoint, private = Checkpoint(folder), options.pop("private", None)
-        name = checkpoint._create_repo(repo_id, private=private)
-        card = model_card(name, checkpoint.config)
+        config, checkpoint = read_json(folder / "config.json"), Checkpoint()
+        name = checkpoint._create_repo(repo_id, private=options.pop("private", None))
+        card = model_card(name, config)
         done = checkpoint._upload_modified_files(folder, name, {}, card=card, **options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

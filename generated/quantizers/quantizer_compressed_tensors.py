@@ -411,11 +411,11 @@ class CompressedInt8Linear(CompressedLinear):
             return ""
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
-        plain, args = self.inputs is None, self.inputs
+        args = self.inputs
         if kernel.name == "int8pack_cpu":
-            return "" if plain else "its inputs are not rounded"
-        rows = args is not None and args.strategy == ("token" if args.dynamic else "tensor")
-        fits = args is not None and rows and args.type == "int" and args.num_bits == 8 and args.symmetric
+            return "" if args is None else "its inputs are not rounded"
+        int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
+        fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
 
 
@@ -639,10 +639,8 @@ class CompressedGroupLinear(GroupwiseLinear):
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, scales = (
-            unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features],
-            stored["weight_scale"],
-        )
+        scales = stored["weight_scale"]
+        codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
         if self.symmetric:
             zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
         else:
@@ -885,13 +883,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
+        """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
-        if (
-            self.pre_quantized
-            and name.endswith("zero_point")
-            and name not in layer.names
-            and not param_value.float().any()
-        ):
+        if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
 
@@ -908,7 +902,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                     "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
                 )
         model = super().postprocess_model(model, **kwargs)
-        return self.dequantize(model) if config.dequantize or config.run_compressed is False else model
+        return self.dequantize(model) if config.dequantize or not config.run_compressed else model
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1217,9 +1211,7 @@ class QuantizationArgs:
     group_size: int | None = None  # columns that share a scale; -1: all
     strategy: str | None = None
     block_structure: list[int] | None = None
-    dynamic: bool | str = (
-        False  # whether inputs get their scales as they come; "local": of each group, within a given range
-    )
+    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None

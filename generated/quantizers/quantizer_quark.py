@@ -424,11 +424,11 @@ class QuarkInt8Linear(CompressedLinear):
             return ""
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
-        plain, args = self.inputs is None, self.inputs
+        args = self.inputs
         if kernel.name == "int8pack_cpu":
-            return "" if plain else "its inputs are not rounded"
-        rows = args is not None and args.strategy == ("token" if args.dynamic else "tensor")
-        fits = args is not None and rows and args.type == "int" and args.num_bits == 8 and args.symmetric
+            return "" if args is None else "its inputs are not rounded"
+        int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
+        fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -1065,9 +1065,7 @@ class QuantizationArgs:
     group_size: int | None = None  # columns that share a scale; -1: all
     strategy: str | None = None
     block_structure: list[int] | None = None
-    dynamic: bool | str = (
-        False  # whether inputs get their scales as they come; "local": of each group, within a given range
-    )
+    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None

@@ -44,136 +44,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def enum(kind: str, name: str) -> dict[str, str]:
-    return {"_type": kind, "_data": name}
-
-
-ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
-AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
-SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
-INTX = {
-    "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
-    "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
-}
-TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes where nothing is said
-    "Int8WeightOnlyConfig": {"group_size": None, "granularity": ROW, "set_inductor_config": True},
-    "Int8DynamicActivationInt8WeightConfig": {
-        "act_mapping_type": SYMMETRIC,
-        "weight_only_decode": False,
-        "granularity": ROW,
-        "set_inductor_config": True,
-        "reduce_range": False,
-    },
-    "IntxWeightOnlyConfig": {
-        "weight_dtype": enum("torch.dtype", "int8"),
-        "granularity": AXIS,
-        "mapping_type": SYMMETRIC,
-        "scale_dtype": None,
-        **INTX,
-    },
-    "Int8DynamicActivationIntxWeightConfig": {
-        "weight_dtype": enum("torch.dtype", "int8"),
-        "weight_granularity": {"_type": "PerGroup", "_version": 1, "_data": {"group_size": 32}},
-        "weight_mapping_type": SYMMETRIC,
-        "weight_scale_dtype": None,
-        "act_mapping_type": ASYMMETRIC,
-        **INTX,
-    },
-    "Float8WeightOnlyConfig": {
-        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
-        "set_inductor_config": True,
-        "granularity": ROW,
-    },
-}
-NAMES = {
-    "int8_weight_only": "Int8WeightOnlyConfig",
-    "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
-    "intx_weight_only": "IntxWeightOnlyConfig",
-    "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
-    "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
-    "float8_weight_only": "Float8WeightOnlyConfig",
-}
-MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
-
-
-class Scheme(NamedTuple):
-    """How a layer's weight and inputs are rounded."""
-
-    kind: str  # "int8", "intx" or "float8"
-    bits: int
-    group_size: int  # columns that share a scale; 0: all
-    symmetric: bool
-    inputs: str  # "", "symmetric" or "asymmetric"
-
-
-def read_scheme(quant_type: dict[str, Any]) -> Scheme:
-    """The scheme of a type; what no kernel here does is refused."""
-    name, data = quant_type["_type"], quant_type["_data"]
-    granularity = data.get("weight_granularity", data.get("granularity", ROW))
-    told = granularity["_data"].get("group_size") or data.get("group_size") or 0
-    accepted = {
-        "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
-        "weight_only_decode": False,
-        "reduce_range": False,
-        "scale_dtype": None,
-        "weight_scale_dtype": None,
-        **INTX,
-    }
-    for key in accepted.keys() & data.keys():
-        if data[key] != accepted[key]:
-            raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
-        raise ValueError(
-            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
-        )
-    if name == "Float8WeightOnlyConfig":
-        return Scheme("float8", 8, 0, True, "")
-    if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
-        return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
-    bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
-    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
-        raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
-
-
-def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """A type as JSON has it, of that, of a name with options, or of an object of torchao's."""
-    if not isinstance(given, (str, dict)):
-        given = import_module("torchao.core.config").config_to_dict(given)  # the object's own package
-    if isinstance(given, dict):
-        given = given.get("default", given)
-        if options:
-            raise ValueError(
-                f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type"
-            )
-        if given.get("_type") in MAPS:
-            return given  # its entries are checked when a layer asks for its own
-        if given.get("_type") not in TYPES:
-            raise ValueError(
-                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
-            )
-        found = {"_type": given["_type"], "_version": given.get("_version", 2)}
-        return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
-    if given not in NAMES:
-        raise ValueError(f"TorchAoConfig: quant_type {given!r} is not known: there are {', '.join(NAMES)}")
-    data = dict(TYPES[NAMES[given]])
-    if given.endswith("int4_weight"):
-        data["weight_dtype"] = enum("torch.dtype", "int4")
-    keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
-    for name, value in options.items():
-        key = next((key for key in (f"weight_{keys[name]}", keys[name]) if key in data), None)
-        if key is None:
-            raise ValueError(f"TorchAoConfig: {given} takes no {name}")
-        data[key] = {
-            "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
-            "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
-            "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
-        }[name](value)
-    return {"_type": NAMES[given], "_version": 2, "_data": data}
-
-
 @dataclass(kw_only=True, eq=False)
 class QuantizationConfigMixin:
     """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
@@ -740,6 +610,136 @@ class TorchAoHfQuantizer(HfQuantizer):
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         plain = {name: json.dumps({"_type": "Tensor"}) for name in model.state_dict() if name not in packed}
         return {**found, **plain, "tensor_names": json.dumps([*found, *plain])}
+
+
+def enum(kind: str, name: str) -> dict[str, str]:
+    return {"_type": kind, "_data": name}
+
+
+ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
+SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
+INTX = {
+    "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
+    "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
+}
+TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes where nothing is said
+    "Int8WeightOnlyConfig": {"group_size": None, "granularity": ROW, "set_inductor_config": True},
+    "Int8DynamicActivationInt8WeightConfig": {
+        "act_mapping_type": SYMMETRIC,
+        "weight_only_decode": False,
+        "granularity": ROW,
+        "set_inductor_config": True,
+        "reduce_range": False,
+    },
+    "IntxWeightOnlyConfig": {
+        "weight_dtype": enum("torch.dtype", "int8"),
+        "granularity": AXIS,
+        "mapping_type": SYMMETRIC,
+        "scale_dtype": None,
+        **INTX,
+    },
+    "Int8DynamicActivationIntxWeightConfig": {
+        "weight_dtype": enum("torch.dtype", "int8"),
+        "weight_granularity": {"_type": "PerGroup", "_version": 1, "_data": {"group_size": 32}},
+        "weight_mapping_type": SYMMETRIC,
+        "weight_scale_dtype": None,
+        "act_mapping_type": ASYMMETRIC,
+        **INTX,
+    },
+    "Float8WeightOnlyConfig": {
+        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "set_inductor_config": True,
+        "granularity": ROW,
+    },
+}
+NAMES = {
+    "int8_weight_only": "Int8WeightOnlyConfig",
+    "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
+    "intx_weight_only": "IntxWeightOnlyConfig",
+    "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
+    "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
+    "float8_weight_only": "Float8WeightOnlyConfig",
+}
+MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
+
+
+class Scheme(NamedTuple):
+    """How a layer's weight and inputs are rounded."""
+
+    kind: str  # "int8", "intx" or "float8"
+    bits: int
+    group_size: int  # columns that share a scale; 0: all
+    symmetric: bool
+    inputs: str  # "", "symmetric" or "asymmetric"
+
+
+def read_scheme(quant_type: dict[str, Any]) -> Scheme:
+    """The scheme of a type; what no kernel here does is refused."""
+    name, data = quant_type["_type"], quant_type["_data"]
+    granularity = data.get("weight_granularity", data.get("granularity", ROW))
+    told = granularity["_data"].get("group_size") or data.get("group_size") or 0
+    accepted = {
+        "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
+        "weight_only_decode": False,
+        "reduce_range": False,
+        "scale_dtype": None,
+        "weight_scale_dtype": None,
+        **INTX,
+    }
+    for key in accepted.keys() & data.keys():
+        if data[key] != accepted[key]:
+            raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
+    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
+        raise ValueError(
+            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
+        )
+    if name == "Float8WeightOnlyConfig":
+        return Scheme("float8", 8, 0, True, "")
+    if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
+        return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
+    bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
+    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
+    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
+        raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
+    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+
+
+def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """A type as JSON has it, of that, of a name with options, or of an object of torchao's."""
+    if not isinstance(given, (str, dict)):
+        given = import_module("torchao.core.config").config_to_dict(given)  # the object's own package
+    if isinstance(given, dict):
+        given = given.get("default", given)
+        if options:
+            raise ValueError(
+                f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type"
+            )
+        if given.get("_type") in MAPS:
+            return given  # its entries are checked when a layer asks for its own
+        if given.get("_type") not in TYPES:
+            raise ValueError(
+                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
+                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
+            )
+        found = {"_type": given["_type"], "_version": given.get("_version", 2)}
+        return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
+    if given not in NAMES:
+        raise ValueError(f"TorchAoConfig: quant_type {given!r} is not known: there are {', '.join(NAMES)}")
+    data = dict(TYPES[NAMES[given]])
+    if given.endswith("int4_weight"):
+        data["weight_dtype"] = enum("torch.dtype", "int4")
+    keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
+    for name, value in options.items():
+        key = next((key for key in (f"weight_{keys[name]}", keys[name]) if key in data), None)
+        if key is None:
+            raise ValueError(f"TorchAoConfig: {given} takes no {name}")
+        data[key] = {
+            "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
+            "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
+            "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
+        }[name](value)
+    return {"_type": NAMES[given], "_version": 2, "_data": data}
 
 
 def plain_value(value: Any) -> Any:

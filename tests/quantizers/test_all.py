@@ -172,6 +172,6 @@ def test_the_pages() -> None:
 @pytest.mark.parametrize("method", EXAMPLES)
 def test_the_examples_of_the_pages(method: str) -> None:
     """Their options are those of the configuration."""
-    options = [option for option in shlex.split(EXAMPLES[method]) if option != "calibration.txt"]
+    options = [DATASET if option == "calibration.txt" else option for option in shlex.split(EXAMPLES[method])]
     config = read_options(method, options)
     assert type(config).__name__ == QUANTIZERS[method]["config"]

@@ -23,9 +23,7 @@ class QuantizationArgs:
     group_size: int | None = None  # columns that share a scale; -1: all
     strategy: str | None = None
     block_structure: list[int] | None = None
-    dynamic: bool | str = (
-        False  # whether inputs get their scales as they come; "local": of each group, within a given range
-    )
+    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
