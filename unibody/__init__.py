@@ -81,6 +81,26 @@ __all__ = [
     "resolve_trust_remote_code",
 ]
 
+_PLACES = {  # the module below `unibody` of each name of the library
+    "auto": (
+        *("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForQuestionAnswering"),
+        *("AutoModelForSequenceClassification", "AutoModelForTokenClassification"),
+    ),
+    "dynamic_modules": (
+        *("UntrustedCodeError", "check_imports", "create_dynamic_module", "custom_object_save"),
+        *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
+        "resolve_trust_remote_code",
+    ),
+    "errors": ("HubError", "UnibodyError"),
+    "hub": ("cached_file", "cached_files", "has_file"),
+    "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+    "publishing": ("PushToHubMixin",),
+    "quantization": (
+        *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),
+        *("QuantizationMethod", "register_quantization_config", "register_quantizer"),
+    ),
+}
+
 
 def _find(name: str) -> Any:
     """What `unibody.<name>` is when it is first asked for; remembered."""
@@ -111,20 +131,7 @@ def _modules() -> dict[str, str]:
     """The module of each name that can be imported from here."""
     from unibody.generated.registry import MODELS, QUANTIZERS
 
-    places = {
-        "auto": ("AutoConfig", *(name for name in __all__ if name.startswith("AutoModel"))),
-        "dynamic_modules": (
-            *("UntrustedCodeError", "check_imports", "create_dynamic_module", "custom_object_save"),
-            *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
-            "resolve_trust_remote_code",
-        ),
-        "errors": ("HubError", "UnibodyError"),
-        "hub": ("cached_file", "cached_files", "has_file"),
-        "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
-        "publishing": ("PushToHubMixin",),
-    }
-    modules = {name: "unibody.quantization" for name in __all__ if name != "__version__"}
-    modules |= {name: f"unibody.{module}" for module, names in places.items() for name in names}
+    modules = {name: f"unibody.{module}" for module, names in _PLACES.items() for name in names}
     for entry in MODELS.values():
         for name in (entry["config"], *entry["classes"].values()):
             modules[name] = f"unibody.generated.models.{entry['module']}"
