@@ -99,7 +99,10 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         check_truncation(options, special)
         columns, encodings = self._encode_batch(texts, pairs, options)
         if not batched and not (options.return_overflowing_tokens and self.is_fast):
-            columns = {name: rows[0] for name, rows in columns.items()}
+            columns = {
+                name: rows[0] if isinstance(rows[0], list) or not self.is_fast else rows
+                for name, rows in columns.items()
+            }
             return BatchEncoding(columns, encodings, tensors, prepend_batch_axis=True)
         return BatchEncoding(columns, encodings, tensors)
 
@@ -160,6 +163,8 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
             if not encoded_inputs:
                 raise ValueError("there is nothing to pad: the list of encodings is empty")
             encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in encoded_inputs[0]}
+        if return_tensors is None:
+            return_tensors = tensor_kind(encoded_inputs.get("input_ids"))
         columns = {name: as_lists(values) for name, values in encoded_inputs.items()}
         if "input_ids" not in columns:
             raise ValueError(f"input_ids are what is padded, and there are only {', '.join(columns) or 'no'} columns")
@@ -175,7 +180,7 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         columns = self._pad_columns(columns, strategy, length, pad_to_multiple_of, side)
         if not batched:
             columns = {name: values[0] for name, values in columns.items()}
-        return BatchEncoding(columns, tensor_type=return_tensors, prepend_batch_axis=not batched)
+        return BatchEncoding(columns, tensor_type=return_tensors)
 
     def _pad_columns(
         self, columns: dict[str, Any], strategy: str, length: int | None, multiple: int | None, side: str
@@ -210,10 +215,12 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         if wrong := next((number for number in ids if not isinstance(number, int) or number < 0), None):
             raise ValueError(f"{wrong!r} is no number of a token: they are whole and not below 0")
         text = self._decode(ids, skip_special_tokens, **options)
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
+        clean = self._cleans_up() if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         return self.clean_up_tokenization(text) if clean else text
+
+    def _cleans_up(self) -> bool:
+        """Whether decoded text is cleaned up where a call does not say so."""
+        return self.clean_up_tokenization_spaces
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, **options: Any) -> str:
         raise NotImplementedError
@@ -244,6 +251,12 @@ def checked_side(side: str, name: str) -> str:
     if side not in ("left", "right"):
         raise ValueError(f"{name} is {side!r}: 'left' or 'right'")
     return side
+
+
+def tensor_kind(values: Any) -> str | None:
+    """What `return_tensors` is for values that are tensors, or begin with one."""
+    first = values[0] if isinstance(values, (list, tuple)) and values else values
+    return {"torch": "pt", "numpy": "np"}.get(type(first).__module__) if hasattr(first, "tolist") else None
 
 
 def as_lists(values: Any) -> Any:

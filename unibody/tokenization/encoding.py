@@ -119,11 +119,11 @@ class BatchEncoding(UserDict[str, Any]):
 
     def word_to_chars(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
-    ) -> CharSpan:
+    ) -> CharSpan | None:
         """The characters of a word."""
         encoding, word = self._at(batch_or_word_index, word_index, "word_to_chars()")
-        start, end = encoding.word_to_chars(word, sequence_index) or (0, 0)
-        return CharSpan(start, end)
+        found = encoding.word_to_chars(word, sequence_index)
+        return None if found is None else CharSpan(*found)
 
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0

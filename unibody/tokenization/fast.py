@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers.models import BPE
 
 from unibody.core.saving import write_atomically
 from unibody.tokenization.backend import set_prefix_space, trained_anew
@@ -96,6 +97,10 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         """The text of tokens."""
         decoder = self._tokenizer.decoder
         return decoder.decode(tokens) if decoder is not None else " ".join(tokens)
+
+    def _cleans_up(self) -> bool:
+        """Not where tokens hold their spaces, whatever a file says: it would take away spaces that the text had."""
+        return self.clean_up_tokenization_spaces and not isinstance(self._tokenizer.model, BPE)
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, **options: Any) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)

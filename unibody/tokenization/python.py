@@ -65,6 +65,14 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         whole = first if token_ids_1 is None else len(self.build_inputs_with_special_tokens(token_ids_0, token_ids_1))
         return [0] * first + [1] * (whole - first)
 
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        if already_has_special_tokens:
+            return super().get_special_tokens_mask(token_ids_0, token_ids_1, already_has_special_tokens)
+        pair = None if token_ids_1 is None else [-1] * len(token_ids_1)
+        return [int(number >= 0) for number in self.build_inputs_with_special_tokens([-1] * len(token_ids_0), pair)]
+
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         return len(self.build_inputs_with_special_tokens([], [] if pair else None))
 
@@ -185,10 +193,10 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         if options.add_special_tokens:
             row["input_ids"] = self.build_inputs_with_special_tokens(ids, pair_ids)
             types = self.create_token_type_ids_from_sequences(ids, pair_ids)
-            mask = [int(number in set(self.all_special_ids)) for number in row["input_ids"]]
+            mask = self.get_special_tokens_mask(ids, pair_ids)
         else:
             row["input_ids"] = ids + (pair_ids or [])
-            types, mask = [0] * len(ids) + [1] * len(pair_ids or ()), [0] * len(row["input_ids"])
+            types, mask = [0] * len(row["input_ids"]), [0] * len(row["input_ids"])
         if options.return_token_type_ids:
             row["token_type_ids"] = types
         if options.return_special_tokens_mask:

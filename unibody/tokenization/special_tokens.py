@@ -61,7 +61,7 @@ class SpecialTokenId:
 def as_added_token(value: Any, name: str = "a special token", special: bool = True) -> AddedToken:
     """The token of a text, or of the dictionary that files have for it. ValueError: it is neither."""
     if isinstance(value, AddedToken):
-        return value
+        return AddedToken(value.content, **{flag: getattr(value, flag) for flag in FLAGS})  # for theirs may be changed
     if isinstance(value, str):
         return AddedToken(value, special=special, normalized=not special)
     if isinstance(value, dict) and isinstance(value.get("content"), str):

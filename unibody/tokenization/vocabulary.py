@@ -132,8 +132,9 @@ class Vocabulary:
     ) -> int:
         """Gives roles to tokens, such as `{"pad_token": "<pad>"}`, and adds those that are new; how many were."""
         added = 0
-        for name, value in special_tokens_dict.items():
-            if name in ("additional_special_tokens", "extra_special_tokens"):
+        extra = ("additional_special_tokens", "extra_special_tokens")
+        for name, value in sorted(special_tokens_dict.items(), key=lambda item: item[0] in extra):
+            if name in extra:
                 tokens = [as_added_token(token, name) for token in value]
                 kept = [] if replace_additional_special_tokens else self._extra_special_tokens
                 have = {str(token) for token in kept}
