@@ -16,7 +16,7 @@ from unibody.dynamic_modules import ship_module
 from unibody.hub import locate
 from unibody.model_card import model_card
 from unibody.publishing import PushToHubMixin
-from unibody.tokenization.special_tokens import as_added_token, token_fields
+from unibody.tokenization.special_tokens import ROLES, as_added_token, token_fields
 from unibody.tokenization.vocabulary import Vocabulary
 
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -124,7 +124,9 @@ class FilesMixin(PushToHubMixin, Vocabulary):
         )
         kept |= {name: getattr(self, name) for name in now if name in kept or name[:5] in ("model", "clean")}
         kept.pop("extra_special_tokens", None)
-        kept |= {name: written_token(token) for name, token in self._every_special().items()}
+        named = {name: str(token) for name, token in self._special_tokens.items() if name not in ROLES}
+        kept |= {name: text for name, text in self.special_tokens_map.items() if name not in named}
+        kept |= {"extra_special_tokens": named} if named else {}
         decoder = {str(number): token_fields(token) for number, token in sorted(self.added_tokens_decoder.items())}
         name = type(self).__name__
         return {

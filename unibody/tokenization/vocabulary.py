@@ -24,22 +24,25 @@ class Vocabulary:
 
     def _read_special_tokens(self, settings: Mapping[str, Any]) -> None:
         """Takes the special tokens that a checkpoint names; adds those that its vocabulary lacks, in the order of their numbers."""
+        decoder = settings.get("added_tokens_decoder") or {}
+        listed = [as_added_token(decoder[key], "added_tokens_decoder", False) for key in sorted(decoder, key=int)]
+        whole = {token.content: token for token in listed if token.special}  # elsewhere there is often only the text
         more = settings.get("extra_special_tokens") or {}
         named = more if isinstance(more, Mapping) else {}
         extra = [*(settings.get("additional_special_tokens") or ()), *(() if named else more)]
-        self._special_tokens: dict[str, AddedToken] = {
-            name: as_added_token(value, name)
-            for name, value in {**{role: settings.get(role) for role in ROLES}, **named}.items()
-            if value is not None
+        roles = {**{role: settings.get(role) for role in ROLES}, **named}
+        self._special_tokens = {
+            name: whole.get(str(token), token)
+            for name, token in (
+                (name, as_added_token(value, name)) for name, value in roles.items() if value is not None
+            )
         }
-        self._extra_special_tokens = [as_added_token(value, "additional_special_tokens") for value in extra]
-        decoder = settings.get("added_tokens_decoder") or {}
-        known = self.added_tokens_encoder
-        listed = [as_added_token(decoder[key], "added_tokens_decoder", False) for key in sorted(decoder, key=int)]
+        given = (as_added_token(value, "additional_special_tokens") for value in extra)
+        self._extra_special_tokens = [whole.get(str(token), token) for token in given]
         special = [*self._special_tokens.values(), *self._extra_special_tokens]
-        given = {token.content for token in listed} | known.keys()
+        known = self.added_tokens_encoder
         self._add_tokens([token for token in listed if token.content not in known])
-        self._add_tokens([token for token in special if token.content not in given])
+        self._add_tokens([token for token in special if token.content not in known and token.content not in whole])
 
     @property
     def vocab_size(self) -> int:
