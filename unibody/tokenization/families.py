@@ -35,6 +35,12 @@ class ByteLevelTokenizerFast(PreTrainedTokenizerFast):
                 f"{' and '.join(Path(file).name for file in files if file) or 'none'}: fetch the others"
             )
         vocabulary, merges = read_json(Path(str(files[0]))), read_merges(Path(str(files[1])))
+        if lacking := next(
+            (token for pair in merges for token in (*pair, "".join(pair)) if token not in vocabulary), None
+        ):
+            raise ValueError(
+                f"{files[1]} merges {lacking!r}, which {files[0]} lacks: the two are not of one tokenizer"
+            )
         backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(
             add_prefix_space=bool(settings.get("add_prefix_space", False))

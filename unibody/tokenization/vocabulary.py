@@ -110,6 +110,11 @@ class Vocabulary:
         found = (self._find_id(token) for token in self.all_special_tokens)
         return [number for number in found if number is not None]
 
+    def _skipped_ids(self) -> set[int]:
+        """The numbers that `skip_special_tokens` leaves out: of special tokens, with a role or without."""
+        added = self.added_tokens_decoder.items()
+        return {*self.all_special_ids, *(number for number, token in added if token.special)}
+
     def _set_special(self, name: str, value: Any) -> None:
         if value is None:
             self._special_tokens.pop(name, None)
@@ -163,5 +168,5 @@ class Vocabulary:
         """The token of a number, or of each of several; None where there is none."""
         if isinstance(ids, int):
             return self._find_token(ids)
-        special = set(self.all_special_ids) if skip_special_tokens else ()
+        special = self._skipped_ids() if skip_special_tokens else ()
         return [self._find_token(int(number)) for number in ids if int(number) not in special]
