@@ -1,0 +1,67 @@
+"""What other packages do for this library: each is imported when it is used, and may be missing.
+
+`availability.py` says which are there; every other module is one integration.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unibody.integrations.availability import (
+        MissingPackageError,
+        is_accelerate_available,
+        is_available,
+        is_bitsandbytes_available,
+        is_comet_available,
+        is_deepspeed_available,
+        is_gguf_available,
+        is_mlflow_available,
+        is_peft_available,
+        is_tensorboard_available,
+        is_trackio_available,
+        is_wandb_available,
+        require,
+    )
+
+__all__ = [
+    "MissingPackageError",
+    "is_accelerate_available",
+    "is_available",
+    "is_bitsandbytes_available",
+    "is_comet_available",
+    "is_deepspeed_available",
+    "is_gguf_available",
+    "is_mlflow_available",
+    "is_peft_available",
+    "is_tensorboard_available",
+    "is_trackio_available",
+    "is_wandb_available",
+    "require",
+]
+
+_PLACES = {  # the module below `unibody.integrations` of each name
+    "availability": (
+        *("MissingPackageError", "is_accelerate_available", "is_available", "is_bitsandbytes_available"),
+        *("is_comet_available", "is_deepspeed_available", "is_gguf_available", "is_mlflow_available"),
+        *("is_peft_available", "is_tensorboard_available", "is_trackio_available", "is_wandb_available", "require"),
+    ),
+}
+
+
+def _find(name: str) -> Any:
+    """What `unibody.integrations.<name>` is when it is first asked for; remembered."""
+    module = next((module for module, names in _PLACES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module 'unibody.integrations' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"unibody.integrations.{module}"), name)
+    return value
+
+
+if not TYPE_CHECKING:
+    __getattr__ = _find
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
