@@ -82,6 +82,17 @@ def test_calls(
         pair(name).ours(*arguments, **options)
 
 
+def test_too_long(pair: Callable[[str], Pair], caplog: pytest.LogCaptureFixture) -> None:
+    """Longer than the model reads: said once, and nothing is cut."""
+    tokenizer = deepcopy(pair("minilm").ours)
+    with caplog.at_level("WARNING", logger="unibody"):
+        tokenizer("a " * 600, verbose=False)
+        assert not caplog.messages
+        for _ in range(2):
+            assert len(tokenizer(["a", "a " * 600])["input_ids"][1]) == 602
+    assert caplog.messages == ["a text has 602 tokens, and the model reads 512: pass truncation=True"]
+
+
 def test_no_pad_token(pair: Callable[[str], Pair]) -> None:
     tokenizer = deepcopy(pair("llama3").ours)
     tokenizer.pad_token = None

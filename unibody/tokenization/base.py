@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from unibody import logging
 from unibody.tokenization.chat import ChatMixin
 from unibody.tokenization.encoding import BatchEncoding
 from unibody.tokenization.files import FilesMixin
@@ -12,7 +13,7 @@ from unibody.tokenization.inputs import read_texts
 from unibody.tokenization.options import UNLIMITED, Options, check_truncation, padded, settle_lengths
 from unibody.tokenization.vocabulary import Vocabulary
 
-Text = str | Sequence[str] | Sequence[Sequence[str]]
+logger = logging.get_logger(__name__)
 
 
 class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
@@ -36,6 +37,7 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
             setattr(self, side, checked_side(settings.get(side) or getattr(self, side), side))
         if settings.get("model_input_names"):
             self.model_input_names = list(settings["model_input_names"])
+        self._warned = False
         self.pad_token_type_id = int(settings.get("pad_token_type_id") or 0)
         self._read_special_tokens(settings)
 
@@ -60,6 +62,7 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         return_special_tokens_mask: bool = False,
         return_offsets_mapping: bool = False,
         return_length: bool = False,
+        verbose: bool = True,
         **options: Any,
     ) -> BatchEncoding:
         """The numbers of a text or of a batch of texts, each with its pair if there is one.
@@ -67,7 +70,8 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         A batch is a list; with `is_split_into_words` a text is a list of words. `text_target` gives `labels`. `padding` is True
         (to the longest), "max_length" or False, `truncation` True (the longer of a pair first), "only_first", "only_second" or
         False; lengths count special tokens. With `return_overflowing_tokens` a fast tokenizer gives the parts that were cut off,
-        `stride` tokens overlapping, as further rows. ValueError, TypeError: no text, an empty batch, no pad token, no room.
+        `stride` tokens overlapping, as further rows. A text that is longer than the model reads is warned of once, if `verbose`.
+        ValueError, TypeError: no text, an empty batch, no pad token, no room.
         """
         if text is None and text_target is None:
             raise ValueError("there is no text: pass `text` or `text_target`")
@@ -83,6 +87,8 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
             return_overflowing_tokens, return_special_tokens_mask, return_offsets_mapping, return_length,
         )  # fmt: skip
         found = None if text is None else self._encode(text, text_pair, settled, return_tensors)
+        if found is not None and verbose and cut == "do_not_truncate":
+            self._warn_of_length(found["input_ids"])
         if text_target is None:
             assert found is not None
             return found
@@ -105,6 +111,16 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
             }
             return BatchEncoding(columns, encodings, tensors, prepend_batch_axis=True)
         return BatchEncoding(columns, encodings, tensors)
+
+    def _warn_of_length(self, ids: Any) -> None:
+        """Says once if a row is longer than the model reads."""
+        rows = ids if len(ids) and not isinstance(ids[0], int) else [ids]
+        longest = max(map(len, rows))
+        if longest > self.model_max_length and not self._warned:
+            self._warned = True
+            logger.warning(
+                "a text has %d tokens, and the model reads %d: pass truncation=True", longest, self.model_max_length
+            )
 
     def _encode_batch(
         self, texts: list[Any], pairs: list[Any] | None, options: Options

@@ -46,9 +46,8 @@ def settle_lengths(
 ) -> tuple[str, str, int | None]:
     """The strategies of padding and truncation, and the length that they aim at. ValueError: no such strategy; no pad token."""
     pad = {True: "longest", False: "do_not_pad", None: "do_not_pad"}.get(padding, getattr(padding, "value", padding))
-    cut = {True: "longest_first", False: "do_not_truncate", None: "do_not_truncate"}.get(
-        truncation, getattr(truncation, "value", truncation)
-    )
+    cuts = {True: "longest_first", False: "do_not_truncate", None: "do_not_truncate"}
+    cut = cuts.get(truncation, getattr(truncation, "value", truncation))
     if pad not in PADDING:
         raise ValueError(f"padding is {padding!r}: one of True, False and {', '.join(map(repr, PADDING))}")
     if cut not in TRUNCATION:
@@ -56,13 +55,13 @@ def settle_lengths(
     if max_length is not None and truncation is None and pad == "do_not_pad":
         logger.info("max_length without truncation: texts are cut; say truncation=True, or False to keep them whole")
         cut = "longest_first"
-    if max_length is None and "max_length" in (pad, *(["max_length"] if cut != "do_not_truncate" else [])):
+    if max_length is None and (pad == "max_length" or cut != "do_not_truncate"):
         max_length = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED // 10**10 else None
         if max_length is None:
             logger.info(
                 "neither max_length nor the tokenizer's model_max_length is given: nothing is padded to it or cut"
             )
-            pad, cut = ("do_not_pad" if pad == "max_length" else pad), "do_not_truncate"
+            pad, cut = "do_not_pad" if pad == "max_length" else pad, "do_not_truncate"
     if pad != "do_not_pad" and tokenizer.pad_token_id is None:
         raise ValueError(
             f"padding needs a pad token, and {no_pad_token(tokenizer)}: set tokenizer.pad_token = tokenizer.eos_token, or add "
