@@ -149,10 +149,10 @@ def _import(name: str, module: str) -> Any:
         from unibody.models import PreTrainedConfig, PreTrainedModel
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
-        is_config = name.endswith("Config")
+        found, is_config = getattr(import_module(module), name), name.endswith("Config")
         if ".quantizers." in module:
-            return library_edition(module, name, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
-        return library_edition(module, name, before=(PreTrainedConfig if is_config else PreTrainedModel,))
+            return library_edition(found, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
+        return library_edition(found, before=(PreTrainedConfig if is_config else PreTrainedModel,))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "huggingface_hub", "tokenizers"):
             raise

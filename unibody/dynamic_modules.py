@@ -209,18 +209,14 @@ def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = N
 
     The names of the files. TypeError: the class is of no generated file of a model.
     """
-    from unibody.generated.registry import MODELS
+    from unibody.model_types import generated_family
 
-    kind = getattr(getattr(obj, "config", obj), "model_type", "")
-    entry = MODELS.get(kind)
-    names = () if entry is None else (entry["config"], *entry["classes"].values())
-    if entry is None or not {base.__name__ for base in type(obj).__mro__} & set(names):
+    found = generated_family(obj)
+    if found is None:
         raise TypeError(f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped")
-    module = importlib.import_module(f"unibody.generated.models.{entry['module']}")
-    name = f"{entry['module']}.py"
-    text = Path(str(module.__file__)).read_bytes()
-    write_atomically(Path(folder, name), lambda temporary: temporary.write_bytes(text))
+    file, classes = found
+    text = file.read_bytes()
+    write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
     if config is not None:
-        classes = {"AutoConfig": entry["config"], **entry["classes"]}
-        config.unibody_auto_map = {auto: f"{entry['module']}.{found}" for auto, found in classes.items()}
-    return [name]
+        config.unibody_auto_map = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}
+    return [file.name]

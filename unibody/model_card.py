@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unibody.generated.registry import MODELS
+from unibody.model_types import class_names
 
 TASKS = {
     "AutoModelForCausalLM": "text-generation",
@@ -24,9 +25,11 @@ def model_card(
     """
     kind, settings = str(config.get("model_type", "")), config.get("quantization_config") or {}
     name = class_name or next(iter(config.get("architectures") or ()), "")
-    named = MODELS[kind]["classes"].items() if kind in MODELS else ()
-    alone = name.endswith("Config")
-    auto = "AutoConfig" if alone else {file_class: auto for auto, file_class in named}.get(name, name)
+    shipped = config.get("unibody_auto_map") or {}
+    named = {reference.rpartition(".")[2]: auto for auto, reference in shipped.items()}
+    named |= {class_name: auto for auto, class_name in class_names(kind).items()}
+    trust = ", trust_remote_code=True" if shipped and kind not in MODELS else ""
+    auto = "AutoConfig" if (alone := name.endswith("Config")) else named.get(name, name)
     method = str(settings.get("quant_method", ""))
     known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
     head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}
@@ -34,5 +37,5 @@ def model_card(
     lines = ["---", *(f"{key}: {value}" for key, value in head.items() if value)]
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
     lines += [f"`{name}`" + (f", quantized with {method}." if method else "."), "", "```python", "import unibody", ""]
-    lines += [f'{"config" if alone else "model"} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
+    lines += [f'{"config" if alone else "model"} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
     return "\n".join(lines)

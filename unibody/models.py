@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import unibody
+from torch import nn
+
 from unibody.core.hub import read_json, require_repository
 from unibody.dynamic_modules import custom_object_save
-from unibody.editions import Recognised
+from unibody.editions import Recognised, file_class_of
 from unibody.hub import fetch_checkpoint
+from unibody.model_types import class_names, find_class, named_class
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 
@@ -38,11 +40,12 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
         return super().from_pretrained(folder, **options)  # type: ignore[misc]
 
 
-class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
+class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
+    config: Any
 
     @classmethod
     def from_pretrained(
@@ -65,18 +68,26 @@ class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
     def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
         """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
         if ship_code:
-            custom_object_save(self, folder, self.config)  # type: ignore[attr-defined]
+            custom_object_save(self, folder, self.config)
         super().save_pretrained(folder, **options)  # type: ignore[misc]
+        if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
+            self.config.architectures = [name]
+            self.config.save_pretrained(folder)
 
 
 def adopt(model: Any) -> Any:
     """The same object as an instance of its class's library edition: with `push_to_hub` and the rest. TypeError: it has none."""
-    edition = getattr(unibody, type(model).__name__, None)
-    if edition is None or not issubclass(edition, PreTrainedModel):
-        raise TypeError(f"{type(model).__name__} is not a class of a generated file that the registry lists")
-    if isinstance(model, edition):
+    if PreTrainedModel in type(model).__mro__:
         return model
-    if type(model) not in edition.__bases__:
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    editions = [find_class(model_type, auto) for auto in class_names(model_type)]
+    named = {edition.__name__: edition for edition in editions if issubclass(edition, PreTrainedModel)}
+    edition = named.get(type(model).__name__)
+    if edition is None:
+        raise TypeError(
+            f"{type(model).__name__} is not a class of a generated file that the registry lists or that is registered"
+        )
+    if type(model) is not file_class_of(edition):
         raise TypeError(
             f"{type(model).__name__} of {type(model).__module__} is another class than unibody's of this name"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from unibody.core.hub import read_json
 from unibody.hub import explained
 from unibody.model_card import model_card
+from unibody.model_types import named_class
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
@@ -51,7 +52,8 @@ class PushToHubMixin:
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         config: Any = getattr(self, "config", self)
-        return model_card(repo_id, config.to_dict(), type(self).__name__, getattr(self, "name_or_path", ""), tags)
+        name = named_class(type(self)).__name__
+        return model_card(repo_id, config.to_dict(), name, getattr(self, "name_or_path", ""), tags)
 
     def _create_repo(self, repo_id: str, private: bool | None = None, token: bool | str | None = None) -> str:
         """Makes the repository unless it exists; its full name."""
@@ -110,7 +112,7 @@ class PushToHubMixin:
                 stale = sorted(name for name in there - now.keys() if WEIGHTS.fullmatch(name))
                 operations += [CommitOperationDelete(name) for name in stale]
             return api.create_commit(
-                repo_id, operations, commit_message=commit_message or f"Upload {type(self).__name__}",
+                repo_id, operations, commit_message=commit_message or f"Upload {named_class(type(self)).__name__}",
                 commit_description=commit_description, revision=revision, create_pr=create_pr, parent_commit=info.sha,
             )  # fmt: skip
 
