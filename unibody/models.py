@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from unibody.core.hub import read_json, require_repository
+from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import fetch_checkpoint
 from unibody.model_types import class_names, find_class, named_class
+from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 
@@ -46,24 +49,75 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
     config: Any
+    _tied_weights_keys: ClassVar[dict[str, str]]
 
     @classmethod
     def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], *, quantization_config: Any = None, **options: Any
+        cls,
+        folder_or_id: str | os.PathLike[str],
+        *,
+        quantization_config: Any = None,
+        device_map: Any = None,
+        max_memory: dict[int | str, int | str] | None = None,
+        offload_folder: str | os.PathLike[str] | None = None,
+        offload_buffers: bool = False,
+        **options: Any,
     ) -> Any:
         """The model of a checkpoint; a quantized one is read by its quantizer, a plain one quantized as `quantization_config` says.
 
+        `device_map` is a device, a place for each module, or a plan such as "auto" (see plan_device_map), with `max_memory`; what
+        goes to the disk goes to `offload_folder`. `dtype="auto"` is the type that config.json names, as if none were said.
         `revision` (branch, tag or commit), `token`, `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the
         Hub; the others are those of the generated class. HubError: the repository, revision or file is not to be had.
         """
+        device = None
+        if device_map is not None:
+            if options.get("device") is not None:
+                raise ValueError(f"device={options['device']!r} and device_map say the same twice: leave out one")
+            device = options["device"] = single_device(device_map)
+        if options.get("dtype") == "auto":
+            options["dtype"] = None
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
             stored = read_json(folder / "config.json").get("quantization_config")
             options["quantizer"] = find_quantizer(stored, quantization_config)
+        placement = None
+        if device_map is not None and device is None:
+            placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
+            options["quantizer"] = placement
         found = super().from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
+        if placement is not None:
+            placement.dispatch(model)
+        elif device is not None:
+            model.hf_device_map = {"": device}
         model.name_or_path = str(folder_or_id)
         return found
+
+    def get_input_embeddings(self) -> Any:
+        """The layer that makes vectors of token ids."""
+        base: Any = self.base_model
+        return next(module for module in base.modules() if isinstance(module, nn.Embedding))
+
+    def get_output_embeddings(self) -> Any:
+        """The layer that makes scores of tokens; None: this model predicts none."""
+        heads = {name.removesuffix(".weight") for name in self._tied_weights_keys if name.endswith(".weight")}
+        return next((self.get_submodule(name) for name in heads), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: of a model with a device map, its first accelerator, or else the CPU."""
+        if placed := vars(self).get("hf_device_map"):
+            return require_device(main_device(placed))
+        found: torch.device = super().device  # type: ignore[misc]
+        return found
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """All weights by name; those that are offloaded, from where they are."""
+        state = super().state_dict(*arguments, **options)
+        if "hf_device_map" in vars(self):
+            with_offloaded(self, state, options.get("prefix", ""))
+        return state
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
         """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
