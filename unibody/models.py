@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 from torch import nn
@@ -37,10 +37,14 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
 
     @classmethod
-    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **options: Any
+    ) -> Self:
         """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub."""
+        options["revision"] = revision
         folder = locate(folder_or_id, options, weights=False)
-        return super().from_pretrained(folder, **options)  # type: ignore[misc]
+        found: Self = super().from_pretrained(folder, **options)  # type: ignore[misc]
+        return found
 
 
 class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
@@ -50,6 +54,18 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     name_or_path: str = ""  # where its checkpoint came from
     config: Any
     _tied_weights_keys: ClassVar[dict[str, str]]
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, dict[str, set[str]]]: ...
 
     @classmethod
     def from_pretrained(
@@ -119,11 +135,18 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
             with_offloaded(self, state, options.get("prefix", ""))
         return state
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        max_shard_size: int | str = "5GB",
+        *,
+        ship_code: bool = False,
+        **options: Any,
+    ) -> None:
         """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
         if ship_code:
             custom_object_save(self, folder, self.config)
-        super().save_pretrained(folder, **options)  # type: ignore[misc]
+        super().save_pretrained(folder, max_shard_size, **options)  # type: ignore[misc]
         if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
