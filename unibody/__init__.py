@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         get_relative_imports,
         resolve_trust_remote_code,
     )
-    from unibody.errors import HubError, UnibodyError
+    from unibody.errors import HubError, RemovedError, UnibodyError
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
     from unibody.hub import cached_file, cached_files, has_file
     from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
@@ -63,6 +63,7 @@ __all__ = [
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
+    "RemovedError",
     "UnibodyError",
     "UntrustedCodeError",
     "__version__",
@@ -91,7 +92,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
         "resolve_trust_remote_code",
     ),
-    "errors": ("HubError", "UnibodyError"),
+    "errors": ("HubError", "RemovedError", "UnibodyError"),
     "hub": ("cached_file", "cached_files", "has_file"),
     "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
     "publishing": ("PushToHubMixin",),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import torch
+
+from unibody.core.attention import ATTENTION
+from unibody.core.choices import choose
 from unibody.core.hub import read_json
+from unibody.deprecation import rename_argument
 from unibody.editions import file_class_of
 from unibody.model_types import class_names, find_class, known_types, register_class, with_mixin
-from unibody.models import HUB_OPTIONS, PreTrainedConfig, PreTrainedModel, locate
+from unibody.models import FORMER, HUB_OPTIONS, PreTrainedConfig, PreTrainedModel, locate
 
 if TYPE_CHECKING:
 
@@ -40,6 +46,7 @@ class AutoClass:
         """What the found class reads from the checkpoint."""
         from unibody.hub import commit_of
 
+        rename_argument(options, "use_auth_token", "token", **FORMER)
         hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = locate(folder_or_id, dict(hub), weights=False)
         values, commit = read_json(folder / "config.json"), commit_of(str(folder))
@@ -174,10 +181,17 @@ class AutoModelClass(AutoClass):
         return cls._load(folder_or_id, trust_remote_code, code_revision, options)
 
     @classmethod
-    def from_config(cls, config: Any) -> AnyModel:
-        """A model with random weights."""
-        model: AnyModel = cls._find(config.model_type, type(config).__name__)(config)
-        return model
+    def from_config(
+        cls, config: Any, *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+    ) -> AnyModel:
+        """A model with random weights, of a type (float32 if none is said)."""
+        found = cls._find(config.model_type, type(config).__name__)
+        if attn_implementation is not None:
+            config = copy.deepcopy(config)
+            config.attn_implementation = attn_implementation
+        choose(ATTENTION, config.attn_implementation, "attn_implementation")
+        model: AnyModel = found(config)
+        return model if dtype is None else model.to(dtype)
 
     @classmethod
     def register(cls, config_class: type, model_class: type, exist_ok: bool = False) -> None:

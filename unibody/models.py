@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unibody.core.hub import read_json, require_repository
+from unibody.deprecation import rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
@@ -19,11 +20,13 @@ from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 
+FORMER = {"since": "0.1", "removed_in": "1.0"}  # spellings of the ecosystem that are still met
 HUB_OPTIONS = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
 
 
 def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weights: bool = True) -> Path:
     """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others."""
+    rename_argument(options, "use_auth_token", "token", **FORMER)
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id, hub.get("subfolder") or "")
@@ -91,8 +94,19 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
             if options.get("device") is not None:
                 raise ValueError(f"device={options['device']!r} and device_map say the same twice: leave out one")
             device = options["device"] = single_device(device_map)
+        rename_argument(options, "torch_dtype", "dtype", **FORMER)
         if options.get("dtype") == "auto":
             options["dtype"] = None
+        for name in ("load_in_8bit", "load_in_4bit"):
+            if name in options:
+                instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
+                warn_deprecated(f"{name}=", **FORMER, instead=instead)
+                if options.pop(name):
+                    quantization_config = quantization_config or {"quant_method": "bitsandbytes", name: True}
+        if "low_cpu_mem_usage" in options:
+            instead = "leave it out, weights are always read without a second copy"
+            warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
+            del options["low_cpu_mem_usage"]
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
             stored = read_json(folder / "config.json").get("quantization_config")
@@ -144,6 +158,13 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
         **options: Any,
     ) -> None:
         """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
+        if "safe_serialization" in options:
+            if not options["safe_serialization"]:
+                raise ValueError(
+                    "safe_serialization=False asks for pickled weights: they are written as safetensors only"
+                )
+            warn_deprecated("safe_serialization=", **FORMER, instead="leave it out, weights are always safetensors")
+            del options["safe_serialization"]
         if ship_code:
             custom_object_save(self, folder, self.config)
         super().save_pretrained(folder, max_shard_size, **options)  # type: ignore[misc]

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unibody.core.hub import read_json
+from unibody.deprecation import rename_argument
 from unibody.hub import explained
 from unibody.model_card import model_card
 from unibody.model_types import named_class
@@ -40,6 +41,9 @@ class PushToHubMixin:
         a model card where there is none. HubError: no right or no network; or somebody else has pushed meanwhile, and nothing was
         written.
         """
+        options["token"] = token
+        rename_argument(options, "use_auth_token", "token", since="0.1", removed_in="1.0")
+        token = options.pop("token")
         repo_id = self._create_repo(repo_id, private=private, token=token)
         with TemporaryDirectory() as folder:
             before = self._get_files_timestamps(folder)

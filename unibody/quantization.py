@@ -16,6 +16,7 @@ import unibody
 from unibody.core.hub import locate_checkpoint, read_json
 from unibody.core.quantization import config as core_config
 from unibody.core.quantization import quantizer as core_quantizer
+from unibody.deprecation import deprecated
 from unibody.editions import Recognised
 from unibody.generated.registry import QUANTIZERS
 
@@ -90,6 +91,7 @@ class HfQuantizer(core_quantizer.HfQuantizer, metaclass=Recognised):
         """The type of everything that is not packed."""
         return dtype
 
+    @deprecated(since="0.1", removed_in="1.0", instead="call update_dtype")
     def update_torch_dtype(self, torch_dtype: torch.dtype) -> torch.dtype:
         """The former name of update_dtype."""
         return self.update_dtype(torch_dtype)
