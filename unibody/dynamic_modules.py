@@ -20,7 +20,7 @@ from typing import Any
 
 from unibody.core.saving import write_atomically
 from unibody.errors import UnibodyError
-from unibody.hub import cached_file, commit_of, safe_name
+from unibody.hub import cached_file, commit_of, download_files, safe_name
 
 PACKAGE = "unibody_modules"
 MAPS = ("unibody_auto_map", "auto_map")  # keys of config.json that name classes; the first goes before
@@ -55,7 +55,7 @@ def find_reference(config: dict[str, Any], auto_class: str) -> str | None:
         found = entries.get(auto_class) if isinstance(entries, dict) else entries
         if found is not None:
             if not isinstance(found, str) or not re.fullmatch(
-                r"([\w.-]+/[\w.-]+--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found
+                r"(\w[\w.-]*/\w[\w.-]*--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found
             ):
                 raise ValueError(
                     f"{key} says {found!r} for {auto_class}: expected module.Class, such as 'modeling_mine.MineModel'"
@@ -78,10 +78,12 @@ def get_class_from_dynamic_module(
     """
     source: str | os.PathLike[str] = pretrained_model_name_or_path
     repository, _, reference = class_reference.rpartition("--")
-    if repository:
-        source, revision = repository, None
     module, _, name = reference.partition(".")
-    file = get_cached_module_file(source, f"{module}.py", revision=code_revision or revision, **hub)
+    if repository:
+        source = repository
+        file = cache_repository_module(repository, f"{module}.py", code_revision, hub)
+    else:
+        file = get_cached_module_file(source, f"{module}.py", revision=code_revision or revision, **hub)
     found = getattr(import_file(Path(file)), name, None)
     if not isinstance(found, type):
         raise AttributeError(f"{source}: {module}.py has no class {name}")
@@ -92,27 +94,44 @@ def get_cached_module_file(
     pretrained_model_name_or_path: str | os.PathLike[str], module_file: str, *, revision: str | None = None, **hub: Any
 ) -> str:
     """The path of a module in the cache, copied there with all modules that it imports relatively; nothing is run."""
-    source, folder = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
-    commit: list[str] = []
+    folder = Path(pretrained_model_name_or_path)
+    if not folder.is_dir():
+        return cache_repository_module(str(pretrained_model_name_or_path), module_file, revision, hub)
 
     def fetch(name: str) -> Path:
-        if folder.is_dir():
-            path = (folder / safe_name(name)).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
-            return Path(cached_file(folder, name))
-        path = Path(cached_file(source, name, revision=commit[0] if commit else revision, **hub))
-        commit[:] = [commit_of(str(path)) or ""]
-        return path
+        path = (folder / safe_name(name)).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
+        return Path(cached_file(folder, name))
 
     files = {path.name: path for path in needed_files(module_file, fetch)}
-    texts = {name: path.read_bytes() for name, path in sorted(files.items())}
-    state = commit[0] if commit else hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:40]
-    place = create_dynamic_module(f"{folder.resolve().name if folder.is_dir() else source}/{state}")
-    for name, text in texts.items():
-        check_imports(files[name])
+    texts = sorted((name, path.read_bytes()) for name, path in files.items())
+    return cache_modules(
+        files, f"{folder.resolve().name}/{hashlib.sha256(repr(texts).encode()).hexdigest()[:40]}", module_file
+    )
+
+
+def cache_repository_module(repository: str, module_file: str, revision: str | None, hub: dict[str, Any]) -> str:
+    """The same of a repository, from one commit; a folder of its name is not looked at."""
+    commit = revision
+
+    def fetch(name: str) -> Path:
+        nonlocal commit
+        (path,) = download_files(repository, [name], revision=commit, **hub)
+        commit = commit_of(path) or commit
+        return Path(path)
+
+    files = {path.name: path for path in needed_files(module_file, fetch)}
+    return cache_modules(files, f"{repository}/{commit}", module_file)
+
+
+def cache_modules(files: dict[str, Path], package: str, module_file: str) -> str:
+    """Copies modules into a package in the cache, if what they need is installed; the path of one of them."""
+    place = create_dynamic_module(package)
+    for name, file in sorted(files.items()):
+        check_imports(file)
         if not (place / name).exists():
-            write_atomically(place / name, partial(Path.write_bytes, data=text))
+            write_atomically(place / name, partial(Path.write_bytes, data=file.read_bytes()))
     return str(place / module_file)
 
 

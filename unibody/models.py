@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 import torch
 from torch import nn
 
-from unibody.core.hub import read_json, require_repository
+from unibody.core.hub import require_repository
 from unibody.deprecation import rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
@@ -19,19 +19,28 @@ from unibody.model_types import class_names, find_class, named_class
 from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
+from unibody.reading import read_bounded_json
 
 FORMER = {"since": "0.1", "removed_in": "1.0"}  # spellings of the ecosystem that are still met
 HUB_OPTIONS = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
 
 
 def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weights: bool = True) -> Path:
-    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others."""
+    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others.
+
+    What JSON it has is within bounds: core may read it.
+    """
     rename_argument(options, "use_auth_token", "token", **FORMER)
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     if Path(folder_or_id).is_dir():
-        return Path(folder_or_id, hub.get("subfolder") or "")
-    require_repository(Path(folder_or_id))
-    return fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
+        folder = Path(folder_or_id, hub.get("subfolder") or "")
+    else:
+        require_repository(Path(folder_or_id))
+        folder = fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
+    read_bounded_json(folder / "config.json")
+    if weights and (index := folder / "model.safetensors.index.json").is_file():
+        read_bounded_json(index)
+    return folder
 
 
 class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
@@ -109,7 +118,10 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
             del options["low_cpu_mem_usage"]
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
-            stored = read_json(folder / "config.json").get("quantization_config")
+            stored = read_bounded_json(folder / "config.json").get("quantization_config")
+            if not isinstance(stored, dict | None):
+                file = folder / "config.json"
+                raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
             options["quantizer"] = find_quantizer(stored, quantization_config)
         placement = None
         if device_map is not None and device is None:
