@@ -38,17 +38,20 @@ def plan_device_map(
         memory = get_max_memory(max_memory)
     else:
         memory = get_balanced_memory(model, max_memory, low_zero=plan == "balanced_low_0", **sizes)
-    found: dict[str, Any] = infer_auto_device_map(model, ask("adjust_max_memory", memory, memory), **sizes)
-    return found
+    return spread(model, infer_auto_device_map(model, ask("adjust_max_memory", memory, memory), **sizes))
 
 
-def check_device_map(model: Any, device_map: dict[str, Any], folder: Any) -> None:
-    """ValueError: a map names what is not there, leaves a weight out, or asks for the disk and for no folder on it."""
-    modules, name = {*(name for name, _ in model.named_modules()), *model.state_dict()}, type(model).__name__
+def check_modules(model: Any, device_map: dict[str, Any]) -> None:
+    """ValueError: a map names what is no module, or leaves a weight out."""
+    modules = {name for name, _ in model.named_modules()}
     if unknown := [key for key in device_map if key not in modules]:
-        raise ValueError(f"device_map names {', '.join(unknown)}, which {name} does not have")
+        raise ValueError(f"device_map names {', '.join(unknown)}, which is no module of {type(model).__name__}")
     if left := [key for key in model.state_dict() if device_of(device_map, key) is None]:
         raise ValueError(f"device_map has no place for {', '.join(left)}: name the modules, or '' for all the rest")
+
+
+def check_places(device_map: dict[str, Any], folder: Any) -> None:
+    """ValueError: a device of the map is not here, or it asks for the disk, and there is no folder for that."""
     for device in {str(device) for device in device_map.values()} - {"disk"}:
         require_device(device)
     if disk := [key for key, place in device_map.items() if place == "disk"]:
@@ -68,6 +71,28 @@ def device_of(device_map: dict[str, Any], name: str) -> Any:
             return None
         name = name.rpartition(".")[0]
     return device_map[name]
+
+
+def spread(model: Any, device_map: dict[str, Any]) -> dict[str, Any]:
+    """The same places, with no module of the map inside of another: accelerate takes each by itself.
+
+    Weights that a module holds beside modules with places of their own are not offloaded: no hook would fetch them.
+    """
+    found: dict[str, Any] = {}
+    main = main_device(device_map)
+
+    def visit(name: str, module: Any, place: Any) -> None:
+        place, start = device_map.get(name, place), f"{name}." if name else ""
+        if not any(key != name and key.startswith(start) for key in device_map):
+            found[name] = place
+            return
+        for key, child in module.named_children():
+            visit(start + key, child, place)
+        for key in (*module._parameters, *module._buffers):
+            found[start + key] = main if str(place) in ("cpu", "disk") else place
+
+    visit("", model, None)
+    return found
 
 
 def main_device(device_map: dict[str, Any]) -> Any:

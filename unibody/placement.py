@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from torch import Tensor
 
-from unibody.device_maps import check_device_map, device_of, main_device, plan_device_map, require_accelerate
+from unibody.device_maps import (
+    check_modules,
+    check_places,
+    device_of,
+    main_device,
+    plan_device_map,
+    require_accelerate,
+    spread,
+)
 
 
 class Placement:
@@ -52,7 +61,10 @@ class Placement:
         self.dtype = dtype
         if isinstance(self.plan, str):
             self.device_map = plan_device_map(model, self.plan, self.max_memory, dtype, self.quantizer)
-        check_device_map(model, self.device_map, self.folder)
+        else:
+            check_modules(model, self.device_map)
+            self.device_map = spread(model, self.device_map)
+        check_places(self.device_map, self.folder)
         for name, module in model.named_modules():
             if hasattr(module, "stored_tensors") and self._offloaded(name):
                 raise ValueError(
@@ -107,18 +119,25 @@ class Placement:
             model.to(next(iter(places))).hf_device_map = self.device_map
             return
         from accelerate import dispatch_model
-        from accelerate.utils import save_offload_index
+        from accelerate.utils import save_offload_index, set_module_tensor_to_device
 
         for name, tensor in model.state_dict().items():
             if self._device(name) == "disk" and name in self.parameters and not tensor.is_meta:
                 self._write(name, tensor)
         if self.index:
             save_offload_index(self.index, self.folder)
-        main = main_device(self.device_map)
-        dispatch_model(
-            model, self.device_map, main_device=main, offload_dir=self.folder, offload_index=self.index or None,
-            offload_buffers=self.offload_buffers, skip_keys="past_key_values", force_hooks=True,
-        )  # fmt: skip
+        modules = dict(model.named_modules())
+        for name in self.device_map.keys() - modules.keys():
+            set_module_tensor_to_device(model, name, self.device_map[name])
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The following device_map keys do not match", UserWarning
+            )  # these weights
+            dispatch_model(
+                model, self.device_map, main_device=main_device(self.device_map), offload_dir=self.folder,
+                offload_index=self.index or None, offload_buffers=self.offload_buffers, skip_keys="past_key_values",
+                force_hooks=True,
+            )  # fmt: skip
 
     def _device(self, name: str) -> Any:
         return device_of(self.device_map, name)

@@ -68,6 +68,36 @@ def test_generation_with_everything_on_the_disk(case: Case, checkpoint: Any, tmp
     assert all(torch.equal(state[name], tensor) for name, tensor in whole.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "device_map",
+    [
+        {"": "disk", "model.layers.1": "cpu"},
+        {"": "cpu", "model.layers": "disk", "model.layers.0.mlp": "cpu"},
+        {"": "disk", "model": "cpu", "model.embed_tokens": "disk"},
+        {"model": "cpu", "model.layers.0.self_attn.q_proj": "disk", "lm_head": "disk"},
+    ],
+    ids=str,
+)
+def test_modules_inside_of_others(device_map: dict[str, str], checkpoint: Any, tmp_path: Path) -> None:
+    """The nearest module that the map names says where a weight lies."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(
+        checkpoint(CASE).folder, device_map=device_map, offload_folder=tmp_path
+    )
+    for name, parameter in model.named_parameters():
+        assert parameter.is_meta == (device_of(device_map, name) == "disk"), name
+    assert_same(model, checkpoint(CASE).load())
+
+
+def test_a_weight_beside_modules_with_places_of_their_own(checkpoint: Any, tmp_path: Path) -> None:
+    """The bias of BERT's head for masked words stays where the model runs; it is tied to that of the layer inside."""
+    case = next(case for case in cases("AutoModelForMaskedLM") if case.model_type == "bert")
+    model = unibody.AutoModelForMaskedLM.from_pretrained(
+        checkpoint(case).folder, device_map={"": "disk", "cls.predictions.transform": "cpu"}, offload_folder=tmp_path
+    )
+    assert not model.cls.predictions.bias.is_meta
+    assert_same(model, checkpoint(case).load())
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 2.0])
 @pytest.mark.parametrize("plan", ["auto", "balanced", "sequential"])
 def test_plans_are_those_of_transformers(plan: str, share: float, checkpoint: Any, tmp_path: Path) -> None:
@@ -166,7 +196,7 @@ def test_quantized_while_loading(checkpoint: Any, tmp_path: Path) -> None:
     [
         ({"device_map": "auto", "max_memory": {"cpu": 30000}}, ValueError, "on the disk: name a folder for these weights, offload_"),
         ({"device_map": {"model": "cpu"}}, ValueError, "device_map has no place for lm_head.weight: name the modules, or ''"),
-        ({"device_map": {"": "cpu", "modle": "cpu"}}, ValueError, "device_map names modle, which LlamaForCausalLM does not have"),
+        ({"device_map": {"": "cpu", "modle": "cpu"}}, ValueError, "device_map names modle, which is no module of LlamaForCausalLM"),
         ({"device_map": "somewhere"}, ValueError, "asks for 'somewhere', which is no device of torch, and no plan of auto, bal"),
         ({"device_map": "meta"}, ValueError, "asks for 'meta', which holds no weights"),
         ({"device_map": 1.5}, TypeError, "device_map is 1.5, expected 'auto', a device, or a dictionary"),

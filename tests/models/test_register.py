@@ -6,6 +6,7 @@ import copy
 import importlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from hub.conftest import BEGIN
 from hub.loopback import loopback
 from oracle.inputs import token_ids
+from oracle.quantization import inputs
 
 import unibody
 from unibody import model_types
@@ -208,3 +210,17 @@ def test_what_cannot_be_registered(mine: ModuleType) -> None:
         ValueError, match="MineConfig says model_type 'mine', which has no AutoModel: use one of AutoConfig"
     ):
         unibody.AutoModel.from_config(mine.MineConfig())
+
+
+def test_the_page(project: Path, tmp_path: Path) -> None:
+    """The code of docs/loading.md runs, from top to bottom."""
+    inputs.llama().save_pretrained(tmp_path / "plain")
+    page = (Path(__file__).parents[2] / "docs/loading.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    script = f"import sys; sys.path[:0] = [{str(project)!r}]; folder = 'plain'\n{code}\n" + """
+assert "disk" in model.hf_device_map.values()
+print(fresh.dtype, tokens.shape[1], type(mine).__name__, unibody.PushToHubMixin in type(again).__mro__)
+"""  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == ["torch.float32 7 MineForCausalLM True"], done.stderr
+    assert (tmp_path / "mine/modeling_mine.py").is_file()
