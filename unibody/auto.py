@@ -6,7 +6,7 @@ import copy
 import os
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 class AutoClass:
     """Finds, for a model type, the class that the registry lists under the auto class's own name."""
+
+    base: ClassVar[type]  # of what it gives
 
     @classmethod
     def _load(
@@ -86,7 +88,7 @@ class AutoClass:
             return None
         options = {name: value for name, value in hub.items() if name != "subfolder"}
         found = get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **options)
-        return cls._with_mixin(found) if issubclass(found, (PreTrainedConfig, PreTrainedModel)) else found
+        return with_mixin(found, cls.base) if issubclass(found, cls.base) else found
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:
@@ -104,13 +106,11 @@ class AutoClass:
             )
         return find_class(model_type, cls.__name__)
 
-    @classmethod
-    def _with_mixin(cls, found: type) -> Any:
-        return with_mixin(found, PreTrainedConfig if cls.__name__ == "AutoConfig" else PreTrainedModel)
-
 
 class AutoConfig(AutoClass):
     """The configuration of a checkpoint."""
+
+    base = PreTrainedConfig
 
     @classmethod
     def from_pretrained(
@@ -136,10 +136,12 @@ class AutoConfig(AutoClass):
         if config.model_type != model_type:  # type: ignore[attr-defined]
             said = config.model_type  # type: ignore[attr-defined]
             raise ValueError(f"{config.__name__} says model_type {said!r}, and is to be registered as {model_type!r}")
-        register_class(cls.__name__, model_type, cls._with_mixin(config), exist_ok)
+        register_class(cls.__name__, model_type, with_mixin(config, cls.base), exist_ok)
 
 
 class AutoModelClass(AutoClass):
+    base = PreTrainedModel
+
     @overload
     @classmethod
     def from_pretrained(
@@ -209,7 +211,7 @@ class AutoModelClass(AutoClass):
                 f"not {config_class.__name__} of {config_class.__module__}"
             )
         model_type = config_class.model_type  # type: ignore[attr-defined]
-        register_class(cls.__name__, model_type, cls._with_mixin(model_class), exist_ok)
+        register_class(cls.__name__, model_type, with_mixin(model_class, cls.base), exist_ok)
 
 
 class AutoModel(AutoModelClass):

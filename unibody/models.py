@@ -11,7 +11,7 @@ from torch import nn
 
 from unibody.core.hub import require_repository
 from unibody.deprecation import rename_argument, warn_deprecated
-from unibody.device_maps import main_device, require_device, single_device
+from unibody.device_maps import main_device, require_accelerate, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import fetch_checkpoint
@@ -37,10 +37,26 @@ def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weight
     else:
         require_repository(Path(folder_or_id))
         folder = fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
-    read_bounded_json(folder / "config.json")
-    if weights and (index := folder / "model.safetensors.index.json").is_file():
-        read_bounded_json(index)
+    for name in ("config.json", "model.safetensors.index.json"):
+        if (folder / name).is_file():
+            read_bounded_json(folder / name)
     return folder
+
+
+def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> Any:
+    """Puts present names for what the ecosystem once called otherwise, with warnings; the quantization that they ask for."""
+    rename_argument(options, "torch_dtype", "dtype", **FORMER)
+    if "low_cpu_mem_usage" in options:
+        instead = "leave it out, weights are always read without a second copy"
+        warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
+        del options["low_cpu_mem_usage"]
+    for name in ("load_in_8bit", "load_in_4bit"):
+        if name in options:
+            instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
+            warn_deprecated(f"{name}=", **FORMER, instead=instead)
+            if options.pop(name):
+                quantization_config = quantization_config or {"quant_method": "bitsandbytes", name: True}
+    return quantization_config
 
 
 class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
@@ -65,6 +81,7 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
     config: Any
+    hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
     _tied_weights_keys: ClassVar[dict[str, str]]
 
     @overload
@@ -103,19 +120,11 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
             if options.get("device") is not None:
                 raise ValueError(f"device={options['device']!r} and device_map say the same twice: leave out one")
             device = options["device"] = single_device(device_map)
-        rename_argument(options, "torch_dtype", "dtype", **FORMER)
+            if device is None:
+                require_accelerate()
+        quantization_config = take_former_spellings(options, quantization_config)
         if options.get("dtype") == "auto":
             options["dtype"] = None
-        for name in ("load_in_8bit", "load_in_4bit"):
-            if name in options:
-                instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
-                warn_deprecated(f"{name}=", **FORMER, instead=instead)
-                if options.pop(name):
-                    quantization_config = quantization_config or {"quant_method": "bitsandbytes", name: True}
-        if "low_cpu_mem_usage" in options:
-            instead = "leave it out, weights are always read without a second copy"
-            warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
-            del options["low_cpu_mem_usage"]
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
             stored = read_bounded_json(folder / "config.json").get("quantization_config")
@@ -149,15 +158,15 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     @property
     def device(self) -> torch.device:
         """Where inputs go: of a model with a device map, its first accelerator, or else the CPU."""
-        if placed := vars(self).get("hf_device_map"):
-            return require_device(main_device(placed))
+        if "_hf_hook" in vars(self):  # accelerate's, which brings inputs there
+            return require_device(main_device(self.hf_device_map))
         found: torch.device = super().device  # type: ignore[misc]
         return found
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """All weights by name; those that are offloaded, from where they are."""
         state = super().state_dict(*arguments, **options)
-        if "hf_device_map" in vars(self):
+        if "_hf_hook" in vars(self):
             with_offloaded(self, state, options.get("prefix", ""))
         return state
 

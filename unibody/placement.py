@@ -14,7 +14,6 @@ from unibody.device_maps import (
     device_of,
     main_device,
     plan_device_map,
-    require_accelerate,
     spread,
 )
 
@@ -33,7 +32,6 @@ class Placement:
         offload_folder: str | os.PathLike[str] | None = None,
         offload_buffers: bool = False,
     ) -> None:
-        require_accelerate()
         self.plan, self.quantizer, self.max_memory = device_map, quantizer, max_memory
         self.folder, self.offload_buffers = offload_folder, offload_buffers
         self.device_map: dict[str, Any] = device_map if isinstance(device_map, dict) else {}
