@@ -104,11 +104,10 @@ def get_cached_module_file(
             raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
         return Path(cached_file(folder, name))
 
-    files = {path.name: path for path in needed_files(module_file, fetch)}
-    texts = sorted((name, path.read_bytes()) for name, path in files.items())
-    return cache_modules(
-        files, f"{folder.resolve().name}/{hashlib.sha256(repr(texts).encode()).hexdigest()[:40]}", module_file
-    )
+    files = list(needed_files(module_file, fetch))
+    texts = {path.name: path.read_bytes() for path in files}
+    state = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:40]
+    return cache_modules(files, texts, f"{folder.resolve().name}/{state}", module_file)
 
 
 def cache_repository_module(repository: str, module_file: str, revision: str | None, hub: dict[str, Any]) -> str:
@@ -121,17 +120,20 @@ def cache_repository_module(repository: str, module_file: str, revision: str | N
         commit = commit_of(path) or commit
         return Path(path)
 
-    files = {path.name: path for path in needed_files(module_file, fetch)}
-    return cache_modules(files, f"{repository}/{commit}", module_file)
+    files = list(needed_files(module_file, fetch))
+    return cache_modules(
+        files, {path.name: path.read_bytes() for path in files}, f"{repository}/{commit}", module_file
+    )
 
 
-def cache_modules(files: dict[str, Path], package: str, module_file: str) -> str:
-    """Copies modules into a package in the cache, if what they need is installed; the path of one of them."""
+def cache_modules(files: list[Path], texts: dict[str, bytes], package: str, module_file: str) -> str:
+    """Writes the texts of modules into a package in the cache, if what they need is installed; the path of one of them."""
     place = create_dynamic_module(package)
-    for name, file in sorted(files.items()):
+    for file in files:
         check_imports(file)
+    for name, text in sorted(texts.items()):
         if not (place / name).exists():
-            write_atomically(place / name, partial(Path.write_bytes, data=file.read_bytes()))
+            write_atomically(place / name, partial(Path.write_bytes, data=text))
     return str(place / module_file)
 
 

@@ -98,7 +98,8 @@ class Placement:
             target = target_device if place == "disk" else place
             self.quantizer.create_quantized_param(model, value, name, target, tensors)
         elif place == "disk" and name in self.parameters:
-            self._write(name, value := value.to(self.dtype))
+            value = value.to(self.dtype)
+            self._write(name, value)
             self.placed[name] = value.to("meta")  # of the type that it is brought back in
         else:
             self.placed[name] = value.to(
