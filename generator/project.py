@@ -21,8 +21,14 @@ KEYS = {
     "license": str,
     "required-version": str,
     "stub": str,
+    "stub-bases": dict,
     "dialect": str,
 }
+KINDS = ("config", "model", "quantization-config", "quantizer")  # of classes in the registry
+BASES_REMEDY = (
+    f'the kinds are {", ".join(KINDS)}; name the bases of each as a list, "*" for the class of the file: '
+    '["library.models.Base", "*"]'
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Project:
     required_version: str = ""  # versions of unibody that may compile the project; any, if empty
     dialect: str = "unibody"  # or "transformers": then the first source folder is the tree of models
     stub: str = ""  # a file in the output folder that lists the registry's classes for type checkers; none, if empty
+    stub_bases: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # of each kind in the stub, "*" for the file's class
 
     @property
     def packages(self) -> dict[str, Path]:
@@ -93,6 +102,12 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
         elif key == "stub" and not str(value).endswith(".pyi"):
             message = f"`stub` in [tool.unibody] is {value!r}"
             problems.append(Diagnostic("UB020", message, "give it the ending `.pyi`", "pyproject.toml"))
+        elif key == "stub-bases":
+            problems += [
+                Diagnostic("UB020", f"`{kind}` in `stub-bases` is {bases!r}", BASES_REMEDY, "pyproject.toml")
+                for kind, bases in table[key].items()
+                if kind not in KINDS or not _are_bases(bases)
+            ]
     if problems:
         raise CompileError(*problems)
     options = {key.replace("-", "_"): value for key, value in table.items()}
@@ -101,6 +116,11 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
     if "core" in options:
         options["core"] = root / options["core"]
     return Project(root, **options)
+
+
+def _are_bases(bases: Any) -> bool:
+    names = [name for name in bases if name != "*"] if isinstance(bases, list) else [0]
+    return len(names) == len(bases) - 1 and all(isinstance(name, str) and "." in name for name in names)
 
 
 def _require_version(wanted: Any) -> None:

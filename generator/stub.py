@@ -18,19 +18,43 @@ def stub_path(project: Project) -> str:
 
 
 def render_stub(project: Project, entries: Mapping[str, Sequence[Entry]]) -> str:
-    """The stub's text; `entries` holds those of each output, by its path."""
+    """The stub's text; `entries` holds those of each output, by its path.
+
+    A class is shown as it is in its file, or, where the project names `stub-bases` for its kind, as a class of these bases.
+    """
     folder = posixpath.dirname(stub_path(project))
-    found = {
-        (_module(output, folder), name)
-        for output, listed in entries.items()
-        for entry in listed
-        for name in (entry.config, *(name for _, name in entry.classes))
-    }
+    shown: set[tuple[str, str]] = set()
+    needed: dict[str, set[str]] = {}
+    classes: dict[str, str] = {}
+    for output, listed in entries.items():
+        for kind, name in sorted({pair for entry in listed for pair in _kinds(entry)}):
+            module = _module(output, folder)
+            if kind not in project.stub_bases:
+                shown.add((module, name))
+                continue
+            package, _, file = module.rpartition(".")
+            needed.setdefault(package or ".", set()).add(file)
+            bases = []
+            for base in project.stub_bases[kind]:
+                home, _, base_name = base.rpartition(".")
+                bases.append(base_name if home else f"{file}.{name}")
+                needed.setdefault(home, set()).update({base_name} if home else ())
+            classes[name] = ", ".join(bases)
+    imports = [(module, ", ".join(sorted(names))) for module, names in needed.items() if module]
+    imports += [(module, f"{name} as {name}") for module, name in shown]
+    groups = [sorted(pair for pair in imports if (pair[0][0] == ".") is relative) for relative in (False, True)]
     return render_template(
         "names.pyi.j2",
         header=header(project, f"{', '.join(project.sources)}/", "unibody generate"),
-        imports=[{"module": module, "name": name} for module, name in sorted(found)],
+        imports=[[{"module": module, "names": names} for module, names in group] for group in groups],
+        classes=[{"name": name, "bases": bases} for name, bases in sorted(classes.items())],
     )
+
+
+def _kinds(entry: Entry) -> list[tuple[str, str]]:
+    """The classes of an entry, each with its kind (one of KINDS)."""
+    config, other = ("config", "model") if entry.attribute == "model_type" else ("quantization-config", "quantizer")
+    return [(config, entry.config), *((other, name) for _, name in entry.classes)]
 
 
 def _module(output: str, folder: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         get_relative_imports,
         resolve_trust_remote_code,
     )
-    from unibody.errors import HubError, UnibodyError
+    from unibody.errors import HubError, RemovedError, UnibodyError
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
     from unibody.hub import cached_file, cached_files, has_file
     from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
@@ -94,6 +94,7 @@ __all__ = [
     "QuantizationConfigMixin",
     "QuantizationMethod",
     "Qwen2TokenizerFast",
+    "RemovedError",
     "RobertaTokenizerFast",
     "T5TokenizerFast",
     "TokenSpan",
@@ -126,7 +127,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
         "resolve_trust_remote_code",
     ),
-    "errors": ("HubError", "UnibodyError"),
+    "errors": ("HubError", "RemovedError", "UnibodyError"),
     "hub": ("cached_file", "cached_files", "has_file"),
     "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
     "publishing": ("PushToHubMixin",),
@@ -201,10 +202,10 @@ def _import(name: str, module: str) -> Any:
         from unibody.models import PreTrainedConfig, PreTrainedModel
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
-        is_config = name.endswith("Config")
+        found, is_config = getattr(import_module(module), name), name.endswith("Config")
         if ".quantizers." in module:
-            return library_edition(module, name, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
-        return library_edition(module, name, before=(PreTrainedConfig if is_config else PreTrainedModel,))
+            return library_edition(found, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
+        return library_edition(found, before=(PreTrainedConfig if is_config else PreTrainedModel,))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "huggingface_hub", "tokenizers"):
             raise

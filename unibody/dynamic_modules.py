@@ -20,7 +20,7 @@ from typing import Any
 
 from unibody.core.saving import write_atomically
 from unibody.errors import UnibodyError
-from unibody.hub import cached_file, commit_of, safe_name
+from unibody.hub import cached_file, commit_of, download_files, safe_name
 
 PACKAGE = "unibody_modules"
 MAPS = ("unibody_auto_map", "auto_map")  # keys of config.json that name classes; the first goes before
@@ -55,7 +55,7 @@ def find_reference(config: dict[str, Any], auto_class: str) -> str | None:
         found = entries.get(auto_class) if isinstance(entries, dict) else entries
         if found is not None:
             if not isinstance(found, str) or not re.fullmatch(
-                r"([\w.-]+/[\w.-]+--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found
+                r"(\w[\w.-]*/\w[\w.-]*--)?[A-Za-z_]\w*\.[A-Za-z_]\w*", found
             ):
                 raise ValueError(
                     f"{key} says {found!r} for {auto_class}: expected module.Class, such as 'modeling_mine.MineModel'"
@@ -78,10 +78,12 @@ def get_class_from_dynamic_module(
     """
     source: str | os.PathLike[str] = pretrained_model_name_or_path
     repository, _, reference = class_reference.rpartition("--")
-    if repository:
-        source, revision = repository, None
     module, _, name = reference.partition(".")
-    file = get_cached_module_file(source, f"{module}.py", revision=code_revision or revision, **hub)
+    if repository:
+        source = repository
+        file = cache_repository_module(repository, f"{module}.py", code_revision, hub)
+    else:
+        file = get_cached_module_file(source, f"{module}.py", revision=code_revision or revision, **hub)
     found = getattr(import_file(Path(file)), name, None)
     if not isinstance(found, type):
         raise AttributeError(f"{source}: {module}.py has no class {name}")
@@ -92,25 +94,44 @@ def get_cached_module_file(
     pretrained_model_name_or_path: str | os.PathLike[str], module_file: str, *, revision: str | None = None, **hub: Any
 ) -> str:
     """The path of a module in the cache, copied there with all modules that it imports relatively; nothing is run."""
-    source, folder = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
-    commit: list[str] = []
+    folder = Path(pretrained_model_name_or_path)
+    if not folder.is_dir():
+        return cache_repository_module(str(pretrained_model_name_or_path), module_file, revision, hub)
 
     def fetch(name: str) -> Path:
-        if folder.is_dir():
-            path = (folder / safe_name(name)).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
-            return Path(cached_file(folder, name))
-        path = Path(cached_file(source, name, revision=commit[0] if commit else revision, **hub))
-        commit[:] = [commit_of(str(path)) or ""]
-        return path
+        path = (folder / safe_name(name)).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder / name} is a link to {path}, out of its folder: refused")
+        return Path(cached_file(folder, name))
 
-    files = {path.name: path for path in needed_files(module_file, fetch)}
-    texts = {name: path.read_bytes() for name, path in sorted(files.items())}
-    state = commit[0] if commit else hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:40]
-    place = create_dynamic_module(f"{folder.resolve().name if folder.is_dir() else source}/{state}")
-    for name, text in texts.items():
-        check_imports(files[name])
+    files = list(needed_files(module_file, fetch))
+    texts = {path.name: path.read_bytes() for path in files}
+    state = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:40]
+    return cache_modules(files, texts, f"{folder.resolve().name}/{state}", module_file)
+
+
+def cache_repository_module(repository: str, module_file: str, revision: str | None, hub: dict[str, Any]) -> str:
+    """The same of a repository, from one commit; a folder of its name is not looked at."""
+    commit = revision
+
+    def fetch(name: str) -> Path:
+        nonlocal commit
+        (path,) = download_files(repository, [name], revision=commit, **hub)
+        commit = commit_of(path) or commit
+        return Path(path)
+
+    files = list(needed_files(module_file, fetch))
+    return cache_modules(
+        files, {path.name: path.read_bytes() for path in files}, f"{repository}/{commit}", module_file
+    )
+
+
+def cache_modules(files: list[Path], texts: dict[str, bytes], package: str, module_file: str) -> str:
+    """Writes the texts of modules into a package in the cache, if what they need is installed; the path of one of them."""
+    place = create_dynamic_module(package)
+    for file in files:
+        check_imports(file)
+    for name, text in sorted(texts.items()):
         if not (place / name).exists():
             write_atomically(place / name, partial(Path.write_bytes, data=text))
     return str(place / module_file)
@@ -209,21 +230,17 @@ def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = N
 
     The names of the files. TypeError: the class is of no generated file of a model.
     """
-    from unibody.generated.registry import MODELS
+    from unibody.model_types import generated_family
 
-    kind = getattr(getattr(obj, "config", obj), "model_type", "")
-    entry = MODELS.get(kind)
-    names = () if entry is None else (entry["config"], *entry["classes"].values())
-    if entry is None or not {base.__name__ for base in type(obj).__mro__} & set(names):
+    found = generated_family(obj)
+    if found is None:
         raise TypeError(f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped")
-    module = importlib.import_module(f"unibody.generated.models.{entry['module']}")
-    name = f"{entry['module']}.py"
-    text = Path(str(module.__file__)).read_bytes()
-    write_atomically(Path(folder, name), lambda temporary: temporary.write_bytes(text))
+    file, classes = found
+    text = file.read_bytes()
+    write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
     if config is not None:
-        classes = {"AutoConfig": entry["config"], **entry["classes"]}
-        config.unibody_auto_map = {auto: f"{entry['module']}.{found}" for auto, found in classes.items()}
-    return [name]
+        config.unibody_auto_map = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}
+    return [file.name]
 
 
 def ship_module(cls: type, folder: str | os.PathLike[str]) -> str:

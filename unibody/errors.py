@@ -9,3 +9,7 @@ class UnibodyError(Exception):
 
 class HubError(UnibodyError, OSError):
     """Something that cannot be had from the Hub, or put there: says what, why, and what to do."""
+
+
+class RemovedError(UnibodyError, TypeError):
+    """What was deprecated and is gone: says what to write instead."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unibody.core.hub import read_json, require_repository
+from unibody.core.hub import require_repository
 from unibody.core.loading import find_weights
+from unibody.deprecation import FORMER, rename_argument
 from unibody.errors import HubError
+from unibody.reading import read_bounded_json
 
 LOGIN = "log in with `hf auth login` or pass token="
 REMEDIES = {  # of huggingface_hub's errors, the more special first
@@ -33,12 +35,21 @@ SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weights: bool = True) -> Path:
-    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others."""
+    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others.
+
+    What JSON it has is within bounds: core may read it.
+    """
+    rename_argument(options, "use_auth_token", "token", **FORMER)
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     if Path(folder_or_id).is_dir():
-        return Path(folder_or_id, hub.get("subfolder") or "")
-    require_repository(Path(folder_or_id))
-    return fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
+        folder = Path(folder_or_id, hub.get("subfolder") or "")
+    else:
+        require_repository(Path(folder_or_id))
+        folder = fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
+    for name in ("config.json", "model.safetensors.index.json"):
+        if (folder / name).is_file():
+            read_bounded_json(folder / name)
+    return folder
 
 
 def cached_files(
@@ -63,10 +74,28 @@ def cached_files(
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise HubError(f"{folder} has no file {', '.join(missing)}")
         return [str(folder / name) for name in names]
+    return download_files(
+        str(path_or_repo_id), names, cache_dir=cache_dir, force_download=force_download, token=token, revision=revision,
+        local_files_only=local_files_only, repo_type=repo_type,
+    )  # fmt: skip
+
+
+def download_files(
+    repository: str,
+    filenames: Sequence[str],
+    *,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    repo_type: str | None = None,
+) -> list[str]:
+    """The paths of files of a repository in the cache, all of one commit; a folder of the repository's name is not looked at."""
     from huggingface_hub import hf_hub_download
 
-    repository, found, commit = str(path_or_repo_id), [], revision
-    for name in names:
+    found, commit = [], revision
+    for name in map(safe_name, filenames):
         with explained(repository, revision, name):
             path = hf_hub_download(
                 repository, name, cache_dir=cache_dir, force_download=force_download, token=token, revision=commit,
@@ -143,15 +172,29 @@ def fetch_checkpoint(
             fetch(["model.safetensors"], commit)
         else:
             fetch([path.name for path in indexed_weights(inside)], commit)
-        find_weights(inside)  # says what is lacking
+        try:
+            find_weights(inside)  # says what is lacking
+        except FileNotFoundError:
+            name = f"{prefix}pytorch_model.bin"
+            with suppress(HubError):
+                if has_file(repository, name, commit, token, cache_dir=cache_dir, local_files_only=local_files_only):
+                    raise ValueError(
+                        f"{repository} holds only pickled weights ({name}), which run code when they are read: "
+                        "convert them to safetensors, or use a revision of the repository that has them"
+                    ) from None
+            raise
     return inside
 
 
 def indexed_weights(folder: Path) -> list[Path]:
     """The files that the index of a sharded checkpoint names; each name is checked before anything is fetched."""
-    places = read_json(folder / "model.safetensors.index.json").get("weight_map")
-    names = sorted(set(places.values())) if isinstance(places, dict) else []
-    return [folder / safe_name(str(name)) for name in names]
+    index = folder / "model.safetensors.index.json"
+    places = read_bounded_json(index).get("weight_map")
+    names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    for name in names:
+        if not name or name in (".", "..") or not {"/", "\\", "*", "?", "["}.isdisjoint(name):
+            raise ValueError(f"{index} names {name!r}, which is not in its folder: refused")
+    return [folder / name for name in names]
 
 
 def safe_name(filename: str, subfolder: str = "") -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from unibody.generated.registry import MODELS
+from unibody.model_types import class_names
 
 TASKS = {
     "AutoModelForCausalLM": "text-generation",
@@ -28,19 +31,41 @@ def model_card(
     `config` is what config.json holds; without a class name, its `architectures` names the class. `auto` is the auto class to
     load it with, where it is no model.
     """
-    kind, settings = str(config.get("model_type", "")), config.get("quantization_config") or {}
-    name = class_name or next(iter(config.get("architectures") or ()), "")
-    named = MODELS[kind]["classes"].items() if kind in MODELS else ()
-    auto = auto or (
-        "AutoConfig" if name.endswith("Config") else {found: auto for auto, found in named}.get(name, name)
-    )
+    settings = mapping(config.get("quantization_config"))
+    kind, method = str(config.get("model_type", "")), str(settings.get("quant_method", ""))
+    architectures = config.get("architectures")
+    name = str(class_name or (next(iter(architectures), "") if isinstance(architectures, list) else ""))
+    name = name if name.isidentifier() else ""
+    shipped = mapping(config.get("unibody_auto_map"))
+    named = {str(reference).rpartition(".")[2]: auto for auto, reference in shipped.items() if auto.isidentifier()}
+    named |= {class_name: auto for auto, class_name in class_names(kind).items()}
+    trust = ", trust_remote_code=True" if shipped and kind not in MODELS else ""
+    auto = auto or ("AutoConfig" if name.endswith("Config") else named.get(name, name) or "AutoModel")
     variable = {"AutoConfig": "config", "AutoTokenizer": "tokenizer"}.get(auto, "model")
-    method = str(settings.get("quant_method", ""))
     known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
     head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}
-    listed = [tag for tag in dict.fromkeys([kind, method, *(tags or [])]) if tag]
-    lines = ["---", *(f"{key}: {value}" for key, value in head.items() if value)]
+    listed = [scalar(tag) for tag in dict.fromkeys([kind, method, *(tags or [])]) if tag]
+    lines = ["---", *(f"{key}: {scalar(value)}" for key, value in head.items() if value)]
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
-    lines += [f"`{name}`" + (f", quantized with {method}." if method else "."), "", "```python", "import unibody", ""]
-    lines += [f'{variable} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
+    lines += [f"`{name or auto}`" + (f", quantized with {scalar(method)}." if method else "."), ""]
+    lines += ["```python", "import unibody", ""]
+    lines += [f'{variable} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
     return "\n".join(lines)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def scalar(text: str) -> str:
+    """The text as YAML has it in one line: quoted, unless it is a word that means nothing else there."""
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and text.lower() not in (
+        "true",
+        "false",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "null",
+    )
+    return text if plain else json.dumps(text)

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar, Literal, Self, overload
 
-import unibody
-from unibody.core.hub import read_json
+import torch
+from torch import nn
+
+from unibody.deprecation import FORMER, rename_argument, warn_deprecated
+from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
-from unibody.editions import Recognised
+from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
+from unibody.integrations.availability import require
+from unibody.model_types import class_names, find_class, named_class
+from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
+from unibody.reading import read_bounded_json
+
+
+def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> Any:
+    """Puts present names for what the ecosystem once called otherwise, with warnings; the quantization that they ask for."""
+    rename_argument(options, "torch_dtype", "dtype", **FORMER)
+    if "low_cpu_mem_usage" in options:
+        instead = "leave it out, weights are always read without a second copy"
+        warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
+        del options["low_cpu_mem_usage"]
+    for name in ("load_in_8bit", "load_in_4bit"):
+        if name in options:
+            instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
+            warn_deprecated(f"{name}=", **FORMER, instead=instead)
+            if options.pop(name):
+                quantization_config = quantization_config or {"quant_method": "bitsandbytes", name: True}
+    return quantization_config
 
 
 class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
@@ -20,51 +43,148 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
 
     @classmethod
-    def from_pretrained(cls, folder_or_id: str | os.PathLike[str], **options: Any) -> Any:
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **options: Any
+    ) -> Self:
         """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub."""
+        options["revision"] = revision
         folder = locate(folder_or_id, options, weights=False)
-        return super().from_pretrained(folder, **options)  # type: ignore[misc]
+        found: Self = super().from_pretrained(folder, **options)  # type: ignore[misc]
+        return found
 
 
-class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
+class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
+    config: Any
+    hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
+    _tied_weights_keys: ClassVar[dict[str, str]]
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | os.PathLike[str], *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, dict[str, set[str]]]: ...
 
     @classmethod
     def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], *, quantization_config: Any = None, **options: Any
+        cls,
+        folder_or_id: str | os.PathLike[str],
+        *,
+        quantization_config: Any = None,
+        device_map: Any = None,
+        max_memory: dict[int | str, int | str] | None = None,
+        offload_folder: str | os.PathLike[str] | None = None,
+        offload_buffers: bool = False,
+        **options: Any,
     ) -> Any:
         """The model of a checkpoint; a quantized one is read by its quantizer, a plain one quantized as `quantization_config` says.
 
+        `device_map` is a device, a place for each module, or a plan such as "auto" (see plan_device_map), with `max_memory`; what
+        goes to the disk goes to `offload_folder`. `dtype="auto"` is the type that config.json names, as if none were said.
         `revision` (branch, tag or commit), `token`, `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the
         Hub; the others are those of the generated class. HubError: the repository, revision or file is not to be had.
         """
+        device = None
+        if device_map is not None:
+            if options.get("device") is not None:
+                raise ValueError(f"device={options['device']!r} and device_map say the same twice: leave out one")
+            device = options["device"] = single_device(device_map)
+            if device is None:
+                require("accelerate", "a device_map with several devices")
+        quantization_config = take_former_spellings(options, quantization_config)
+        if options.get("dtype") == "auto":
+            options["dtype"] = None
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
-            stored = read_json(folder / "config.json").get("quantization_config")
+            stored = read_bounded_json(folder / "config.json").get("quantization_config")
+            if not isinstance(stored, dict | None):
+                file = folder / "config.json"
+                raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
             options["quantizer"] = find_quantizer(stored, quantization_config)
+        placement = None
+        if device_map is not None and device is None:
+            placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
+            options["quantizer"] = placement
         found = super().from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
+        if placement is not None:
+            placement.dispatch(model)
+        elif device is not None:
+            model.hf_device_map = {"": device}
         model.name_or_path = str(folder_or_id)
         return found
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
+    def get_input_embeddings(self) -> Any:
+        """The layer that makes vectors of token ids."""
+        base: Any = self.base_model
+        return next(module for module in base.modules() if isinstance(module, nn.Embedding))
+
+    def get_output_embeddings(self) -> Any:
+        """The layer that makes scores of tokens; None: this model predicts none."""
+        heads = {name.removesuffix(".weight") for name in self._tied_weights_keys if name.endswith(".weight")}
+        return next((self.get_submodule(name) for name in heads), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: of a model with a device map, its first accelerator, or else the CPU."""
+        if "_hf_hook" in vars(self):  # accelerate's, which brings inputs there
+            return require_device(main_device(self.hf_device_map))
+        found: torch.device = super().device  # type: ignore[misc]
+        return found
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """All weights by name; those that are offloaded, from where they are."""
+        state = super().state_dict(*arguments, **options)
+        if "_hf_hook" in vars(self):
+            with_offloaded(self, state, options.get("prefix", ""))
+        return state
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        max_shard_size: int | str = "5GB",
+        *,
+        ship_code: bool = False,
+        **options: Any,
+    ) -> None:
         """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
+        if "safe_serialization" in options:
+            if not options["safe_serialization"]:
+                raise ValueError(
+                    "safe_serialization=False asks for pickled weights: they are written as safetensors only"
+                )
+            warn_deprecated("safe_serialization=", **FORMER, instead="leave it out, weights are always safetensors")
+            del options["safe_serialization"]
         if ship_code:
-            custom_object_save(self, folder, self.config)  # type: ignore[attr-defined]
-        super().save_pretrained(folder, **options)  # type: ignore[misc]
+            custom_object_save(self, folder, self.config)
+        super().save_pretrained(folder, max_shard_size, **options)  # type: ignore[misc]
+        if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
+            self.config.architectures = [name]
+            self.config.save_pretrained(folder)
 
 
 def adopt(model: Any) -> Any:
     """The same object as an instance of its class's library edition: with `push_to_hub` and the rest. TypeError: it has none."""
-    edition = getattr(unibody, type(model).__name__, None)
-    if edition is None or not issubclass(edition, PreTrainedModel):
-        raise TypeError(f"{type(model).__name__} is not a class of a generated file that the registry lists")
-    if isinstance(model, edition):
+    if PreTrainedModel in type(model).__mro__:
         return model
-    if type(model) not in edition.__bases__:
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    editions = [find_class(model_type, auto) for auto in class_names(model_type)]
+    named = {edition.__name__: edition for edition in editions if issubclass(edition, PreTrainedModel)}
+    edition = named.get(type(model).__name__)
+    if edition is None:
+        raise TypeError(
+            f"{type(model).__name__} is not a class of a generated file that the registry lists or that is registered"
+        )
+    if type(model) is not file_class_of(edition):
         raise TypeError(
             f"{type(model).__name__} of {type(model).__module__} is another class than unibody's of this name"
         )

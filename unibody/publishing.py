@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unibody.core.hub import read_json
+from unibody.deprecation import rename_argument
 from unibody.hub import explained
 from unibody.model_card import model_card
+from unibody.model_types import named_class
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
@@ -39,6 +41,9 @@ class PushToHubMixin:
         a model card where there is none. HubError: no right or no network; or somebody else has pushed meanwhile, and nothing was
         written.
         """
+        options["token"] = token
+        rename_argument(options, "use_auth_token", "token", since="0.1", removed_in="1.0")
+        token = options.pop("token")
         repo_id = self._create_repo(repo_id, private=private, token=token)
         with TemporaryDirectory() as folder:
             before = self._get_files_timestamps(folder)
@@ -51,7 +56,8 @@ class PushToHubMixin:
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         config: Any = getattr(self, "config", self)
-        return model_card(repo_id, config.to_dict(), type(self).__name__, getattr(self, "name_or_path", ""), tags)
+        name = named_class(type(self)).__name__
+        return model_card(repo_id, config.to_dict(), name, getattr(self, "name_or_path", ""), tags)
 
     def _create_repo(self, repo_id: str, private: bool | None = None, token: bool | str | None = None) -> str:
         """Makes the repository unless it exists; its full name."""
@@ -110,7 +116,7 @@ class PushToHubMixin:
                 stale = sorted(name for name in there - now.keys() if WEIGHTS.fullmatch(name))
                 operations += [CommitOperationDelete(name) for name in stale]
             return api.create_commit(
-                repo_id, operations, commit_message=commit_message or f"Upload {type(self).__name__}",
+                repo_id, operations, commit_message=commit_message or f"Upload {named_class(type(self)).__name__}",
                 commit_description=commit_description, revision=revision, create_pr=create_pr, parent_commit=info.sha,
             )  # fmt: skip
 

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 import unibody
-from unibody.core.hub import locate_checkpoint, read_json
+from unibody.core.hub import locate_checkpoint
 from unibody.core.quantization import config as core_config
 from unibody.core.quantization import quantizer as core_quantizer
+from unibody.deprecation import deprecated
 from unibody.editions import Recognised
 from unibody.generated.registry import QUANTIZERS
+from unibody.reading import read_bounded_json
 
 
 class QuantizationMethod(StrEnum):
@@ -90,6 +92,7 @@ class HfQuantizer(core_quantizer.HfQuantizer, metaclass=Recognised):
         """The type of everything that is not packed."""
         return dtype
 
+    @deprecated(since="0.1", removed_in="1.0", instead="call update_dtype")
     def update_torch_dtype(self, torch_dtype: torch.dtype) -> torch.dtype:
         """The former name of update_dtype."""
         return self.update_dtype(torch_dtype)
@@ -157,8 +160,8 @@ class AutoQuantizationConfig:
     def from_pretrained(cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **kwargs: Any) -> Any:
         """The configuration in a checkpoint's config.json; `kwargs` that it has are set."""
         file = locate_checkpoint(folder_or_id, revision) / "config.json"
-        values = read_json(file).get("quantization_config")
-        if values is None:
+        values = read_bounded_json(file).get("quantization_config")
+        if not isinstance(values, dict):
             raise ValueError(f"{file} has no quantization_config: the checkpoint is not quantized")
         config = cls.from_dict(values)
         config.update(**kwargs)

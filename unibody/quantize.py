@@ -17,7 +17,8 @@ from torch import nn
 import unibody
 from unibody.core.command_line import read_tokenizer
 from unibody.core.hub import locate_checkpoint, read_json
-from unibody.generated.registry import MODELS, QUANTIZERS
+from unibody.generated.registry import QUANTIZERS
+from unibody.model_types import class_names
 
 REWRITTEN = re.compile(r"config\.json|model.*\.safetensors(\.index\.json)?")  # what the quantized model has of its own
 
@@ -90,8 +91,7 @@ def model_class(folder: Path) -> Any:
     """The auto class that reads the architecture which a checkpoint names."""
     values = read_json(folder / "config.json")
     architecture = next(iter(values.get("architectures") or ()), None)
-    classes = MODELS[kind]["classes"] if (kind := values.get("model_type")) in MODELS else {}
-    found = (auto for auto, name in classes.items() if name == architecture)
+    found = (auto for auto, name in class_names(str(values.get("model_type"))).items() if name == architecture)
     return getattr(unibody, next(found, "AutoModelForCausalLM"))
 
 

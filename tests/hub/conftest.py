@@ -53,7 +53,7 @@ def client(hub: Hub, plain: Path, tmp_path: Path) -> Client:
     def run(script: str, token: str | None = "hf_alice") -> Any:
         environment = {
             **os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_XET": str(int(hub.storage is None)), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
         environment |= {} if token is None else {"HF_TOKEN": token}

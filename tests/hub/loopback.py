@@ -11,12 +11,17 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub.xet import xet_hashes
 
 TOKENS = {"hf_alice": "alice", "hf_bob": "bob"}
 LARGE = 5_000_000  # bytes from which an upload comes in parts
@@ -61,6 +66,7 @@ class Hub:
     )  # pattern of "METHOD path", status or "cut"; each happens once
     asked: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    storage: Path | None = None  # the folder of Xet's storage; None: the client is not to use Xet
 
 
 class Refused(Exception):  # noqa: N818  an answer, not an error of the server
@@ -153,6 +159,9 @@ class Request(BaseHTTPRequestHandler):
         self.send(200, {"url": url, "name": name})
 
     def api(self, name: str, action: str, rest: str) -> None:
+        if action in ("xet-write-token", "xet-read-token"):
+            self.xet_token(name, write="write" in action)
+            return
         if action in ("commit", "preupload", "branch", "tag"):
             repository = self.repository(name, write=True)
             {"commit": self.commit, "preupload": self.preupload, "branch": self.branch, "tag": self.tag}[action](
@@ -251,6 +260,13 @@ class Request(BaseHTTPRequestHandler):
             raise Refused(400, message="the bytes are not those that were announced")
         self.hub.objects[oid] = data
 
+    def xet_token(self, name: str, write: bool) -> None:
+        """Where the storage is, and the right to use it for an hour."""
+        self.repository(name, write=write)
+        told = {"casUrl": f"local://{self.hub.storage}", "accessToken": "for-xet", "exp": int(time.time()) + 3600}
+        names = {"X-Xet-Cas-Url": "casUrl", "X-Xet-Access-Token": "accessToken", "X-Xet-Token-Expiration": "exp"}
+        self.send(200, told, {header: str(told[key]) for header, key in names.items()})
+
     def commit(self, name: str, repository: Repository, rest: str) -> None:
         lines = [json.loads(line) for line in self.data.splitlines() if line]
         head, wants_pr = lines[0]["value"], "create_pr" in self.query
@@ -265,7 +281,7 @@ class Request(BaseHTTPRequestHandler):
             if kind == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif kind == "lfsFile":
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                files[value["path"]] = self.uploaded(value["oid"], value["size"])
                 repository.large.add(value["oid"])
             elif kind == "deletedFile":
                 del files[value["path"]]
@@ -275,6 +291,19 @@ class Request(BaseHTTPRequestHandler):
         url = f"{self.hub.address}/{name}"
         answer = {"commitUrl": f"{url}/commit/{sha}", "commitOid": sha}
         self.send(200, answer | ({"pullRequestUrl": f"{url}/discussions/{number}"} if wants_pr else {}))
+
+    def uploaded(self, oid: str, size: int) -> bytes:
+        """The bytes of a large file; those that Xet has are rebuilt, as the client would."""
+        if oid not in self.hub.objects and self.hub.storage is not None:
+            from hf_xet import XetFileInfo, XetSession
+
+            file = XetFileInfo(xet_hashes(self.hub.storage)[oid], size)
+            with TemporaryDirectory() as folder:
+                target = Path(folder, oid)
+                with XetSession().new_file_download_group(endpoint=f"local://{self.hub.storage}") as group:
+                    group.start_download_file(file, str(target))
+                self.keep(oid, target.read_bytes())
+        return self.hub.objects[oid]
 
     def branch(self, _: str, repository: Repository, rest: str) -> None:
         told = json.loads(self.data or b"{}")
@@ -297,7 +326,16 @@ class Request(BaseHTTPRequestHandler):
             return
         data = repository.commits[sha][path]
         etag = sha256(data) if sha256(data) in repository.large else git_oid(data)
-        self.send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": sha})
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": sha}
+        if self.hub.storage is not None and (name_there := xet_hashes(self.hub.storage).get(etag)):
+            route = f"{self.hub.address}/api/models/{name}/xet-read-token/{sha}"
+            headers |= {
+                "X-Xet-Hash": name_there,
+                "Link": f'<{route}>; rel="xet-auth"',
+                "X-Linked-Size": str(len(data)),
+                "X-Linked-Etag": f'"{etag}"',
+            }
+        self.send(200, data, headers)
 
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hub.conftest import Client
@@ -181,3 +183,38 @@ answers["same"] = sums(model) == sums(unibody.AutoModelForCausalLM.from_pretrain
     assert any("complete" in line for line in hub.asked), "parts"
     files = hub.repositories["alice/large"].commits[hub.repositories["alice/large"].refs["main"]]
     assert sum(name.startswith("model-") for name in files) >= 3
+
+
+@pytest.mark.slow
+def test_xet(hub: Hub, client: Client, tmp_path: Path) -> None:
+    """40 MB through the client's Xet, there and back; of a changed model only what has changed is stored."""
+    hub.storage = tmp_path / "storage"
+    hub.storage.mkdir()
+    found = client("""
+config = unibody.LlamaConfig(vocab_size=4096, hidden_size=512, intermediate_size=1024, num_hidden_layers=2,
+                             num_attention_heads=8, num_key_value_heads=8)
+model = unibody.LlamaForCausalLM(config)
+answers["bytes"] = sum(parameter.nbytes for parameter in model.parameters())
+model.push_to_hub("alice/large")
+answers["same"] = sums(model) == sums(unibody.AutoModelForCausalLM.from_pretrained("alice/large"))
+""")  # fmt: skip
+    assert found["bytes"] > 30_000_000
+    assert found["same"]
+    assert any("xet-write-token" in line for line in hub.asked)
+    assert any("xet-read-token" in line for line in hub.asked)
+    assert not any("lfs/objects" in line for line in hub.asked), "not the older way"
+    before = xorbs(hub.storage)
+    client("""
+model = unibody.AutoModelForCausalLM.from_pretrained("alice/large")
+with torch.no_grad():
+    model.model.norm.weight.add_(1)
+model.push_to_hub("alice/large", revision="next")
+answers["same"] = sums(model) == sums(unibody.AutoModelForCausalLM.from_pretrained("alice/large", revision="next"))
+""")  # fmt: skip
+    assert before > 30_000_000
+    assert xorbs(hub.storage) - before < 1_000_000
+
+
+def xorbs(storage: Path) -> int:
+    """The bytes that a storage of Xet holds, apart from what it notes of them."""
+    return sum(path.stat().st_size for path in storage.rglob("*") if path.is_file() and path.suffix != ".mdb")

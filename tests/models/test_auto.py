@@ -33,6 +33,20 @@ def test_auto_class_from_a_configuration(case):
     assert isinstance(getattr(unibody, case.auto_class).from_config(config), case.model_class)
 
 
+def test_how_a_model_of_a_configuration_is_made():
+    """`dtype` and `attn_implementation` as in transformers; the configuration that was given stays as it is."""
+    case = first_case()
+    config = case.config_class.from_dict(case.config)
+    model = unibody.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="eager")
+    assert (model.dtype, model.config.attn_implementation, config.attn_implementation) == (
+        torch.bfloat16,
+        "eager",
+        "sdpa",
+    )
+    with pytest.raises(ValueError, match="attn_implementation 'flash' is not one of"):
+        unibody.AutoModelForCausalLM.from_config(config, attn_implementation="flash")
+
+
 @pytest.mark.parametrize("case", cases("AutoModelForCausalLM"), ids=str)
 def test_auto_config(checkpoint, case):
     config = unibody.AutoConfig.from_pretrained(checkpoint(case).folder)

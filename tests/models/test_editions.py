@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +79,19 @@ def test_dynamic_classes_last(folder: Path, tmp_path: Path) -> None:
 def test_what_is_saved_names_the_class(folder: Path, tmp_path: Path) -> None:
     unibody.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path)
     assert unibody.AutoConfig.from_pretrained(tmp_path).architectures == ["LlamaForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    "source", [lambda: unibody.LlamaForCausalLM, lambda: type("Mine", (unibody.LlamaForCausalLM,), {})]
+)
+def test_a_wrapper_renames_the_class(source: Any, folder: Path, tmp_path: Path) -> None:
+    """As FSDP2 does; what is written names the class that reads it again, and the code that is shipped is that one's."""
+    model = source().from_pretrained(folder)
+    model.__class__ = type(f"FSDP{type(model).__name__}", (type("FSDPModule", (), {}), type(model)), {})
+    model.save_pretrained(tmp_path, ship_code=True)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["architectures"] == model.config.architectures == ["LlamaForCausalLM"]
+    assert written["unibody_auto_map"]["AutoModelForCausalLM"] == "modeling_llama.LlamaForCausalLM"
+    assert (tmp_path / "modeling_llama.py").is_file()
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())

@@ -16,7 +16,7 @@ from unibody.generated.registry import MODELS
 def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry of a fixed size: its names are part of the messages."""
     plain = {"module": "modeling_plain", "config": "PlainConfig", "classes": {"AutoModel": "PlainModel"}}
-    monkeypatch.setattr("unibody.auto.MODELS", {"llama": MODELS["llama"], "plain": plain})
+    monkeypatch.setattr("unibody.model_types.MODELS", {"llama": MODELS["llama"], "plain": plain})
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def test_another_version_comes_before_keys_that_this_one_does_not_know(workspace
         ("required-version = 1", "`required-version` in [tool.unibody] is 1"),
         ('stub = "names.py"', "`stub` in [tool.unibody] is 'names.py'"),
         ("stub = true", "`stub` in [tool.unibody] is True"),
+        ('stub-bases = "a.B"', "`stub-bases` in [tool.unibody] is 'a.B'"),
+        ('stub-bases = {models = ["a.B", "*"]}', "`models` in `stub-bases` is ['a.B', '*']"),
+        ('stub-bases = {model = ["a.B"]}', "`model` in `stub-bases` is ['a.B']"),
+        ('stub-bases = {model = ["*", "B"]}', "`model` in `stub-bases` is ['*', 'B']"),
+        ('stub-bases = {model = "*"}', "`model` in `stub-bases` is '*'"),
     ],
 )
 def test_wrong_value(line: str, message: str, workspace: Make) -> None:

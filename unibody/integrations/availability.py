@@ -27,7 +27,7 @@ class Package:
 
 
 PACKAGES = {
-    "accelerate": Package("accelerate", "1.0", "accelerate", ("accelerate",)),
+    "accelerate": Package("accelerate", "1.10", "accelerate", ("accelerate",)),
     "bitsandbytes": Package("bitsandbytes", "0.46", "bitsandbytes", ("bitsandbytes",)),
     "comet": Package("comet_ml", "3.43", "comet", ("comet-ml",)),
     "deepspeed": Package("deepspeed", "0.16", "deepspeed", ("deepspeed",)),
