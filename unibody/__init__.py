@@ -33,6 +33,23 @@ if TYPE_CHECKING:
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
     from unibody.hub import cached_file, cached_files, has_file
     from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
+    from unibody.pipelines import (
+        PIPELINE_REGISTRY,
+        ChunkPipeline,
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        KeyDataset,
+        KeyPairDataset,
+        Pipeline,
+        QuestionAnsweringPipeline,
+        SentenceSimilarityPipeline,
+        TextClassificationPipeline,
+        TextGenerationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+        pipeline,
+        register_pipeline,
+    )
     from unibody.publishing import PushToHubMixin
     from unibody.quantization import (
         AutoHfQuantizer,
@@ -47,6 +64,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "PIPELINE_REGISTRY",
     "AutoConfig",
     "AutoHfQuantizer",
     "AutoModel",
@@ -56,15 +74,27 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoQuantizationConfig",
+    "ChunkPipeline",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
     "HfQuantizer",
     "HubError",
+    "KeyDataset",
+    "KeyPairDataset",
+    "Pipeline",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
+    "QuestionAnsweringPipeline",
+    "SentenceSimilarityPipeline",
+    "TextClassificationPipeline",
+    "TextGenerationPipeline",
+    "TokenClassificationPipeline",
     "UnibodyError",
     "UntrustedCodeError",
+    "ZeroShotClassificationPipeline",
     "__version__",
     "adopt",
     "cached_file",
@@ -76,6 +106,8 @@ __all__ = [
     "get_class_from_dynamic_module",
     "get_relative_imports",
     "has_file",
+    "pipeline",
+    "register_pipeline",
     "register_quantization_config",
     "register_quantizer",
     "resolve_trust_remote_code",
@@ -94,6 +126,12 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "errors": ("HubError", "UnibodyError"),
     "hub": ("cached_file", "cached_files", "has_file"),
     "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+    "pipelines": (
+        *("PIPELINE_REGISTRY", "ChunkPipeline", "FeatureExtractionPipeline", "FillMaskPipeline", "KeyDataset"),
+        *("KeyPairDataset", "Pipeline", "QuestionAnsweringPipeline", "SentenceSimilarityPipeline"),
+        *("TextClassificationPipeline", "TextGenerationPipeline", "TokenClassificationPipeline"),
+        *("ZeroShotClassificationPipeline", "pipeline", "register_pipeline"),
+    ),
     "publishing": ("PushToHubMixin",),
     "quantization": (
         *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),
