@@ -60,11 +60,29 @@ if TYPE_CHECKING:
         register_quantization_config,
         register_quantizer,
     )
+    from unibody.tokenization.auto import AutoTokenizer
+    from unibody.tokenization.base import PreTrainedTokenizerBase
+    from unibody.tokenization.bert import BertTokenizer, BertTokenizerFast
+    from unibody.tokenization.encoding import BatchEncoding, CharSpan, TokenSpan
+    from unibody.tokenization.families import (
+        GemmaTokenizerFast,
+        GPT2TokenizerFast,
+        LlamaTokenizerFast,
+        Qwen2TokenizerFast,
+        RobertaTokenizerFast,
+        T5TokenizerFast,
+        XLMRobertaTokenizerFast,
+    )
+    from unibody.tokenization.fast import PreTrainedTokenizerFast
+    from unibody.tokenization.python import PreTrainedTokenizer
+    from unibody.tokenization.special_tokens import AddedToken
+    from unibody.tokenization.templates import ChatTemplateError
 
     __version__: str
 
 __all__ = [
     "PIPELINE_REGISTRY",
+    "AddedToken",
     "AutoConfig",
     "AutoHfQuantizer",
     "AutoModel",
@@ -74,26 +92,47 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoQuantizationConfig",
+    "AutoTokenizer",
+    "BatchEncoding",
+    "BertTokenizer",
+    "BertTokenizerFast",
+    "CharSpan",
+    "ChatTemplateError",
     "ChunkPipeline",
     "FeatureExtractionPipeline",
     "FillMaskPipeline",
+    "GPT2TokenizerFast",
+    "GemmaTokenizerFast",
     "HfQuantizer",
+    "HfQuantizer",
+    "HubError",
     "HubError",
     "KeyDataset",
     "KeyPairDataset",
+    "LlamaTokenizerFast",
     "Pipeline",
     "PreTrainedConfig",
     "PreTrainedModel",
+    "PreTrainedTokenizer",
+    "PreTrainedTokenizerBase",
+    "PreTrainedTokenizerFast",
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
     "QuestionAnsweringPipeline",
+    "Qwen2TokenizerFast",
+    "RobertaTokenizerFast",
     "SentenceSimilarityPipeline",
+    "T5TokenizerFast",
     "TextClassificationPipeline",
     "TextGenerationPipeline",
     "TokenClassificationPipeline",
+    "TokenSpan",
+    "UnibodyError",
     "UnibodyError",
     "UntrustedCodeError",
+    "UntrustedCodeError",
+    "XLMRobertaTokenizerFast",
     "ZeroShotClassificationPipeline",
     "__version__",
     "adopt",
@@ -137,6 +176,23 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),
         *("QuantizationMethod", "register_quantization_config", "register_quantizer"),
     ),
+    "tokenization.auto": ("AutoTokenizer",),
+    "tokenization.base": ("PreTrainedTokenizerBase",),
+    "tokenization.bert": ("BertTokenizer", "BertTokenizerFast"),
+    "tokenization.encoding": ("BatchEncoding", "CharSpan", "TokenSpan"),
+    "tokenization.families": (
+        "GPT2TokenizerFast",
+        "GemmaTokenizerFast",
+        "LlamaTokenizerFast",
+        "Qwen2TokenizerFast",
+        "RobertaTokenizerFast",
+        "T5TokenizerFast",
+        "XLMRobertaTokenizerFast",
+    ),
+    "tokenization.fast": ("PreTrainedTokenizerFast",),
+    "tokenization.python": ("PreTrainedTokenizer",),
+    "tokenization.special_tokens": ("AddedToken",),
+    "tokenization.templates": ("ChatTemplateError",),
 }
 
 

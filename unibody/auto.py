@@ -29,8 +29,7 @@ class AutoClass:
         A checkpoint may bring the code of its class. That runs with `trust_remote_code=True` only, at `code_revision` or else at
         the revision of the checkpoint; without it a class of the registry is taken, or UntrustedCodeError is raised.
         """
-        from unibody.hub import commit_of
-        from unibody.models import HUB_OPTIONS, locate
+        from unibody.hub import HUB_OPTIONS, commit_of, locate
 
         hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = locate(folder_or_id, dict(hub), weights=False)

@@ -224,3 +224,19 @@ def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = N
         classes = {"AutoConfig": entry["config"], **entry["classes"]}
         config.unibody_auto_map = {auto: f"{entry['module']}.{found}" for auto, found in classes.items()}
     return [name]
+
+
+def ship_module(cls: type, folder: str | os.PathLike[str]) -> str:
+    """Copies the module of a user's own class into a folder, with those that it imports from beside it; the module's name.
+
+    TypeError: it has no file, such as one that was typed into an interpreter.
+    """
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None:
+        raise TypeError(
+            f"{cls.__name__} is of {cls.__module__}, which is no file that could go with it: put it into a module"
+        )
+    place = Path(file)
+    for path in needed_files(place.name, lambda name: place.with_name(safe_name(name))):
+        write_atomically(Path(folder, path.name), partial(Path.write_bytes, data=path.read_bytes()))
+    return place.stem

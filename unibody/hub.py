@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unibody.core.hub import read_json
+from unibody.core.hub import read_json, require_repository
 from unibody.core.loading import find_weights
 from unibody.errors import HubError
 
@@ -28,7 +28,17 @@ REMEDIES = {  # of huggingface_hub's errors, the more special first
     "HFValidationError": "{repository!r} is neither a folder nor the name of a repository, such as 'owner/name'",
     "OfflineModeIsEnabled": "{repository}: the network is not to be used (HF_HUB_OFFLINE is set)",
 }
+HUB_OPTIONS = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weights: bool = True) -> Path:
+    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others."""
+    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    if Path(folder_or_id).is_dir():
+        return Path(folder_or_id, hub.get("subfolder") or "")
+    require_repository(Path(folder_or_id))
+    return fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
 
 
 def cached_files(

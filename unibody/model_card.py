@@ -16,17 +16,25 @@ TASKS = {
 
 
 def model_card(
-    repo_id: str, config: dict[str, Any], class_name: str = "", base_model: str = "", tags: list[str] | None = None
+    repo_id: str,
+    config: dict[str, Any],
+    class_name: str = "",
+    base_model: str = "",
+    tags: list[str] | None = None,
+    auto: str = "",
 ) -> str:
     """The text, with the metadata that the Hub reads, for a model of a class, or for the configuration alone.
 
-    `config` is what config.json holds; without a class name, its `architectures` names the class.
+    `config` is what config.json holds; without a class name, its `architectures` names the class. `auto` is the auto class to
+    load it with, where it is no model.
     """
     kind, settings = str(config.get("model_type", "")), config.get("quantization_config") or {}
     name = class_name or next(iter(config.get("architectures") or ()), "")
     named = MODELS[kind]["classes"].items() if kind in MODELS else ()
-    alone = name.endswith("Config")
-    auto = "AutoConfig" if alone else {file_class: auto for auto, file_class in named}.get(name, name)
+    auto = auto or (
+        "AutoConfig" if name.endswith("Config") else {found: auto for auto, found in named}.get(name, name)
+    )
+    variable = {"AutoConfig": "config", "AutoTokenizer": "tokenizer"}.get(auto, "model")
     method = str(settings.get("quant_method", ""))
     known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
     head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}
@@ -34,5 +42,5 @@ def model_card(
     lines = ["---", *(f"{key}: {value}" for key, value in head.items() if value)]
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
     lines += [f"`{name}`" + (f", quantized with {method}." if method else "."), "", "```python", "import unibody", ""]
-    lines += [f'{"config" if alone else "model"} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
+    lines += [f'{variable} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
     return "\n".join(lines)

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import unibody
-from unibody.core.hub import read_json, require_repository
+from unibody.core.hub import read_json
 from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised
-from unibody.hub import fetch_checkpoint
+from unibody.hub import locate
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
-
-HUB_OPTIONS = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
-
-
-def locate(folder_or_id: str | os.PathLike[str], options: dict[str, Any], weights: bool = True) -> Path:
-    """The folder of a checkpoint, fetched if it is a repository's; takes the Hub's options out of the others."""
-    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-    if Path(folder_or_id).is_dir():
-        return Path(folder_or_id, hub.get("subfolder") or "")
-    require_repository(Path(folder_or_id))
-    return fetch_checkpoint(str(folder_or_id), weights=weights, **hub)
 
 
 class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):

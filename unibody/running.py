@@ -9,7 +9,7 @@ import torch
 
 import unibody
 from unibody.core.command_line import decode_stream, read_tokenizer
-from unibody.models import locate
+from unibody.hub import locate
 
 
 def run(model: str, prompt: str, options: dict[str, Any]) -> int:

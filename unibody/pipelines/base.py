@@ -86,20 +86,23 @@ class Pipeline(PushToHubMixin, ABC):
         found: torch.dtype = self.model.dtype
         return found
 
-    def __call__(
+    def __call__(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        """The answer for one input, the list of answers for a list, or for a generator or dataset an iterator over answers.
+
+        The iterator prepares and computes a batch when its first answer is asked for, and keeps nothing. Options are those of the
+        pipeline, and `batch_size`, `num_workers` (processes that prepare numbered inputs) and `progress`, which shows a bar (tqdm).
+        ValueError: the list is empty.
+        """
+        return self._run(inputs, **options)
+
+    def _run(
         self,
         inputs: Any,
-        *args: Any,
         batch_size: int | None = None,
         num_workers: int | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Any:
-        """The answer for one input, the list of answers for a list, or for a generator or dataset an iterator over answers.
-
-        The iterator prepares and computes a batch when its first answer is asked for, and keeps nothing. `progress` shows a bar
-        (tqdm). ValueError: the list is empty.
-        """
         steps = self._steps(options)
         if self._is_one(inputs):
             return next(self._stream([inputs], batch_size, 0, steps))

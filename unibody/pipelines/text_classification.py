@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor
 from unibody.core.choices import choose
 from unibody.pipelines.base import Pipeline
 
-FUNCTIONS = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "none": lambda x: x}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda x: x.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda x: x,
+}
 
 
 class TextClassificationPipeline(Pipeline):
@@ -83,4 +88,4 @@ class TextClassificationPipeline(Pipeline):
         )
 
     def _label(self, index: int) -> str:
-        return (self.model.config.id2label or {}).get(index, f"LABEL_{index}")
+        return str((self.model.config.id2label or {}).get(index, f"LABEL_{index}"))
