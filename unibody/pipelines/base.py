@@ -182,7 +182,7 @@ class Pipeline(PushToHubMixin, ABC):
         return {"input_ids": token, "token_type_ids": segment, "special_tokens_mask": 1, "p_mask": 1}
 
     def _side(self) -> str:
-        return self.padding_side or getattr(self.tokenizer, "padding_side", "right")
+        return str(self.padding_side or getattr(self.tokenizer, "padding_side", "right"))
 
     def _require_text(self, text: Any, what: str = "a text") -> str:
         """The text itself. TypeError: it is something else."""
@@ -250,7 +250,7 @@ def read_device(device: int | str | torch.device) -> torch.device:
 
 def show_progress(answers: Iterator[Any], inputs: Any) -> Iterator[Any]:
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("progress=True shows a bar with tqdm, which is not installed: pip install tqdm") from error
     return iter(tqdm(answers, total=len(inputs) if hasattr(inputs, "__len__") else None))

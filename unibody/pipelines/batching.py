@@ -156,7 +156,7 @@ def split(outputs: Any, count: int) -> list[Any]:
 
 def split_value(value: Any, count: int) -> list[Any]:
     if isinstance(value, Tensor) and value.ndim and len(value) == count:
-        return list(value.split(1))
+        return list(torch.split(value, 1))
     if isinstance(value, (list, tuple)) and len(value) == count and not hasattr(value, "_fields"):
         return list(value)
     return [value] * count

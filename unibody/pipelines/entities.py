@@ -63,7 +63,7 @@ def find_entities(
     if strategy not in ("none", "simple"):
         tokens = [merge_word(word, strategy, join) for word in split_words(tokens)]
     if strategy == "none":
-        found = [
+        found: list[dict[str, Any]] = [
             {
                 "entity": names[token.best], "score": float(token.scores[token.best]), "index": token.index,
                 "word": token.word, "start": token.start, "end": token.end,

@@ -10,8 +10,7 @@ import torch
 
 import unibody
 from unibody.core.hub import read_json
-from unibody.hub import commit_of
-from unibody.models import locate
+from unibody.hub import commit_of, locate
 from unibody.pipelines.base import read_device
 from unibody.pipelines.heads import TASK_OF_HEAD, head_of, refuse_head
 from unibody.pipelines.registry import PIPELINE_REGISTRY, Task

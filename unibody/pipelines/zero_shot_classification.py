@@ -35,9 +35,14 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
                 raise ValueError(f"hypothesis_template {hypothesis_template!r} has no {{}} for the label")
         return before, {}, {} if multi_label is None else {"multi_label": multi_label}
 
-    def __call__(self, sequences: Any, candidate_labels: str | list[str] | None = None, **options: Any) -> Any:
-        """For each text `{"sequence": …, "labels": […], "scores": […]}`, the most suitable label first."""
-        return super().__call__(sequences, candidate_labels=candidate_labels, **options)
+    def __call__(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        """For each text `{"sequence": …, "labels": […], "scores": […]}`, the most suitable label first.
+
+        The labels may also follow the text without a name.
+        """
+        if len(args) > 1 or (args and "candidate_labels" in options):
+            raise ValueError(f"{self._name}: after the texts come the candidate_labels, once")
+        return super().__call__(inputs, **options, **({"candidate_labels": args[0]} if args else {}))
 
     @property
     def entailment_id(self) -> int:
