@@ -18,6 +18,8 @@ from unibody.pipelines.heads import require_head
 from unibody.pipelines.shipping import ship_pipeline
 from unibody.publishing import PushToHubMixin
 
+UNLIMITED = 10**9  # tokenizers without a limit say a very large number
+
 
 class Pipeline(PushToHubMixin, ABC):
     """A model with its tokenizer, called with inputs as people have them.
@@ -156,24 +158,18 @@ class Pipeline(PushToHubMixin, ABC):
         with torch.no_grad():
             return moved(self._forward(moved(model_inputs, self.device), **options), torch.device("cpu"))
 
-    def _call_model(self, model_inputs: dict[str, Any]) -> Any:
-        """The model's outputs; of the inputs, it gets those that its forward takes."""
-        accepted = inspect.signature(self.model.forward).parameters
-        return self.model(**{name: value for name, value in model_inputs.items() if name in accepted})
-
-    def _hidden(self, model_inputs: dict[str, Any]) -> Tensor:
-        """The last hidden states [B, S, H] of the model, without its head if it has one."""
-        accepted = inspect.signature(self.model.base_model.forward).parameters
-        given = model_inputs | {"use_cache": False}
-        outputs = self.model.base_model(**{name: value for name, value in given.items() if name in accepted})
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
+    def _call_model(self, model_inputs: dict[str, Any], without_head: bool = False) -> Any:
+        """The model's outputs, or those of the model below its head; of the inputs, it gets those that it takes."""
+        model = self.model.base_model if without_head else self.model
+        accepted = accepted_inputs(model)
+        given = {"use_cache": False, **model_inputs}
+        return model(**{name: value for name, value in given.items() if name in accepted})
 
     def _longest(self) -> int | None:
         """The number of tokens that model and tokenizer can read, if there is a limit."""
         config = self.model.config
         limits = [getattr(config, "longest_text", None), getattr(self.tokenizer, "model_max_length", None)]
-        return min((limit for limit in limits if limit is not None and limit < 10**9), default=None)
+        return min((limit for limit in limits if limit is not None and limit < UNLIMITED), default=None)
 
     def _padding(self) -> dict[str, int | None]:
         found = [getattr(self.tokenizer, "pad_token_id", None), getattr(self.model.config, "pad_token_id", None)]
@@ -222,6 +218,15 @@ class Preparation:
     def __call__(self, value: Any) -> Iterable[Any]:
         found = self.pipeline.preprocess(value, **self.options)
         return [found] if self.pipeline.single_chunks else found
+
+
+def accepted_inputs(model: Any) -> set[str]:
+    """The names that a model's forward takes, with those that it hands on to the model below its head."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    base = getattr(model, "base_model", model)
+    return names | accepted_inputs(base) if hands_on and base is not model else names
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -37,7 +37,7 @@ class FeatureExtractionPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Tensor]:
         mask = model_inputs.get("attention_mask", torch.ones_like(model_inputs["input_ids"]))
-        return {"hidden": self._hidden(model_inputs), "mask": mask}
+        return {"hidden": self._call_model(model_inputs, without_head=True).last_hidden_state, "mask": mask}
 
     def postprocess(self, model_outputs: dict[str, Tensor], return_tensors: bool = False) -> Any:
         kept = model_outputs["hidden"][0][model_outputs["mask"][0].bool()]  # [S, H]

@@ -148,9 +148,11 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             shift = len(allowed) - len(output["allowed"]) if self._side() == "left" else 0  # padding of the batch
             nothing = min(nothing, float(start[shift] * end[shift]))
             start[shift] = end[shift] = 0.0
-            for first, last, score in best_spans(start, end, top_k, max_answer_len):
-                if allowed[first] and allowed[last]:
+            count = 2 * top_k + 10 if align_to_words else top_k  # several may be of the same words
+            for first, last, score in best_spans(start, end, count, max_answer_len):
+                if allowed[first] and allowed[last] and score > 0:
                     answers.append(self._answer(output, first - shift, last - shift, score, align_to_words))
+        answers = merge_answers(answers)
         if handle_impossible_answer:
             answers.append({"score": nothing, "start": 0, "end": 0, "answer": ""})
         answers = sorted(answers, key=lambda answer: -answer["score"])[:top_k]
@@ -161,6 +163,18 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         places = output["words"] if align and whole else output["offsets"]
         start, end = places[first][0], places[last][1]
         return {"score": score, "start": start, "end": end, "answer": output["context"][start:end]}
+
+
+def merge_answers(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answers of the same words, whatever their case, as one with the sum of their scores, where the first of them is."""
+    merged: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        words = answer["answer"].lower()
+        if words in merged:
+            merged[words]["score"] += answer["score"]
+        else:
+            merged[words] = dict(answer)
+    return list(merged.values())
 
 
 def pair_up(question: Any, context: Any) -> Any:

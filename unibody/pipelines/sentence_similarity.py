@@ -71,7 +71,7 @@ class SentenceSimilarityPipeline(ChunkPipeline):
             yield dict(self.tokenizer(self._require_text(text, "sentences"), return_tensors="pt", **options))
 
     def _forward(self, model_inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Tensor]:
-        hidden = self._hidden(model_inputs)  # [B, S, H]
+        hidden = self._call_model(model_inputs, without_head=True).last_hidden_state  # [B, S, H]
         mask = model_inputs.get("attention_mask", torch.ones_like(model_inputs["input_ids"]))
         if pooling == "cls":
             first = mask.argmax(-1)  # the first token that is no padding

@@ -61,7 +61,7 @@ class TextClassificationPipeline(Pipeline):
         return dict(self.tokenizer(**texts, return_tensors="pt", **options))
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Tensor]:
-        return {"logits": self._call_model(model_inputs | {"use_cache": False}).logits}
+        return {"logits": self._call_model(model_inputs).logits}
 
     def postprocess(
         self,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from unibody.pipelines.base import Pipeline
+from unibody.pipelines.base import UNLIMITED, Pipeline
 
 DEFAULTS = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}  # where neither call nor checkpoint says
 
@@ -134,9 +134,9 @@ class TextGenerationPipeline(Pipeline):
             getattr(self.tokenizer, "model_max_length", None),
             getattr(self.config, "max_position_embeddings", None),
         ]
-        limit = min((int(found) for found in limits if found), default=length + new)
+        limit = next((int(found) for found in limits if found and found < UNLIMITED), length + new)
         if new >= limit:
-            raise ValueError(f"{new} new tokens leave no room for a prompt: model and tokenizer read {limit} in sum")
+            raise ValueError(f"{new} new tokens leave no room for a prompt: the model reads {limit} in all")
         return min(length, limit - new)
 
     def _generation(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class TokenClassificationPipeline(ChunkPipeline):
         if ignore_labels is not None:
             after["ignore_labels"] = ignore_labels
         if stride is not None:
+            if after.get("aggregation_strategy") == "none":
+                raise ValueError(
+                    "stride reads parts that overlap, whose entities are put together: use another aggregation_strategy "
+                    "than 'none'"
+                )
             limit = self._longest()
             if not fast or limit is None or not 0 <= stride < limit - self._special_tokens():
                 raise ValueError(
@@ -95,7 +100,7 @@ class TokenClassificationPipeline(ChunkPipeline):
             yield {**chunk, "text": text}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = self._call_model(model_inputs | {"use_cache": False}).logits
+        logits = self._call_model(model_inputs).logits
         names = ("input_ids", "special_tokens_mask", "offset_mapping", "text")
         return {"logits": logits, **{name: model_inputs[name] for name in names if name in model_inputs}}
 

@@ -74,7 +74,7 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
             yield {**encoded, "label": label, "sequence": inputs}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = self._call_model(model_inputs | {"use_cache": False}).logits
+        logits = self._call_model(model_inputs).logits
         return {"logits": logits, "label": model_inputs["label"], "sequence": model_inputs["sequence"]}
 
     def postprocess(self, model_outputs: list[dict[str, Any]], multi_label: bool = False) -> dict[str, Any]:
