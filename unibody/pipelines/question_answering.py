@@ -15,7 +15,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     """Answers with their places in the context; a long one is read in parts that overlap.
 
     Options: `top_k`, the number of answers; `max_answer_len`, in tokens (15); `max_seq_len`, the tokens of question and part in sum
-    (384); `doc_stride`, the overlap of parts in tokens (128); `max_question_len`, beyond which a question is cut (64 tokens);
+    (384); `doc_stride`, the overlap of parts in tokens (128); `max_question_len`, to cut questions to so many tokens;
     `handle_impossible_answer`: no answer, "", is one too; `align_to_words`: answers are whole words (True).
     """
 
@@ -73,15 +73,18 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         inputs: Any,
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
-        max_question_len: int = 64,
+        max_question_len: int | None = None,
         padding: bool | str = False,
     ) -> Iterator[dict[str, Any]]:
         question, context = self._read(inputs)
         length = min(self._longest() or 384, 384) if max_seq_len is None else max_seq_len
-        stride = min(length // 2, 128) if doc_stride is None else doc_stride
-        if stride > length:
+        question, room = self._fit(question, length, max_question_len)
+        usual = min(length // 2, 128)
+        stride = (usual if usual < room else room // 2) if doc_stride is None else doc_stride
+        if not 0 <= stride < room:
             raise ValueError(
-                f"doc_stride {stride} is more than max_seq_len {length}, in which parts are to overlap by it"
+                f"doc_stride {stride} is not less than the {room} tokens that max_seq_len {length} leaves for a part of "
+                "the context beside the question"
             )
         first = self.tokenizer.padding_side == "right"  # the question
         encoded = self.tokenizer(
@@ -101,6 +104,20 @@ class QuestionAnsweringPipeline(ChunkPipeline):
                 ).long(),
                 "allowed": allowed, "offsets": encoded["offset_mapping"][row], "words": words, "context": context,
             }  # fmt: skip
+
+    def _fit(self, question: str, length: int, longest: int | None) -> tuple[str, int]:
+        """The question, cut if it is to be, and the number of tokens that are left for the context. ValueError: none."""
+        encoded = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)
+        count = len(encoded["input_ids"])
+        if longest is not None and count > longest:
+            question, count = question[: encoded["offset_mapping"][longest - 1][1]], longest
+        room = length - count - len(self.tokenizer("", "")["input_ids"])
+        if room < 1:
+            raise ValueError(
+                f"the question has {count} tokens, which leaves none of {length} for the context: cut it with "
+                "max_question_len, or raise max_seq_len as far as the model reads"
+            )
+        return question, room
 
     def _words(self, encoded: Any, row: int, sequence: int) -> list[tuple[int, int] | None]:
         """The place in the context of the word that each token is of."""
