@@ -22,11 +22,12 @@ def model_card(
     base_model: str = "",
     tags: list[str] | None = None,
     auto: str = "",
+    usage: str = "",
 ) -> str:
     """The text, with the metadata that the Hub reads, for a model of a class, or for the configuration alone.
 
     `config` is what config.json holds; without a class name, its `architectures` names the class. `auto` is the auto class to
-    load it with, where it is no model.
+    load it with, where it is no model; `usage` is a line of code that says another way.
     """
     kind, settings = str(config.get("model_type", "")), config.get("quantization_config") or {}
     name = class_name or next(iter(config.get("architectures") or ()), "")
@@ -42,5 +43,5 @@ def model_card(
     lines = ["---", *(f"{key}: {value}" for key, value in head.items() if value)]
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
     lines += [f"`{name}`" + (f", quantized with {method}." if method else "."), "", "```python", "import unibody", ""]
-    lines += [f'{variable} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
+    lines += [usage or f'{variable} = unibody.{auto}.from_pretrained("{repo_id}")', "```", ""]
     return "\n".join(lines)

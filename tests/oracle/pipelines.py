@@ -13,11 +13,68 @@ from typing import Any
 import torch
 from torch import nn
 
-WORDS = (
-    "the a cat dog sat ran on in at to of is was who where when what why did he she it and or not mat park city river house "
-    "berlin paris london new york jean marie anna otto lives walks works sings old young red blue big small . , ? ! - 's this "
-    "example news sport science"
-).split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "in",
+    "at",
+    "to",
+    "of",
+    "is",
+    "was",
+    "who",
+    "where",
+    "when",
+    "what",
+    "why",
+    "did",
+    "he",
+    "she",
+    "it",
+    "and",
+    "or",
+    "not",
+    "mat",
+    "park",
+    "city",
+    "river",
+    "house",
+    "berlin",
+    "paris",
+    "london",
+    "new",
+    "york",
+    "jean",
+    "marie",
+    "anna",
+    "otto",
+    "lives",
+    "walks",
+    "works",
+    "sings",
+    "old",
+    "young",
+    "red",
+    "blue",
+    "big",
+    "small",
+    ".",
+    ",",
+    "?",
+    "!",
+    "-",
+    "'s",
+    "this",
+    "example",
+    "news",
+    "sport",
+    "science",
+]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 TEMPLATE = (
@@ -66,6 +123,7 @@ def write_wordpiece(folder: Path, longest: int) -> None:
 def write_bert(folder: Path, class_name: str, longest: int = 64, gain: float = 3.0, **config: Any) -> Path:
     """A checkpoint of a BERT class; its head's logits are centred and multiplied by `gain`, so that answers differ."""
     import transformers
+
     from oracle.reference import perturb
 
     write_wordpiece(folder, longest)
@@ -93,6 +151,7 @@ def write_bert(folder: Path, class_name: str, longest: int = 64, gain: float = 3
 def write_llama(folder: Path, **config: Any) -> Path:
     """A checkpoint of a Llama that writes characters, with a chat template."""
     import transformers
+
     from oracle.reference import perturb
     from oracle.tokenizer import tiny_tokenizer
 

@@ -18,19 +18,26 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "classes": functools.partial(write_bert, class_name="BertForSequenceClassification", num_labels=3),
     "one class": functools.partial(write_bert, class_name="BertForSequenceClassification", num_labels=1),
     "inference": functools.partial(
-        write_bert, class_name="BertForSequenceClassification", id2label=INFERENCE,
+        write_bert,
+        class_name="BertForSequenceClassification",
+        id2label=INFERENCE,
         label2id={name: index for index, name in INFERENCE.items()},
-    ),  # fmt: skip
+    ),
     "masks": functools.partial(write_bert, class_name="BertForMaskedLM"),
     "hidden": functools.partial(write_bert, class_name="BertModel"),
     "entities": functools.partial(
-        write_bert, class_name="BertForTokenClassification", id2label=ENTITIES,
+        write_bert,
+        class_name="BertForTokenClassification",
+        id2label=ENTITIES,
         label2id={name: index for index, name in ENTITIES.items()},
-    ),  # fmt: skip
+    ),
     "short entities": functools.partial(
-        write_bert, class_name="BertForTokenClassification", longest=16, id2label=ENTITIES,
+        write_bert,
+        class_name="BertForTokenClassification",
+        longest=16,
+        id2label=ENTITIES,
         label2id={name: index for index, name in ENTITIES.items()},
-    ),  # fmt: skip
+    ),
     "llama": write_llama,
 }
 

@@ -50,7 +50,9 @@ def test_padding_on_the_left(pipe: Any) -> None:
     left = copy.copy(pipe)
     left.tokenizer = copy.deepcopy(pipe.tokenizer)
     left.tokenizer.padding_side = "left"
-    inputs = [{"question": "who lives in Berlin?", "context": text} for text in (CONTEXT[:100], "the cat", "Anna sings")]
+    inputs = [
+        {"question": "who lives in Berlin?", "context": text} for text in (CONTEXT[:100], "the cat", "Anna sings")
+    ]
     for row, answers in zip(inputs, left(inputs, top_k=3, batch_size=3), strict=True):
         assert all(row["context"][one["start"] : one["end"]] == one["answer"] != "" for one in answers)
     options = {"top_k": 3, "handle_impossible_answer": True}
@@ -72,7 +74,10 @@ def test_long_questions(pipe: Any) -> None:
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        ({"question": "who?"}, "question-answering reads a dictionary with 'question' and 'context', not ['question']"),
+        (
+            {"question": "who?"},
+            "question-answering reads a dictionary with 'question' and 'context', not ['question']",
+        ),
         ("who?", "question-answering reads a dictionary with 'question' and 'context', not str"),
         ({"question": "", "context": "a"}, "question-answering: the question is empty"),
         ({"question": "a", "context": ""}, "question-answering: the context is empty"),
@@ -94,7 +99,10 @@ def test_bad_input(pipe: Any, inputs: Any, message: str) -> None:
     [
         ({"top_k": 0}, "top_k 0 is not at least 1"),
         ({"max_answer_len": 0}, "max_answer_len 0 is not at least 1"),
-        ({"max_seq_len": 20, "doc_stride": 18}, "doc_stride 18 is not less than the 15 tokens that max_seq_len 20 leaves"),
+        (
+            {"max_seq_len": 20, "doc_stride": 18},
+            "doc_stride 18 is not less than the 15 tokens that max_seq_len 20 leaves",
+        ),
         ({"question": ["a", "b"], "context": ["c"]}, "there are 2 questions and 1 contexts: give as many of both"),
     ],
     ids=str,

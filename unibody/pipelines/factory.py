@@ -50,6 +50,8 @@ def pipeline(
     """
     if model is None:
         model, revision = default_model(task, revision)
+    if not isinstance(model, (str, os.PathLike)) and (model_kwargs or dtype or device_map):
+        raise ValueError("dtype, device_map and model_kwargs are for loading a model, and an object is given")
     hub = {name: value for name, value in (("revision", revision), ("token", token)) if value is not None}
     folder = None
     if isinstance(model, (str, os.PathLike)):
@@ -70,8 +72,6 @@ def pipeline(
             loading.setdefault("device", place(device))
         auto = choose_auto_class(found, values, name, folder)
         model = auto.from_pretrained(model, **hub, **trusted, **loading)
-    elif model_kwargs or dtype or device_map:
-        raise ValueError("dtype, device_map and model_kwargs are for loading a model, and an object is given")
     elif device is not None:
         model.to(read_device(device))
     if config is not None:
@@ -128,9 +128,13 @@ def choose_auto_class(found: Task, values: dict[str, Any], task: str, folder: Pa
     names = tuple(getattr(auto, "__name__", auto) for auto in found.auto_classes) or ("AutoModel",)
     architecture = next(iter(values.get("architectures") or ()), "")
     head = head_of(str(architecture), values.get("model_type"))
+    autos = [find_auto_class(auto, task) for auto in found.auto_classes or names]
     refuse_head(head, f"{folder / 'config.json'}: {architecture}", names, task)
-    chosen = names.index(head) if head in names else 0
-    auto = found.auto_classes[chosen] if found.auto_classes else names[chosen]
+    return autos[names.index(head) if head in names else 0]
+
+
+def find_auto_class(auto: Any, task: str) -> Any:
+    """The auto class of a name, or the one that is given. ValueError: there is none of this name."""
     if not isinstance(auto, str):
         return auto
     if not auto.startswith("AutoModel") or auto not in unibody.__all__:

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 KEY = "custom_pipelines"  # of config.json: task -> {"impl": "module.Class", "pt": auto classes}
 
 
+def is_foreign(pipeline: Pipeline) -> bool:
+    """Whether the class is none of the library's."""
+    return type(pipeline).__module__.partition(".")[0] != "unibody"
+
+
 def ship_pipeline(pipeline: Pipeline, folder: Path) -> None:
     """Copies the file of a pipeline's class, and those that it imports relatively, into a folder, and names it in config.json.
 
     Nothing for the library's own classes. ValueError: the class is in no file that can be imported without running a program.
     """
     made = type(pipeline)
-    if made.__module__.partition(".")[0] == "unibody":
+    if not is_foreign(pipeline):
         return
     file = getattr(sys.modules.get(made.__module__), "__file__", None)
     if made.__module__ == "__main__" or not file or "." in made.__qualname__:

@@ -79,6 +79,8 @@ class TokenClassificationPipeline(ChunkPipeline):
     ) -> Iterator[dict[str, Any]]:
         starts, text = None, inputs
         if is_split_into_words:
+            if not isinstance(inputs, (list, tuple)):
+                raise TypeError(f"{self._name}: with is_split_into_words a text is a list of words, not {inputs!r}")
             words = [self._require_text(word, "lists of words") for word in inputs]
             text = delimiter.join(words)
             starts = [0, *accumulate(len(word) + len(delimiter) for word in words)]
