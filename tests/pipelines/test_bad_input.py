@@ -76,6 +76,22 @@ def test_what_is_refused(
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction", "fill-mask"])
+def test_too_long(checkpoint: Checkpoints, task: str) -> None:
+    """It is said before the model fails; truncation goes to what the model reads, whatever the tokenizer believes."""
+    pipe = unibody.pipeline(task, checkpoint(TASKS[task]))
+    pipe.tokenizer.model_max_length = 10**30
+    text = "[MASK] " + "the cat " * 50
+    with pytest.raises(ValueError, match=f"{task}: a text has 103 tokens, and the model reads 64: cut texts"):
+        pipe(text)
+    own, said = {"truncation": True}, {"truncation": True, "max_length": 64}
+    if task == "text-classification":
+        assert pipe(text, **own) == pipe(text, **said)
+    else:
+        name = "tokenizer_kwargs" if task == "fill-mask" else "tokenize_kwargs"
+        assert pipe(text, **{name: own}) == pipe(text, **{name: said})
+
+
 def test_labels_without_entailment(checkpoint: Checkpoints) -> None:
     with pytest.raises(
         ValueError, match="needs a model that was trained to tell entailment; the labels of this one are LABEL_0"

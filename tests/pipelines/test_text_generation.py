@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from oracle.pipelines import assert_same
 
 import unibody
@@ -135,6 +136,12 @@ def test_what_is_drawn(same_model: Pair) -> None:
     ours = same_model.ours("the cat")
     torch.manual_seed(3)
     assert ours == same_model.theirs("the cat")
+    for changes in ({"max_new_tokens": 5}, {"max_length": 12}, {"max_new_tokens": 5, "do_sample": False}):
+        given = {"generation_config": transformers.GenerationConfig(**changes)}
+        torch.manual_seed(3)
+        ours = same_model.ours("the cat", **given)
+        torch.manual_seed(3)
+        assert ours == same_model.theirs("the cat", **given)
     model = copy.deepcopy(same_model.ours.model)
     model.generation_config.update(do_sample=False, max_new_tokens=5)
     said = unibody.TextGenerationPipeline(model, same_model.ours.tokenizer)("the cat")

@@ -158,8 +158,24 @@ class Pipeline(PushToHubMixin, ABC):
         with torch.no_grad():
             return moved(self._forward(moved(model_inputs, self.device), **options), torch.device("cpu"))
 
+    def _encode(self, *texts: str, **options: Any) -> dict[str, Any]:
+        """What the tokenizer makes of a text or a pair, as tensors [1, S]; truncation is to what tokenizer and model read."""
+        limit = self._longest()
+        if options.get("truncation") and options.get("max_length") is None and limit is not None:
+            options["max_length"] = limit
+        return dict(self.tokenizer(*texts, return_tensors="pt", **options))
+
     def _call_model(self, model_inputs: dict[str, Any], without_head: bool = False) -> Any:
-        """The model's outputs, or those of the model below its head; of the inputs, it gets those that it takes."""
+        """The model's outputs, or those of the model below its head; of the inputs, it gets those that it takes.
+
+        ValueError: they are longer than the model reads.
+        """
+        length, limit = model_inputs["input_ids"].shape[1], getattr(self.config, "longest_text", None)
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"{self._name}: a text has {length} tokens, and the model reads {limit}: cut texts with the tokenizer's "
+                "truncation=True"
+            )
         model = self.model.base_model if without_head else self.model
         accepted = accepted_inputs(model)
         given = {"use_cache": False, **model_inputs}

@@ -11,7 +11,7 @@ import torch
 import unibody
 from unibody.core.hub import read_json
 from unibody.hub import commit_of, locate
-from unibody.pipelines.base import read_device
+from unibody.pipelines.base import Pipeline, read_device
 from unibody.pipelines.heads import TASK_OF_HEAD, head_of, refuse_head
 from unibody.pipelines.registry import PIPELINE_REGISTRY, Task
 from unibody.pipelines.shipping import find_shipped
@@ -37,7 +37,7 @@ def pipeline(
     token: bool | str | None = None,
     pipeline_class: Any = None,
     **options: Any,
-) -> Any:
+) -> Pipeline:
     """The pipeline of a task with a model and its tokenizer, each an object, a folder or a repository of the Hub.
 
     Without `task`, the model's head says which; without `tokenizer`, the one that lies with the model is taken. A model that is
@@ -76,7 +76,8 @@ def pipeline(
         model.to(read_device(device))
     if config is not None:
         apply_config(model, config, hub)
-    return made(model, tokenizer, task=name, batch_size=batch_size, num_workers=num_workers, **options)
+    ready: Pipeline = made(model, tokenizer, task=name, batch_size=batch_size, num_workers=num_workers, **options)
+    return ready
 
 
 def choose_task(

@@ -33,7 +33,7 @@ class FeatureExtractionPipeline(Pipeline):
         return before, {}, {} if return_tensors is None else {"return_tensors": return_tensors}
 
     def preprocess(self, inputs: Any, **options: Any) -> dict[str, Any]:
-        return dict(self.tokenizer(self._require_text(inputs), return_tensors="pt", **options))
+        return self._encode(self._require_text(inputs), **options)
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Tensor]:
         mask = model_inputs.get("attention_mask", torch.ones_like(model_inputs["input_ids"]))

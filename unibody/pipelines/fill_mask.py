@@ -45,7 +45,7 @@ class FillMaskPipeline(Pipeline):
         return found[0] if isinstance(inputs, list) and len(inputs) == 1 else found
 
     def preprocess(self, inputs: Any, tokenizer_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
-        found = dict(self.tokenizer(self._require_text(inputs), return_tensors="pt", **(tokenizer_kwargs or {})))
+        found = self._encode(self._require_text(inputs), **(tokenizer_kwargs or {}))
         if not (found["input_ids"] == self.tokenizer.mask_token_id).any():
             raise ValueError(f"there is no mask token ({self.tokenizer.mask_token}) in what was read of {inputs!r}")
         return found

@@ -65,10 +65,9 @@ class SentenceSimilarityPipeline(ChunkPipeline):
         sentences = inputs["sentences"]
         if not isinstance(sentences, (list, tuple)) or not sentences:
             raise ValueError(f"{self._name}: 'sentences' is a list of at least one text, not {sentences!r}")
-        limits = [limit for limit in (max_length, self._longest()) if limit is not None]
-        options = {"truncation": True, "max_length": min(limits)} if limits else {}
+        length = {} if max_length is None else {"max_length": max_length}
         for text in (inputs["source_sentence"], *sentences):
-            yield dict(self.tokenizer(self._require_text(text, "sentences"), return_tensors="pt", **options))
+            yield self._encode(self._require_text(text, "sentences"), truncation=True, **length)
 
     def _forward(self, model_inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Tensor]:
         hidden = self._call_model(model_inputs, without_head=True).last_hidden_state  # [B, S, H]

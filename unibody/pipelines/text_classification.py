@@ -52,13 +52,13 @@ class TextClassificationPipeline(Pipeline):
 
     def preprocess(self, inputs: Any, **options: Any) -> dict[str, Any]:
         if not isinstance(inputs, dict):
-            return dict(self.tokenizer(self._require_text(inputs), return_tensors="pt", **options))
+            return self._encode(self._require_text(inputs), **options)
         if "text" not in inputs or not inputs.keys() <= {"text", "text_pair"}:
             raise ValueError(
                 f"{self._name}: a pair has the keys 'text' and 'text_pair', not {sorted(map(str, inputs))}"
             )
-        texts = {key: self._require_text(value, key) for key, value in inputs.items()}
-        return dict(self.tokenizer(**texts, return_tensors="pt", **options))
+        texts = [self._require_text(inputs[key], key) for key in ("text", "text_pair") if key in inputs]
+        return self._encode(*texts, **options)
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Tensor]:
         return {"logits": self._call_model(model_inputs).logits}

@@ -109,7 +109,7 @@ class TextGenerationPipeline(Pipeline):
             )  # fmt: skip
         else:
             text = prefix + self._require_text(inputs, "a text or a list of messages")
-            encoded = self.tokenizer(text, return_tensors="pt", **(tokenizing or {}))
+            encoded = self._encode(text, **(tokenizing or {}))
         ids = encoded["input_ids"].long()
         mask = encoded.get("attention_mask", torch.ones_like(ids)).long()
         if ids.shape[1] == 0:
@@ -140,9 +140,9 @@ class TextGenerationPipeline(Pipeline):
         return min(length, limit - new)
 
     def _generation(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of generate: what is given; else, where the checkpoint does not say either, the defaults."""
-        stored = getattr(self.model, "generation_config", None)
-        defaults = {} if "generation_config" in options else dict(DEFAULTS)
+        """The options of generate: what is given, and the defaults where neither that nor the checkpoint says anything."""
+        stored = options.get("generation_config") or getattr(self.model, "generation_config", None)
+        defaults = dict(DEFAULTS)
         if options.get("max_length") is not None or getattr(stored, "max_length", None) is not None:
             defaults.pop("max_new_tokens", None)
         defaults = {name: value for name, value in defaults.items() if getattr(stored, name, None) is None}

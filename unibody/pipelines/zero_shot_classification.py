@@ -67,10 +67,8 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
         if not self._require_text(inputs):
             raise ValueError(f"{self._name}: the text is empty")
         _ = self.entailment_id
-        limit = self._longest()
-        options = {"truncation": "only_first", "max_length": limit} if limit else {}
         for label in candidate_labels:
-            encoded = self.tokenizer(inputs, hypothesis_template.format(label), return_tensors="pt", **options)
+            encoded = self._encode(inputs, hypothesis_template.format(label), truncation="only_first")
             yield {**encoded, "label": label, "sequence": inputs}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
