@@ -141,22 +141,20 @@ def join(name: str, values: list[Any], padding: Mapping[str, int | None], side: 
 
 
 def split(outputs: Any, count: int) -> list[Any]:
-    """What a model gave for a batch, taken apart: tensors keep a first dimension of 1; what is of no row goes to all."""
-    if count == 1 and not isinstance(outputs, Mapping):
-        return [outputs]
+    """What a model gave for a batch, taken apart into one such structure for each row; tensors keep a first dimension of 1.
+
+    Tensors and lists of `count` rows are divided, dictionaries and tuples hold such, and what has no rows goes to all.
+    """
+    if isinstance(outputs, Tensor):
+        return list(torch.split(outputs, 1)) if outputs.ndim and len(outputs) == count else [outputs] * count
+    if isinstance(outputs, list):
+        return outputs if len(outputs) == count else [outputs] * count
     if isinstance(outputs, Mapping):
-        rows = {name: split_value(value, count) for name, value in outputs.items()}
         kind = type(outputs) if hasattr(outputs, "to_tuple") else dict
-        return [kind(**{name: values[index] for name, values in rows.items()}) for index in range(count)]
-    if hasattr(outputs, "_fields"):
-        parts = [split_value(value, count) for value in outputs]
-        return [type(outputs)(*(values[index] for values in parts)) for index in range(count)]
-    return split_value(outputs, count)
-
-
-def split_value(value: Any, count: int) -> list[Any]:
-    if isinstance(value, Tensor) and value.ndim and len(value) == count:
-        return list(torch.split(value, 1))
-    if isinstance(value, (list, tuple)) and len(value) == count and not hasattr(value, "_fields"):
-        return list(value)
-    return [value] * count
+        parts = {name: split(value, count) for name, value in outputs.items()}
+        return [kind(**{name: values[index] for name, values in parts.items()}) for index in range(count)]
+    if isinstance(outputs, tuple):
+        fields = [split(value, count) for value in outputs]
+        rows = (tuple(values[index] for values in fields) for index in range(count))
+        return [type(outputs)(*row) if hasattr(outputs, "_fields") else row for row in rows]
+    return [outputs] * count

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import unibody
 from unibody.core.hub import read_json
 from unibody.core.saving import write_atomically, write_json
 from unibody.dynamic_modules import get_class_from_dynamic_module, needed_files, resolve_trust_remote_code
@@ -69,4 +70,6 @@ def find_shipped(
     if not resolve_trust_remote_code(trust, source, name in PIPELINE_REGISTRY.tasks, True, f"{reference} at {where}"):
         return None
     found = get_class_from_dynamic_module(reference, source, **hub)
+    if not issubclass(found, unibody.Pipeline):
+        raise TypeError(f"{source}: {reference} is not a subclass of unibody.Pipeline: it is for another library")
     return str(name), Task(found, tuple(classes) or getattr(found, "auto_classes", ()))
