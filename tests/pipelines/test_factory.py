@@ -121,6 +121,8 @@ def test_what_is_missing(checkpoint: Checkpoints, tmp_path: Path) -> None:
         unibody.pipeline("text-classification", fresh, dtype="bfloat16")
     with pytest.raises(ValueError, match="device 'gpu' is not one of torch: write for example 'cpu'"):
         unibody.pipeline("text-classification", checkpoint("classes"), device="gpu")
+    with pytest.raises(ValueError, match=r"device .xpu:0. is not in this machine, which has"):
+        unibody.pipeline("text-classification", checkpoint("classes"), device="xpu:0")
     changed = tmp_path / "changed"
     shutil.copytree(checkpoint("classes"), changed)
     values = json.loads((changed / "config.json").read_text())

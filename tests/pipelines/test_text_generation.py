@@ -99,6 +99,8 @@ def test_too_long(both: Pair) -> None:
     expected = pair.theirs(text, handle_long_generation="hole", **GREEDY)
     assert_same(pair.ours(text, handle_long_generation="hole", **GREEDY), expected)
     assert expected != pair.theirs(text, **GREEDY)
+    always = unibody.TextGenerationPipeline(pair.ours.model, pair.ours.tokenizer, handle_long_generation="hole")
+    assert_same(always(text, **GREEDY), expected)
     with pytest.raises(ValueError, match="20 new tokens leave no room for a prompt: the model reads 20 in all"):
         pair.ours(text, handle_long_generation="hole", max_new_tokens=20)
 
@@ -118,6 +120,14 @@ def test_options_of_generate_pass_through(same_model: Pair, options: dict[str, A
         assert_same(same_model.ours(inputs, **GREEDY, **options), same_model.theirs(inputs, **GREEDY, **theirs))
     several = same_model.ours(TEXTS, batch_size=4, **GREEDY, **options)
     assert several == [same_model.ours(text, **GREEDY, **options) for text in TEXTS]
+
+
+def test_stop_strings_of_the_checkpoint(same_model: Pair) -> None:
+    """They need the tokenizer, and get it."""
+    model = copy.deepcopy(same_model.ours.model)
+    model.generation_config.stop_strings = ["V"]
+    said = unibody.TextGenerationPipeline(model, same_model.ours.tokenizer)(TEXTS[0], **GREEDY)
+    assert said == same_model.ours(TEXTS[0], stop_strings=["V"], **GREEDY) != same_model.ours(TEXTS[0], **GREEDY)
 
 
 def test_lengths(same_model: Pair) -> None:

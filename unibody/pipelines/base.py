@@ -170,10 +170,10 @@ class Pipeline(PushToHubMixin, ABC):
 
         ValueError: they are longer than the model reads.
         """
-        length, limit = model_inputs["input_ids"].shape[1], getattr(self.config, "longest_text", None)
-        if limit is not None and length > limit:
+        ids, limit = model_inputs.get("input_ids"), getattr(self.config, "longest_text", None)
+        if ids is not None and limit is not None and ids.shape[1] > limit:
             raise ValueError(
-                f"{self._name}: a text has {length} tokens, and the model reads {limit}: cut texts with the tokenizer's "
+                f"{self._name}: a text has {ids.shape[1]} tokens, and the model reads {limit}: cut texts with the tokenizer's "
                 "truncation=True"
             )
         model = self.model.base_model if without_head else self.model
@@ -261,13 +261,17 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def read_device(device: int | str | torch.device) -> torch.device:
-    """The device of a name or number; -1 is the CPU. ValueError: it is neither."""
-    if isinstance(device, int):
-        return torch.device("cpu") if device < 0 else torch.device(device)
+    """The device of a name or number; -1 is the CPU. ValueError: it is neither, or not in this machine."""
+    if isinstance(device, int) and device < 0:
+        return torch.device("cpu")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device {device!r} is not one of torch: write for example 'cpu', 'cuda:0' or 0") from error
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found.type not in ("cpu", "meta", here.type if here else "cpu"):
+        raise ValueError(f"device {device!r} is not in this machine, which has {here.type if here else 'a CPU only'}")
+    return found
 
 
 def show_progress(answers: Iterator[Any], inputs: Any) -> Iterator[Any]:

@@ -115,7 +115,8 @@ def default_model(task: str | None, revision: str | None) -> tuple[Source, str |
     if task is None:
         raise ValueError("pipeline() needs a task, such as 'text-generation', or a model that says one")
     name, found = PIPELINE_REGISTRY.check_task(task)
-    default = found.default.get("model")
+    default = found.default.get("model") or found.default.get("pt")
+    default = default.get("pt") if isinstance(default, dict) else default
     if default is None:
         raise ValueError(
             f"{name} has no model of its own: pass model=, a folder, a repository of the Hub or an object"
@@ -150,9 +151,10 @@ def load_tokenizer(given: Source | None, model: Any, hub: dict[str, Any], truste
         raise ValueError(
             "the model says not where its tokenizer is: pass tokenizer=, an object, a folder or a repository"
         )
-    of_model = given is None and isinstance(model, (str, os.PathLike))
-    options = hub if of_model else {name: value for name, value in hub.items() if name == "token"}
-    return unibody.AutoTokenizer.from_pretrained(source, **options, **trusted)
+    options = {**hub, **trusted}
+    if given is not None or not isinstance(model, (str, os.PathLike)):  # the revisions are those of the model
+        options = {name: value for name, value in options.items() if "revision" not in name}
+    return unibody.AutoTokenizer.from_pretrained(source, **options)
 
 
 def config_values(model: Any) -> dict[str, Any]:

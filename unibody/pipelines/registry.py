@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from inspect import isclass
 from typing import Any
 
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
@@ -50,8 +51,9 @@ class PipelineRegistry:
     ) -> None:
         """Adds a task, or replaces one.
 
-        `pt_model` is the auto class that reads its models, or a tuple of them; `default` names the model if the caller names none,
-        as {"model": "owner/name"} or {"model": ("owner/name", "revision")}; `type` ("text", …) is taken for the sake of others.
+        `pt_model` is the auto class that reads its models, or a tuple of them; `default` names the model if the caller names
+        none, as {"model": "owner/name"} or {"model": ("owner/name", "revision")}, where "pt" may stand too; `type`, such as
+        "text", is without effect.
         """
         from unibody.pipelines.base import Pipeline
 
@@ -59,13 +61,12 @@ class PipelineRegistry:
             raise ValueError(
                 f"task {task!r} is another name of {ALIASES.get(task)!r}: register under a name of its own"
             )
-        if not (isinstance(pipeline_class, type_of_classes) and issubclass(pipeline_class, Pipeline)):
+        if not (isclass(pipeline_class) and issubclass(pipeline_class, Pipeline)):
             raise TypeError(f"{pipeline_class!r} is not a subclass of unibody.Pipeline")
         given = pt_model if isinstance(pt_model, (tuple, list)) else (pt_model,)
         classes = tuple(found for found in given if found is not None) or pipeline_class.auto_classes
         self.tasks[task] = Task(pipeline_class, tuple(classes), dict(default or {}))
 
 
-type_of_classes = type
 PIPELINE_REGISTRY = PipelineRegistry()
 register_pipeline = PIPELINE_REGISTRY.register_pipeline

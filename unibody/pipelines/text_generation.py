@@ -61,12 +61,10 @@ class TextGenerationPipeline(Pipeline):
             generation["max_length"] = max_length
         if stop_sequence is not None:
             generation |= self._stop(stop_sequence)
-        if generation.get("stop_strings") is not None:
-            generation.setdefault("tokenizer", self.tokenizer)
         before = {
             "prefix": prefix, "handle_long_generation": handle_long_generation, "tokenizing": tokenizing or None,
             "continue_final_message": continue_final_message, "tools": tools, "documents": documents,
-            "generation": generation if handle_long_generation else None,
+            "generation": generation or None,
         }  # fmt: skip
         after = {
             "return_full_text": return_full_text, "return_tensors": return_tensors,
@@ -142,7 +140,9 @@ class TextGenerationPipeline(Pipeline):
     def _generation(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of generate: what is given, and the defaults where neither that nor the checkpoint says anything."""
         stored = options.get("generation_config") or getattr(self.model, "generation_config", None)
-        defaults = dict(DEFAULTS)
+        defaults: dict[str, Any] = dict(DEFAULTS)
+        if options.get("stop_strings") or getattr(stored, "stop_strings", None):
+            defaults["tokenizer"] = self.tokenizer
         if options.get("max_length") is not None or getattr(stored, "max_length", None) is not None:
             defaults.pop("max_new_tokens", None)
         defaults = {name: value for name, value in defaults.items() if getattr(stored, name, None) is None}
