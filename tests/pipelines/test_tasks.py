@@ -126,7 +126,10 @@ def test_token_classification(pair: Pairs, name: str, strategy: str) -> None:
         check(both, alone, aggregation_strategy=strategy)
     split = [text.split() for text in TEXTS]
     check(both, split, aggregation_strategy=strategy, is_split_into_words=True)
-    check(both, split[3], aggregation_strategy=strategy, is_split_into_words=True, delimiter=" - ")
+    found = check(both, split[3], aggregation_strategy=strategy, is_split_into_words=True, delimiter=" - ")
+    words = {"is_split_into_words": True, "delimiter": " - ", "aggregation_strategy": strategy}
+    always = unibody.TokenClassificationPipeline(both.ours.model, both.ours.tokenizer, **words)
+    assert always(split[3]) == found
 
 
 @pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])

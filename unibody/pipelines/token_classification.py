@@ -70,7 +70,8 @@ class TokenClassificationPipeline(ChunkPipeline):
 
         `{"entity", "score", "index", "word", "start", "end"}`, or with a strategy `{"entity_group", "score", "word", "start", "end"}`.
         """
-        if options.get("is_split_into_words") and isinstance(inputs, list) and all(isinstance(x, str) for x in inputs):
+        split = options.get("is_split_into_words", self._preprocess_params.get("is_split_into_words"))
+        if split and isinstance(inputs, list) and all(isinstance(word, str) for word in inputs):
             inputs = [inputs]
         return super().__call__(inputs, **options)
 
