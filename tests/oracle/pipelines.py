@@ -77,6 +77,7 @@ WORDS = [
 ]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message.role }}:{{ message.content }}"
     "{% if not loop.last or add_generation_prompt %}</s>{% endif %}{% endfor %}"
@@ -120,19 +121,63 @@ def write_wordpiece(folder: Path, longest: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({**facts, **names}), encoding="utf-8")
 
 
+def write_byte_pairs(folder: Path, longest: int) -> None:
+    """The files of a RoBERTa tokenizer, byte-level BPE, that reads `longest` tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=360, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences(200, seed=9), trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    model = json.loads(tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    facts = {"tokenizer_class": "RobertaTokenizer", "model_max_length": longest}
+    names = dict.fromkeys(("bos_token", "cls_token"), "<s>") | dict.fromkeys(("eos_token", "sep_token"), "</s>")
+    names |= {"pad_token": "<pad>", "unk_token": "<unk>"}
+    mask = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "normalized": False, "rstrip": False}
+    mask |= {"single_word": False, "special": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**facts, **names, "mask_token": mask}), encoding="utf-8")
+
+
 def write_bert(folder: Path, class_name: str, longest: int = 64, gain: float = 3.0, **config: Any) -> Path:
-    """A checkpoint of a BERT class; its head's logits are centred and multiplied by `gain`, so that answers differ."""
+    """A checkpoint of a BERT class."""
+    import transformers
+
+    write_wordpiece(folder, longest)
+    count = len((folder / "vocab.txt").read_text(encoding="utf-8").split("\n")) - 1
+    sizes = {"vocab_size": count, "max_position_embeddings": longest, **SIZES}
+    return write_encoder(folder, class_name, transformers.BertConfig(**sizes, **config), gain)
+
+
+def write_roberta(folder: Path, class_name: str, longest: int = 62, gain: float = 3.0, **config: Any) -> Path:
+    """A checkpoint of a RoBERTa class, whose positions begin after that of padding."""
+    import transformers
+
+    write_byte_pairs(folder, longest)
+    count = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+    sizes = {"vocab_size": count, "max_position_embeddings": longest + 2, "type_vocab_size": 1, **SIZES}
+    tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return write_encoder(folder, class_name, transformers.RobertaConfig(**sizes, **tokens, **config), gain)
+
+
+def write_encoder(folder: Path, class_name: str, config: Any, gain: float) -> Path:
+    """Adds the model; its head's logits are centred and multiplied by `gain`, so that answers differ."""
     import transformers
 
     from oracle.reference import perturb
 
-    write_wordpiece(folder, longest)
-    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    sizes = {
-        "vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "max_position_embeddings": longest,
-    }  # fmt: skip
-    model = getattr(transformers, class_name)(transformers.BertConfig(**sizes, **config)).eval()
+    model = getattr(transformers, class_name)(config).eval()
     perturb(model, "unit")
     head = getattr(model, "classifier", None) or getattr(model, "qa_outputs", None)
     if isinstance(head, nn.Linear):

@@ -6,8 +6,8 @@ That version cannot live beside the oracle, so it runs in an environment of its 
         /tmp/legacy/bin/pip install transformers==4.57.6
     PYTHONPATH=. OMP_NUM_THREADS=1 /tmp/legacy/bin/python tests/oracle/record_pipelines.py
 
-The folder holds the checkpoint that was asked, with its tokenizer, and recorded.json: the version, the hash of this script, and for
-each call its inputs, its options and the answer.
+A folder for BERT and one for RoBERTa hold the checkpoint that was asked, with its tokenizer, and recorded.json: the version, the hash
+of this script, and for each call its inputs, its options and the answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from oracle.pipelines import sentences, write_bert
+from oracle.pipelines import sentences, write_bert, write_roberta
 
 OUT = Path(__file__).parents[1] / "fixtures/pipelines/question-answering"
 OPTIONS: list[dict[str, Any]] = [
@@ -35,10 +35,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"align_to_words": False, "top_k": 5},
     {"max_answer_len": 1},
     {"max_answer_len": 40, "top_k": 3},
-    {"max_seq_len": 32, "doc_stride": 6},
-    {"max_seq_len": 32, "doc_stride": 0, "top_k": 6},
-    {"max_seq_len": 30, "doc_stride": 10, "handle_impossible_answer": True, "top_k": 3},
-    {"padding": "max_length", "max_seq_len": 40, "top_k": 2},
+    {"max_seq_len": 60, "doc_stride": 6},
+    {"max_seq_len": 54, "doc_stride": 0, "top_k": 6},
+    {"max_seq_len": 58, "doc_stride": 10, "handle_impossible_answer": True, "top_k": 3},
+    {"padding": "max_length", "max_seq_len": 62, "top_k": 2},
 ]
 
 
@@ -52,9 +52,8 @@ def examples() -> list[dict[str, str]]:
     return [{"question": generator.choice(questions), "context": context} for context in contexts]
 
 
-def record() -> None:
-    write_bert(OUT, "BertForQuestionAnswering", longest=64, gain=2.0)
-    pipe = transformers.pipeline("question-answering", model=str(OUT))
+def record(folder: Path) -> None:
+    pipe = transformers.pipeline("question-answering", model=str(folder))
     calls = []
     for options in OPTIONS:
         for batch_size in (1, 4) if not options else (1,):
@@ -71,9 +70,10 @@ def record() -> None:
         "script_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "calls": calls,
     }
-    (OUT / "recorded.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "recorded.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     assert transformers.__version__ == "4.57.6", transformers.__version__
-    record()
+    record(write_bert(OUT / "bert", "BertForQuestionAnswering", longest=64, gain=2.0))
+    record(write_roberta(OUT / "roberta", "RobertaForQuestionAnswering", longest=126, gain=2.0))

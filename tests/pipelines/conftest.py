@@ -9,34 +9,31 @@ from typing import Any, NamedTuple
 
 import pytest
 import transformers
-from oracle.pipelines import ENTITIES, INFERENCE, write_bert, write_llama
+from oracle.pipelines import ENTITIES, INFERENCE, write_bert, write_llama, write_roberta
 
 import unibody
 
 transformers.logging.set_verbosity_error()
+
+
+def named(labels: dict[int, str]) -> dict[str, Any]:
+    return {"id2label": labels, "label2id": {name: index for index, name in labels.items()}}
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "classes": functools.partial(write_bert, class_name="BertForSequenceClassification", num_labels=3),
     "one class": functools.partial(write_bert, class_name="BertForSequenceClassification", num_labels=1),
-    "inference": functools.partial(
-        write_bert,
-        class_name="BertForSequenceClassification",
-        id2label=INFERENCE,
-        label2id={name: index for index, name in INFERENCE.items()},
-    ),
+    "inference": functools.partial(write_bert, class_name="BertForSequenceClassification", **named(INFERENCE)),
     "masks": functools.partial(write_bert, class_name="BertForMaskedLM"),
     "hidden": functools.partial(write_bert, class_name="BertModel"),
-    "entities": functools.partial(
-        write_bert,
-        class_name="BertForTokenClassification",
-        id2label=ENTITIES,
-        label2id={name: index for index, name in ENTITIES.items()},
-    ),
+    "entities": functools.partial(write_bert, class_name="BertForTokenClassification", **named(ENTITIES)),
     "short entities": functools.partial(
-        write_bert,
-        class_name="BertForTokenClassification",
-        longest=16,
-        id2label=ENTITIES,
-        label2id={name: index for index, name in ENTITIES.items()},
+        write_bert, class_name="BertForTokenClassification", longest=16, **named(ENTITIES)
+    ),
+    "roberta classes": functools.partial(write_roberta, class_name="RobertaForSequenceClassification", num_labels=3),
+    "roberta masks": functools.partial(write_roberta, class_name="RobertaForMaskedLM"),
+    "roberta entities": functools.partial(
+        write_roberta, class_name="RobertaForTokenClassification", longest=30, **named(ENTITIES)
     ),
     "llama": write_llama,
 }

@@ -134,6 +134,6 @@ def test_tokenizer_in_python(checkpoint: Checkpoints) -> None:
         ValueError, match="aggregation_strategy 'first' needs to know words, which only a fast tokenizer tells"
     ):
         pipe("a", aggregation_strategy="first")
-    folder = Path(__file__).parents[1] / "fixtures/pipelines/question-answering"
+    folder = Path(__file__).parents[1] / "fixtures/pipelines/question-answering/bert"
     with pytest.raises(ValueError, match="needs a fast tokenizer"):
         unibody.pipeline(model=folder, tokenizer=slow)

@@ -13,14 +13,20 @@ from oracle.pipelines import assert_same, sentences
 
 import unibody
 
-FOLDER = Path(__file__).parents[1] / "fixtures/pipelines/question-answering"
-RECORDED = json.loads((FOLDER / "recorded.json").read_text(encoding="utf-8"))
+FOLDERS = sorted((Path(__file__).parents[1] / "fixtures/pipelines/question-answering").iterdir())
+RECORDED = {folder.name: json.loads((folder / "recorded.json").read_text(encoding="utf-8")) for folder in FOLDERS}
+CALLS = [(name, call) for name, recorded in RECORDED.items() for call in recorded["calls"]]
 CONTEXT = " ".join(sentences(5))
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    return unibody.pipeline(model=FOLDER)
+def pipes() -> dict[str, Any]:
+    return {folder.name: unibody.pipeline(model=folder) for folder in FOLDERS}
+
+
+@pytest.fixture
+def pipe(pipes: dict[str, Any]) -> Any:
+    return pipes["bert"]
 
 
 def possible(answer: Any) -> Any:
@@ -31,16 +37,20 @@ def possible(answer: Any) -> Any:
     return kept[0] if len(kept) == 1 else kept
 
 
-def test_recorded_by_this_script() -> None:
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_by_this_script(name: str) -> None:
     script = Path(__file__).parents[1] / "oracle/record_pipelines.py"
-    assert RECORDED["script_sha256"] == hashlib.sha256(script.read_bytes()).hexdigest()
-    assert RECORDED["transformers"] == "4.57.6"
+    assert RECORDED[name]["script_sha256"] == hashlib.sha256(script.read_bytes()).hexdigest()
+    assert RECORDED[name]["transformers"] == "4.57.6"
 
 
-@pytest.mark.parametrize("call", RECORDED["calls"], ids=lambda call: str(sorted(call["options"].items()))[:60])
-def test_recorded(pipe: Any, call: dict[str, Any]) -> None:
-    found = pipe(**call["options"]) if call["inputs"] is None else pipe(call["inputs"], **call["options"])
-    several = isinstance(call["inputs"], list) and len(call["inputs"]) > 1
+@pytest.mark.parametrize(
+    "name, call", CALLS, ids=lambda value: value if isinstance(value, str) else str(value["options"])[:60]
+)
+def test_recorded(pipes: dict[str, Any], name: str, call: dict[str, Any]) -> None:
+    ask, given = pipes[name], call["inputs"]
+    found = ask(**call["options"]) if given is None else ask(given, **call["options"])
+    several = isinstance(given, list) and len(given) > 1
     for ours, theirs in zip(found, call["answer"], strict=True) if several else [(found, call["answer"])]:
         assert_same(ours, possible(theirs))
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 import unibody
 
-TEXTS = sentences(23)
+TEXTS = sentences(13)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,7 @@ class Bare:
         return TEXTS[index]
 
 
-@pytest.mark.parametrize("size", [1, 4, 50])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size, workers", [(1, 0), (4, 0), (50, 0), (4, 2)])
 def test_all_kinds_of_inputs(any_pipe: Any, size: int, workers: int) -> None:
     expected = [any_pipe([text])[0] for text in TEXTS]
     rows = [{"text": text, "number": index} for index, text in enumerate(TEXTS)]
@@ -97,7 +96,7 @@ def test_no_more_is_read_than_needed(any_pipe: Any, size: int) -> None:
 
     answers = any_pipe(endless(), batch_size=size)
     assert asked == 0
-    for number in range(1, 40):
+    for number in range(1, 30):
         next(answers)
         assert asked <= number + size
     gc.collect()
@@ -106,7 +105,7 @@ def test_no_more_is_read_than_needed(any_pipe: Any, size: int) -> None:
 
 def test_memory_does_not_grow(pipe: Any) -> None:
     """Of hundreds of answers none is kept: the number of live tensors stays what it was."""
-    answers = pipe((TEXTS[index % 23] for index in range(600)), batch_size=50)
+    answers = pipe((TEXTS[index % 13] for index in range(600)), batch_size=50)
 
     def tensors() -> int:
         gc.collect()
@@ -137,9 +136,9 @@ def test_progress(pipe: Any, capfd: pytest.CaptureFixture[str]) -> None:
     quiet = pipe(TEXTS)
     assert capfd.readouterr().err == ""
     assert pipe(TEXTS, progress=True) == quiet
-    assert "23/23" in capfd.readouterr().err
+    assert "13/13" in capfd.readouterr().err
     assert list(pipe(iter(TEXTS), progress=True)) == quiet
-    assert "23it" in capfd.readouterr().err
+    assert "13it" in capfd.readouterr().err
 
 
 def test_batches_need_padding(pipe: Any, checkpoint: Callable[[str], Path]) -> None:

@@ -143,6 +143,26 @@ def test_token_classification_of_long_texts(pair: Pairs, stride: int, strategy: 
         check(both, texts, stride=stride, aggregation_strategy=strategy, batch_size=size)
 
 
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")  # theirs
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_words_of_byte_pairs(pair: Pairs, strategy: str) -> None:
+    """A tokenizer that marks the beginnings of words, not what goes on with them."""
+    both = pair("token-classification", "roberta entities")
+    check(both, TEXTS, aggregation_strategy=strategy, batch_size=3)
+    check(both, [text.split() for text in TEXTS], aggregation_strategy=strategy, is_split_into_words=True)
+    if strategy != "none":
+        check(both, " ".join(TEXTS), aggregation_strategy=strategy, stride=4)
+
+
+def test_roberta(pair: Pairs) -> None:
+    """Its mask takes the space before it, its tokens keep theirs, and it reads no segments."""
+    both = pair("fill-mask", "roberta masks")
+    for options in ({}, {"targets": [" cat", "a"]}):
+        check(both, ["the <mask> sat", "a <mask> ran in the <mask> ."], batch_size=2, **options)
+    both = pair("text-classification", "roberta classes")
+    check(both, [{"text": TEXTS[4], "text_pair": "the cat"}, {"text": "a dog"}], top_k=None, batch_size=2)
+
+
 def test_aliases(pair: Pairs, checkpoint: Callable[[str], Any]) -> None:
     for alias, task, name in (
         ("ner", "token-classification", "entities"), ("sentiment-analysis", "text-classification", "classes"),

@@ -90,10 +90,11 @@ class FillMaskPipeline(Pipeline):
                 found.add(vocabulary[target])
             elif ids := self.tokenizer(target, add_special_tokens=False)["input_ids"]:
                 found.add(ids[0])
-                token = self.tokenizer.convert_ids_to_tokens(ids[0])
-                warnings.warn(
-                    f"target {target!r} is no token: {token!r}, with which it begins, is taken", stacklevel=4
-                )
+                if len(ids) > 1:
+                    begins = self.tokenizer.convert_ids_to_tokens(ids[0])
+                    warnings.warn(
+                        f"target {target!r} is no token: {begins!r}, with which it begins, is taken", stacklevel=4
+                    )
         if not found:
             raise ValueError(f"targets {targets!r} name no token: give at least one word")
         return sorted(found)

@@ -90,9 +90,9 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         encoded = self.tokenizer(
             *((question, context) if first else (context, question)), truncation="only_second" if first else "only_first",
             max_length=length, stride=stride, padding=padding, return_tensors=None, return_overflowing_tokens=True,
-            return_offsets_mapping=True, return_token_type_ids=True, return_attention_mask=True,
+            return_offsets_mapping=True,
         )  # fmt: skip
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
         for row in range(len(encoded["input_ids"])):
             sequences, ids = encoded.sequence_ids(row), encoded["input_ids"][row]
             allowed = [sequence == int(first) for sequence in sequences]
