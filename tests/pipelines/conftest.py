@@ -31,6 +31,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
         write_bert, class_name="BertForTokenClassification", longest=16, **named(ENTITIES)
     ),
     "roberta classes": functools.partial(write_roberta, class_name="RobertaForSequenceClassification", num_labels=3),
+    "roberta hidden": functools.partial(write_roberta, class_name="RobertaModel"),
     "roberta masks": functools.partial(write_roberta, class_name="RobertaForMaskedLM"),
     "roberta entities": functools.partial(
         write_roberta, class_name="RobertaForTokenClassification", longest=30, **named(ENTITIES)
