@@ -33,6 +33,23 @@ if TYPE_CHECKING:
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
     from unibody.hub import cached_file, cached_files, has_file
     from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
+    from unibody.pipelines import (
+        PIPELINE_REGISTRY,
+        ChunkPipeline,
+        FeatureExtractionPipeline,
+        FillMaskPipeline,
+        KeyDataset,
+        KeyPairDataset,
+        Pipeline,
+        QuestionAnsweringPipeline,
+        SentenceSimilarityPipeline,
+        TextClassificationPipeline,
+        TextGenerationPipeline,
+        TokenClassificationPipeline,
+        ZeroShotClassificationPipeline,
+        pipeline,
+        register_pipeline,
+    )
     from unibody.publishing import PushToHubMixin
     from unibody.quantization import (
         AutoHfQuantizer,
@@ -64,6 +81,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "PIPELINE_REGISTRY",
     "AddedToken",
     "AutoConfig",
     "AutoHfQuantizer",
@@ -80,11 +98,17 @@ __all__ = [
     "BertTokenizerFast",
     "CharSpan",
     "ChatTemplateError",
+    "ChunkPipeline",
+    "FeatureExtractionPipeline",
+    "FillMaskPipeline",
     "GPT2TokenizerFast",
     "GemmaTokenizerFast",
     "HfQuantizer",
     "HubError",
+    "KeyDataset",
+    "KeyPairDataset",
     "LlamaTokenizerFast",
+    "Pipeline",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PreTrainedTokenizer",
@@ -93,14 +117,20 @@ __all__ = [
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
+    "QuestionAnsweringPipeline",
     "Qwen2TokenizerFast",
     "RemovedError",
     "RobertaTokenizerFast",
+    "SentenceSimilarityPipeline",
     "T5TokenizerFast",
+    "TextClassificationPipeline",
+    "TextGenerationPipeline",
+    "TokenClassificationPipeline",
     "TokenSpan",
     "UnibodyError",
     "UntrustedCodeError",
     "XLMRobertaTokenizerFast",
+    "ZeroShotClassificationPipeline",
     "__version__",
     "adopt",
     "cached_file",
@@ -112,6 +142,8 @@ __all__ = [
     "get_class_from_dynamic_module",
     "get_relative_imports",
     "has_file",
+    "pipeline",
+    "register_pipeline",
     "register_quantization_config",
     "register_quantizer",
     "resolve_trust_remote_code",
@@ -130,6 +162,12 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "errors": ("HubError", "RemovedError", "UnibodyError"),
     "hub": ("cached_file", "cached_files", "has_file"),
     "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+    "pipelines": (
+        *("PIPELINE_REGISTRY", "ChunkPipeline", "FeatureExtractionPipeline", "FillMaskPipeline", "KeyDataset"),
+        *("KeyPairDataset", "Pipeline", "QuestionAnsweringPipeline", "SentenceSimilarityPipeline"),
+        *("TextClassificationPipeline", "TextGenerationPipeline", "TokenClassificationPipeline"),
+        *("ZeroShotClassificationPipeline", "pipeline", "register_pipeline"),
+    ),
     "publishing": ("PushToHubMixin",),
     "quantization": (
         *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),

@@ -9,6 +9,7 @@ from typing import Any
 from unibody.generated.registry import MODELS
 from unibody.model_types import class_names
 
+YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")  # which are no texts
 TASKS = {
     "AutoModelForCausalLM": "text-generation",
     "AutoModelForMaskedLM": "fill-mask",
@@ -25,11 +26,12 @@ def model_card(
     base_model: str = "",
     tags: list[str] | None = None,
     auto: str = "",
+    usage: str = "",
 ) -> str:
     """The text, with the metadata that the Hub reads, for a model of a class, or for the configuration alone.
 
     `config` is what config.json holds; without a class name, its `architectures` names the class. `auto` is the auto class to
-    load it with, where it is no model.
+    load it with, where it is no model; `usage` is a line of code that says another way.
     """
     settings = mapping(config.get("quantization_config"))
     kind, method = str(config.get("model_type", "")), str(settings.get("quant_method", ""))
@@ -49,7 +51,7 @@ def model_card(
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
     lines += [f"`{name or auto}`" + (f", quantized with {scalar(method)}." if method else "."), ""]
     lines += ["```python", "import unibody", ""]
-    lines += [f'{variable} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
+    lines += [usage or f'{variable} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
     return "\n".join(lines)
 
 
@@ -59,13 +61,5 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def scalar(text: str) -> str:
     """The text as YAML has it in one line: quoted, unless it is a word that means nothing else there."""
-    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and text.lower() not in (
-        "true",
-        "false",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "null",
-    )
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and text.lower() not in YAML_WORDS
     return text if plain else json.dumps(text)
