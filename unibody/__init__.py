@@ -31,6 +31,47 @@ if TYPE_CHECKING:
     )
     from unibody.errors import HubError, UnibodyError
     from unibody.generated.names import *  # noqa: F403  every class of the registry; a stub, which `unibody generate` writes
+    from unibody.generation import (
+        BaseStreamer,
+        EosTokenCriteria,
+        EpsilonLogitsWarper,
+        EtaLogitsWarper,
+        ExponentialDecayLengthPenalty,
+        ForcedBOSTokenLogitsProcessor,
+        ForcedEOSTokenLogitsProcessor,
+        FrequencyPenaltyLogitsProcessor,
+        GenerateBeamDecoderOnlyOutput,
+        GenerateDecoderOnlyOutput,
+        GenerationConfig,
+        GenerationMixin,
+        GenerativePreTrainedModel,
+        InfNanRemoveLogitsProcessor,
+        LogitNormalization,
+        LogitsProcessor,
+        LogitsProcessorList,
+        MaxLengthCriteria,
+        MaxTimeCriteria,
+        MinLengthLogitsProcessor,
+        MinNewTokensLengthLogitsProcessor,
+        MinPLogitsWarper,
+        NoBadWordsLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        PrefixConstrainedLogitsProcessor,
+        PresencePenaltyLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+        SequenceBiasLogitsProcessor,
+        StoppingCriteria,
+        StoppingCriteriaList,
+        StopStringCriteria,
+        SuppressTokensAtBeginLogitsProcessor,
+        SuppressTokensLogitsProcessor,
+        TemperatureLogitsWarper,
+        TextIteratorStreamer,
+        TextStreamer,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+        TypicalLogitsWarper,
+    )
     from unibody.hub import cached_file, cached_files, has_file
     from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
     from unibody.publishing import PushToHubMixin
@@ -56,13 +97,52 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoQuantizationConfig",
+    "BaseStreamer",
+    "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
+    "FrequencyPenaltyLogitsProcessor",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerationConfig",
+    "GenerationMixin",
+    "GenerativePreTrainedModel",
     "HfQuantizer",
     "HubError",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
+    "LogitsProcessor",
+    "LogitsProcessorList",
+    "MaxLengthCriteria",
+    "MaxTimeCriteria",
+    "MinLengthLogitsProcessor",
+    "MinNewTokensLengthLogitsProcessor",
+    "MinPLogitsWarper",
+    "NoBadWordsLogitsProcessor",
+    "NoRepeatNGramLogitsProcessor",
     "PreTrainedConfig",
     "PreTrainedModel",
+    "PrefixConstrainedLogitsProcessor",
+    "PresencePenaltyLogitsProcessor",
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
+    "RepetitionPenaltyLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "StopStringCriteria",
+    "StoppingCriteria",
+    "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+    "TemperatureLogitsWarper",
+    "TextIteratorStreamer",
+    "TextStreamer",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
     "UnibodyError",
     "UntrustedCodeError",
     "__version__",
@@ -92,6 +172,19 @@ _PLACES = {  # the module below `unibody` of each name of the library
         "resolve_trust_remote_code",
     ),
     "errors": ("HubError", "UnibodyError"),
+    "generation": (
+        *("BaseStreamer", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper"),
+        *("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor"),
+        *("FrequencyPenaltyLogitsProcessor", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput"),
+        *("GenerationConfig", "GenerationMixin", "GenerativePreTrainedModel", "InfNanRemoveLogitsProcessor"),
+        *("LogitNormalization", "LogitsProcessor", "LogitsProcessorList", "MaxLengthCriteria", "MaxTimeCriteria"),
+        *("MinLengthLogitsProcessor", "MinNewTokensLengthLogitsProcessor", "MinPLogitsWarper"),
+        *("NoBadWordsLogitsProcessor", "NoRepeatNGramLogitsProcessor", "PrefixConstrainedLogitsProcessor"),
+        *("PresencePenaltyLogitsProcessor", "RepetitionPenaltyLogitsProcessor", "SequenceBiasLogitsProcessor"),
+        *("StopStringCriteria", "StoppingCriteria", "StoppingCriteriaList", "SuppressTokensAtBeginLogitsProcessor"),
+        *("SuppressTokensLogitsProcessor", "TemperatureLogitsWarper", "TextIteratorStreamer", "TextStreamer"),
+        *("TopKLogitsWarper", "TopPLogitsWarper", "TypicalLogitsWarper"),
+    ),
     "hub": ("cached_file", "cached_files", "has_file"),
     "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
     "publishing": ("PushToHubMixin",),
@@ -146,13 +239,16 @@ def _import(name: str, module: str) -> Any:
         if not module.startswith("unibody.generated."):
             return getattr(import_module(module), name)
         from unibody.editions import library_edition
+        from unibody.generation import GenerativePreTrainedModel
         from unibody.models import PreTrainedConfig, PreTrainedModel
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
         is_config = name.endswith("Config")
         if ".quantizers." in module:
             return library_edition(module, name, after=(QuantizationConfigMixin if is_config else HfQuantizer,))
-        return library_edition(module, name, before=(PreTrainedConfig if is_config else PreTrainedModel,))
+        generates = hasattr(getattr(import_module(module), name), "generate")
+        model = GenerativePreTrainedModel if generates else PreTrainedModel
+        return library_edition(module, name, before=(PreTrainedConfig if is_config else model,))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "huggingface_hub", "tokenizers"):
             raise
