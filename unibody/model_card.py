@@ -26,7 +26,7 @@ def model_card(
     name = class_name or next(iter(config.get("architectures") or ()), "")
     named = MODELS[kind]["classes"].items() if kind in MODELS else ()
     alone = name.endswith("Config")
-    auto = "AutoConfig" if alone else {file_class: auto for auto, file_class in named}.get(name, name)
+    auto = "AutoConfig" if alone and kind else {file_class: auto for auto, file_class in named}.get(name, name)
     method = str(settings.get("quant_method", ""))
     known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
     head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}

@@ -129,7 +129,9 @@ class GenerationConfig(PushToHubMixin):
         try:
             return cls.from_dict(read_json(file), **options)
         except ValueError as error:
-            raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
+            if str(file) in str(error):
+                raise
+            raise ValueError(f"{file}: {error}; correct it, or load the model with generation_config=…") from error
 
     @classmethod
     def from_model_config(cls, config: Any) -> Self:
@@ -246,7 +248,8 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("presence_penalty", "frequency_penalty", "length_penalty"), NUMBER),
     **dict.fromkeys(("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values"), FLAG),
     **dict.fromkeys(("output_scores", "output_logits", "return_dict_in_generate"), FLAG),
-    **dict.fromkeys(("pad_token_id", "bos_token_id", "forced_bos_token_id"), TOKEN),
+    **dict.fromkeys(("bos_token_id", "forced_bos_token_id"), TOKEN),
+    "pad_token_id": (lambda value: is_count(value) or value == -1, "a token's id"),  # old files write -1 for none
     **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), TOKEN_OR_TOKENS),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), TOKENS),
     "temperature": (ABOVE_ZERO[0], "a number above 0; for the likeliest token, do_sample=False"),

@@ -116,7 +116,7 @@ class EtaLogitsWarper(Filter):
     def drop(self, scores: Tensor) -> Tensor:
         p, log_p = scores.softmax(-1), scores.log_softmax(-1)
         entropy = -(p * log_p).nansum(-1, keepdim=True)
-        eta = (self.epsilon**0.5 * (-entropy).exp()).clamp(max=self.epsilon)
+        eta: Tensor = ((-entropy).exp() * self.epsilon**0.5).clamp(max=self.epsilon)
         return (p < eta) & (scores < self.worst_kept(scores, self.min_tokens_to_keep))
 
 

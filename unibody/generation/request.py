@@ -128,7 +128,8 @@ def make_request(
         raise ValueError(
             f"num_return_sequences={copies} would be the same text each time: set do_sample=True, or num_beams={copies}"
         )
-    mask = prompt_mask(input_ids, attention_mask, settings.pad_token_id, ends)
+    pad = None if settings.pad_token_id == -1 else settings.pad_token_id
+    mask = prompt_mask(input_ids, attention_mask, pad, ends)
     cache = past_key_values if past_key_values is not None else make_cache(model, settings, maximum)
     if past_key_values is not None and past_key_values.length >= prompt:
         raise ValueError(
@@ -146,7 +147,7 @@ def make_request(
         processors=make_processors(settings, frame, logits_processor),
         criteria=make_criteria(settings, frame, stopping_criteria, tokenizer),
         reader=Reader(model, cache, mask, copies),
-        pad=next(token for token in (settings.pad_token_id, *ends, 0) if token is not None),
+        pad=next(token for token in (pad, *ends, 0) if token is not None),
         generator=None if seed is None else torch.Generator(device).manual_seed(seed),
     )
 
