@@ -50,13 +50,13 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
-    """`pair(case)`: the first case of the zoo unless another is named; the models are shared, so leave them as they are.
+    """`pair(case)`, whose models are shared: leave them as they are.
 
     Gemma 2 caps its logits: at the larger scale many are equal, and any of the texts that are is right.
     """
 
     @functools.cache
-    def made(case: Case = first_case()) -> Pair:
+    def made(case: Case) -> Pair:
         scale = "small" if case.model_type == "gemma2" else "unit"
         written = save(case, scale, tmp_path_factory.mktemp("generation") / str(case))
         model, reference = unibody.AutoModelForCausalLM.from_pretrained(written.folder), written.reference()
@@ -68,4 +68,4 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
 
 @pytest.fixture
 def llama(pair: Callable[..., Pair]) -> Pair:
-    return pair()
+    return pair(first_case())

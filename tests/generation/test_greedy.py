@@ -39,9 +39,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_processors(llama: Pair, options: dict[str, Any]) -> None:
     """The oracle's tokens and scores; and others than without the option, or the test would prove nothing."""
-    found = llama.assert_same(BATCH, max_new_tokens=16, **options)
+    found = llama.assert_same(BATCH, max_new_tokens=30, **options)
     ends = {name: options[name] for name in ("eos_token_id",) if name in options}
-    plain = llama.ours(BATCH, max_new_tokens=16, **ends)
+    plain = llama.ours(BATCH, max_new_tokens=30, **ends)
     assert found.shape != plain.shape or not torch.equal(found, plain)
 
 
