@@ -18,7 +18,8 @@ from oracle.reference import save
 from oracle.zoo import first_case
 
 import unibody
-from unibody.generation.configuration import CHECKS, DEFAULTS, LEFT_OUT, field_names
+from unibody.generation.configuration import DEFAULTS, LEFT_OUT, field_names
+from unibody.generation.values import CHECKS
 
 VALUES: dict[str, Any] = {
     "max_new_tokens": 12, "min_new_tokens": 2, "do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.05,
@@ -83,6 +84,8 @@ def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "generation_config.json").read_text()) == values | {"top_k": 4}
     for other in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert other == config
+    with pytest.raises(ValueError, match=r"^GenerationConfig has no field 'top_kk': did you mean top_k\?$"):
+        unibody.GenerationConfig.from_dict({}, top_kk=3)
 
 
 def test_from_model_config() -> None:

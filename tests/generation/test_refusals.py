@@ -92,11 +92,15 @@ PROMPTS = (
     ),
     (torch.zeros(1, 3), "the prompt is torch.float32 [1, 3], expected a tensor of tokens' ids [batch, tokens]"),
     ([[1, 2]], "the prompt is list, expected a tensor of tokens' ids [batch, tokens]"),
+    (torch.tensor([[5, 128]]), "token 128 of the prompt: the model has 128, counted from 0"),
+    (torch.tensor([[5, -3]]), "token -3 of the prompt: the model has 128, counted from 0"),
     ("text", "the prompt is str, expected a tensor of tokens' ids [batch, tokens]"),
 )
 
 
-@pytest.mark.parametrize(("prompt", "message"), PROMPTS, ids=["empty", "flat", "floats", "list", "text"])
+@pytest.mark.parametrize(
+    ("prompt", "message"), PROMPTS, ids=["empty", "flat", "floats", "list", "large", "negative", "text"]
+)
 def test_prompts(llama: Pair, prompt: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         llama.model.generate(prompt)

@@ -41,7 +41,7 @@ def decode_with(drafter: Drafter, request: Request) -> Iterator[Tensor]:
         logits = request.reader.logits(torch.cat((ids, draft.tokens[None]), 1), last=count + 1)
         try:
             for place in range(count + 1):
-                scores = request.processors(ids, logits[:, place])
+                scores = request.processors(ids, logits[:, place].clone())
                 request.record(scores, logits[:, place])
                 if place < count and draft.drawn_from is not None:
                     token = speculate(request, scores, draft.tokens[place : place + 1], draft.drawn_from[place])

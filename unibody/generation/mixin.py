@@ -110,7 +110,7 @@ class GenerationMixin:
         if inputs is not None and input_ids is not None:
             raise ValueError("inputs and input_ids are two names of the prompt: give one")
         settings = settle(self, given, options)
-        ids = prompt_ids(input_ids if inputs is None else inputs, settings.bos_token_id, self.device)  # type: ignore[attr-defined]
+        ids = prompt_ids(input_ids if inputs is None else inputs, self, settings.bos_token_id)
         request = make_request(
             self, settings, ids, mask, past_key_values=cache, logits_processor=processors or (),
             stopping_criteria=criteria or (), allowed=allowed, tokenizer=tokenizer, seed=seed,

@@ -21,7 +21,7 @@ class Frame:
     ends: list[int]  # the tokens that end a text
     num_beams: int = 1
     padding: Tensor | None = None  # [B], how many tokens of each prompt are padding
-    allowed: Callable[..., Any] | None = None  # prefix_allowed_tokens_fn
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Any] | None = None
 
     @property
     def least(self) -> int:
@@ -29,7 +29,7 @@ class Frame:
         return 1 if self.num_beams == 1 else max(len(self.ends), 1) + 1
 
 
-Row = tuple[str, object, Callable[[Any, Frame], LogitsProcessor | None]]
+Row = tuple[str, object, Callable[[Any, Frame], LogitsProcessor]]
 
 SHAPING: tuple[Row, ...] = (  # option, the value that does nothing, and what it makes
     ("sequence_bias", None, lambda value, at: penalties.SequenceBiasLogitsProcessor(value)),
@@ -40,7 +40,7 @@ SHAPING: tuple[Row, ...] = (  # option, the value that does nothing, and what it
     ("bad_words_ids", None, lambda value, at: bans.NoBadWordsLogitsProcessor(value, at.ends)),
     ("min_length", 0, lambda value, at: bans.MinLengthLogitsProcessor(value, at.ends)),
     ("min_new_tokens", 0, lambda value, at: bans.MinNewTokensLengthLogitsProcessor(at.prompt_length, value, at.ends)),
-    ("", None, lambda _, at: at.allowed and bans.PrefixConstrainedLogitsProcessor(at.allowed, at.num_beams)),
+    ("prefix_allowed_tokens_fn", None, lambda value, at: bans.PrefixConstrainedLogitsProcessor(value, at.num_beams)),
     ("forced_bos_token_id", None, lambda value, at: bans.ForcedBOSTokenLogitsProcessor(value)),
     ("forced_eos_token_id", None, lambda value, at: bans.ForcedEOSTokenLogitsProcessor(at.max_length, value)),
     ("remove_invalid_values", False, lambda value, at: bans.InfNanRemoveLogitsProcessor()),
@@ -76,11 +76,8 @@ def make_processors(settings: Any, frame: Frame, users: Sequence[Any] = ()) -> L
 
     def made(rows: Sequence[Row]) -> Iterator[LogitsProcessor]:
         for name, neutral, make in rows:
-            value = getattr(settings, name, None)
-            if name and value in (None, neutral):
-                continue
-            processor = make(value, frame)
-            if processor and type(processor) not in replaced:
+            value = getattr(settings if hasattr(settings, name) else frame, name)
+            if value not in (None, neutral) and type(processor := make(value, frame)) not in replaced:
                 yield processor
 
     replaced = {type(processor) for processor in users}

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unibody.generation.configuration import bias_pairs
 from unibody.generation.processors import LogitsProcessor, ends_with, token_mask
+from unibody.generation.values import bias_pairs
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):

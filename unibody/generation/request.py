@@ -77,7 +77,7 @@ def settle(model: Any, given: GenerationConfig | None, options: dict[str, Any]) 
 
     ValueError: one is unknown, makes no sense or is not supported. TypeError: `given` is no configuration.
     """
-    if given is not None and not isinstance(given, GenerationConfig):
+    if given is not None and not hasattr(given, "to_diff_dict"):
         raise TypeError(
             f"generation_config is a {type(given).__name__}, expected a GenerationConfig; a mask is given as attention_mask="
         )
@@ -180,7 +180,7 @@ def longest(settings: Any, prompt: int) -> int:
     if settings.max_new_tokens is not None:
         return int(prompt + settings.max_new_tokens)
     if settings.max_length is None:
-        return prompt + max(NEW_TOKENS, settings.min_new_tokens or 0)
+        return prompt + NEW_TOKENS
     if settings.max_length <= prompt:
         raise ValueError(
             f"max_length={settings.max_length} leaves no room after a prompt of {prompt} tokens: raise it, or set max_new_tokens"
@@ -203,17 +203,20 @@ def prompt_mask(ids: Tensor, mask: Tensor | None, pad: int | None, ends: list[in
     return mask
 
 
-def prompt_ids(inputs: Any, bos: int | None, device: torch.device) -> Tensor:
-    """The prompts [B, S]; without one, the token that begins a text. ValueError: they are not tokens, or none."""
+def prompt_ids(inputs: Any, model: Any, bos: int | None) -> Tensor:
+    """The prompts [B, S]; without one, the token that begins a text. ValueError: they are not the model's tokens, or none."""
     if inputs is None:
         if bos is None:
             raise ValueError("generate needs a prompt, input_ids=…: the model has no bos_token_id to begin with")
-        return torch.tensor([[bos]], device=device)
+        return torch.tensor([[bos]], device=model.device)
     if not isinstance(inputs, Tensor) or inputs.is_floating_point() or inputs.ndim != 2:
         found = f"{inputs.dtype} {list(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(f"the prompt is {found}, expected a tensor of tokens' ids [batch, tokens]")
     if math.prod(inputs.shape) == 0:
         raise ValueError("the prompt has no tokens: give at least one, such as the token that begins a text")
+    if int(inputs.min()) < 0 or int(inputs.max()) >= model.config.vocab_size:
+        beyond = int(inputs.min()) if int(inputs.min()) < 0 else int(inputs.max())
+        raise ValueError(f"token {beyond} of the prompt: the model has {model.config.vocab_size}, counted from 0")
     return inputs
 
 

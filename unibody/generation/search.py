@@ -17,7 +17,7 @@ def search(request: Request) -> Iterator[Tensor]:
     finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     while not finished.all():
         logits = request.reader.logits(ids)[:, -1]
-        scores = request.processors(ids, logits)
+        scores = request.processors(ids, logits.clone())  # a user's may work in place
         request.record(scores, logits)
         tokens = request.choose(scores).masked_fill(finished, request.pad)
         ids = torch.cat((ids, tokens[:, None]), 1)
