@@ -66,9 +66,11 @@ def speculate(request: Request, scores: Tensor, token: Tensor, q: Tensor) -> Ten
     What comes out is distributed as the model's p, that is the softmax of `scores` [1, V].
     """
     p = scores.softmax(-1)[0]
-    if torch.rand(1, generator=request.generator, device=p.device) * q[token] < p[token]:
+    rest = (p - q).clamp(min=0)
+    accepted = torch.rand(1, generator=request.generator, device=p.device) * q[token] < p[token]
+    if accepted or not rest.any():  # nothing is left where p and q are equal but for rounding
         return token
-    return torch.multinomial((p - q).clamp(min=0), 1, generator=request.generator)
+    return torch.multinomial(rest, 1, generator=request.generator)
 
 
 class PromptLookup:

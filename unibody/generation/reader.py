@@ -44,11 +44,9 @@ class Reader:
         return logits
 
     def select(self, rows: Tensor) -> None:
-        """Goes on with these rows [B] of the texts."""
+        """Goes on with these rows [B] of the texts, each of the prompt that was there before: the mask stays."""
         if self.cache is not None:
             select_rows(self.cache, rows)
-        if self.mask is not None:
-            self.mask = self.mask[rows]
 
     def forget(self, length: int) -> None:
         """Forgets what it has read after the first `length` tokens."""
