@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from generation.conftest import PAD, Pair
 from oracle.inputs import token_ids
 from oracle.zoo import cases
 from torch import Tensor
+
+from unibody.generation.assisted import speculate
 
 PROMPT = token_ids(1, 9, seed=2)
 EXACT = [
@@ -152,6 +155,22 @@ def test_speculative_sampling_draws_from_the_models_distribution(llama: Pair) ->
     freedom = len(wanted) - 1
     assert freedom > 6
     assert statistic <= freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_rule_of_speculative_sampling() -> None:
+    """Whatever the drafts are drawn from, what comes out has the model's probabilities: 20,000 draws of one token."""
+    random = torch.Generator().manual_seed(0)
+    request: Any = SimpleNamespace(generator=random)
+    scores = torch.tensor([[1.0, 0.5, -1.0, 0.0, -torch.inf]])
+    p, q = scores.softmax(-1)[0], torch.tensor([0.1, 0.6, 0.1, 0.0, 0.2])
+    drafts = torch.multinomial(q, 20_000, replacement=True, generator=random)
+    drawn = torch.cat([speculate(request, scores, draft[None], q) for draft in drafts])
+    counts = torch.bincount(drawn, minlength=5)
+    assert counts[4] == 0
+    wanted = p[:4] * len(drafts)
+    statistic = ((counts[:4] - wanted).square() / wanted).sum().item()
+    assert statistic <= 3 + 5 * 6**0.5
+    assert all(speculate(request, scores, draft[None], p) == draft for draft in torch.arange(4)), "nothing to mend"
 
 
 def softmax_of(llama: Pair, ids: Tensor, settings: dict[str, Any], model: Any = None) -> Tensor:
