@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from generation.conftest import PAD, Pair
 from oracle.inputs import token_ids
 from oracle.zoo import cases
 from torch import Tensor
+
+import unibody
 
 PROMPT = token_ids(2, 9)
 PADDED = torch.cat((torch.full((1, 5), PAD), token_ids(1, 4)), 1)
@@ -107,16 +110,47 @@ def test_no_prompt_begins_with_the_first_token(llama: Pair) -> None:
 
 def test_configuration_of_a_call(llama: Pair) -> None:
     """What a configuration leaves open is the model's; the options of the call come before both."""
-    from transformers import GenerationConfig as Theirs
-
-    from unibody import GenerationConfig as Ours
-
     for values in ({"max_new_tokens": 6}, {"max_new_tokens": 6, "repetition_penalty": 1.5, "eos_token_id": 70}):
-        theirs = llama.theirs(PROMPT, generation_config=Theirs(**values), no_repeat_ngram_size=2)
-        assert torch.equal(llama.ours(PROMPT, generation_config=Ours(**values), no_repeat_ngram_size=2), theirs)
-    given = Ours(max_new_tokens=6)
+        theirs = llama.theirs(
+            PROMPT, generation_config=transformers.GenerationConfig(**values), no_repeat_ngram_size=2
+        )
+        assert torch.equal(
+            llama.ours(PROMPT, generation_config=unibody.GenerationConfig(**values), no_repeat_ngram_size=2), theirs
+        )
+    given = unibody.GenerationConfig(max_new_tokens=6)
     llama.ours(PROMPT, generation_config=given, num_beams=2)
-    assert given == Ours(max_new_tokens=6)
+    assert given == unibody.GenerationConfig(max_new_tokens=6)
+
+
+def test_order(llama: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every option at once, the oracle's processors in the oracle's order."""
+    orders: list[list[str]] = []
+    for library in (transformers.LogitsProcessorList, unibody.LogitsProcessorList):
+
+        def call(self: Any, ids: Tensor, scores: Tensor) -> Tensor:
+            orders.append([type(processor).__name__ for processor in self])
+            return scores
+
+        monkeypatch.setattr(library, "__call__", call)
+    options = {
+        "sequence_bias": [[[3], 1.0]], "repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "bad_words_ids": [[5]], "min_length": 12,
+        "min_new_tokens": 3, "prefix_allowed_tokens_fn": lambda row, ids: range(3, 120), "forced_bos_token_id": 4,
+        "forced_eos_token_id": 2, "remove_invalid_values": True, "exponential_decay_length_penalty": (3, 1.1),
+        "suppress_tokens": [8], "begin_suppress_tokens": [9], "do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9,
+        "min_p": 0.01, "typical_p": 0.95, "epsilon_cutoff": 1e-4, "eta_cutoff": 1e-4, "renormalize_logits": True,
+        "max_new_tokens": 8,
+    }  # fmt: skip
+
+    class Mine(unibody.LogitsProcessor):
+        pass
+
+    llama.theirs(PROMPT, logits_processor=[Mine()], **options)
+    llama.ours(PROMPT, logits_processor=[Mine()], presence_penalty=1.0, frequency_penalty=1.0, **options)
+    theirs, ours = orders[0], orders[-1]
+    place = ours.index("RepetitionPenaltyLogitsProcessor") + 1
+    assert ours[place : place + 2] == ["PresencePenaltyLogitsProcessor", "FrequencyPenaltyLogitsProcessor"]
+    assert ours[:place] + ours[place + 2 :] == theirs
+    assert len(theirs) == len(options) - 2 + 1
 
 
 def test_users_processors(llama: Pair) -> None:
@@ -130,9 +164,7 @@ def test_users_processors(llama: Pair) -> None:
     found = llama.assert_same(PROMPT, max_new_tokens=6, logits_processor=[only_even], suppress_tokens=[70])
     assert (found[:, 9:] % 2 == 0).all()
     assert all(scores[0, 70] == -torch.inf for scores in seen)
-    from unibody import MinNewTokensLengthLogitsProcessor
-
-    mine = MinNewTokensLengthLogitsProcessor(9, 2, [70, 13, 39])
+    mine = unibody.MinNewTokensLengthLogitsProcessor(9, 2, [70, 13, 39])
     ends = {"max_new_tokens": 16, "eos_token_id": [70, 13, 39]}
     replaced = llama.ours(PROMPT, logits_processor=[mine], min_new_tokens=10, **ends)
     assert torch.equal(replaced, llama.ours(PROMPT, min_new_tokens=2, **ends))
