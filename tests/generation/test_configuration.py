@@ -109,6 +109,8 @@ def test_update() -> None:
     with pytest.raises(ValueError, match=r"^top_p=7: expected within 0 and 1$"):
         config.update(min_p=0.5, top_p=7)
     assert config == before
+    assert repr(config) == "GenerationConfig(top_k=4, top_p=0.5, colour='red')"
+    assert config.update(validate=3) == {"validate": 3}
 
 
 def test_models_keep_theirs(tmp_path: Path) -> None:

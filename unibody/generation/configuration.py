@@ -47,7 +47,7 @@ LEFT_OUT: dict[str, tuple[Any, ...]] = {  # fields that would change tokens or o
 }  # fmt: skip
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class GenerationConfig(PushToHubMixin):
     """The options of `generate`; None stands for the model's own value, and where that is None too, for the default.
 
@@ -159,7 +159,7 @@ class GenerationConfig(PushToHubMixin):
 
     def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **values: Any) -> dict[str, Any]:
         """Sets what there is, with `defaults_only` where it is None, and returns the others; all or, at a wrong value, nothing."""
-        known = {name for name in values if allow_custom_entries or hasattr(self, name)}
+        known = {name for name in values if allow_custom_entries or name in vars(self)}
         changed = {name: values[name] for name in known if not defaults_only or getattr(self, name, None) is None}
         if "sequence_bias" in changed:
             changed["sequence_bias"] = bias_pairs(changed["sequence_bias"])
@@ -184,6 +184,9 @@ class GenerationConfig(PushToHubMixin):
             for name, value in found.items()
             if value not in (None, DEFAULTS.get(name))
         ]
+
+    def __repr__(self) -> str:
+        return f"GenerationConfig({', '.join(f'{name}={value!r}' for name, value in self.to_diff_dict().items())})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationConfig) and self.to_diff_dict() == other.to_diff_dict()

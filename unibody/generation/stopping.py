@@ -54,7 +54,8 @@ class EosTokenCriteria(StoppingCriteria):
         self.eos_token_id = torch.tensor(eos_token_id, dtype=torch.long).flatten()
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
-        return torch.isin(input_ids[:, -1], self.eos_token_id.to(input_ids.device))
+        self.eos_token_id = self.eos_token_id.to(input_ids.device)
+        return torch.isin(input_ids[:, -1], self.eos_token_id)
 
 
 class StopStringCriteria(StoppingCriteria):
