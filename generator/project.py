@@ -26,7 +26,7 @@ KEYS = {
 }
 KINDS = ("config", "model", "quantization-config", "quantizer")  # of classes in the registry
 BASES_REMEDY = (
-    f'the kinds are {", ".join(KINDS)}; name the bases of each as a list, "*" for the class of the file: '
+    f'the kinds are {", ".join(KINDS)}, and auto classes such as AutoModelForCausalLM; name the bases of each as a list, "*" for the class of the file: '
     '["library.models.Base", "*"]'
 )
 
@@ -106,7 +106,7 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
             problems += [
                 Diagnostic("UB020", f"`{kind}` in `stub-bases` is {bases!r}", BASES_REMEDY, "pyproject.toml")
                 for kind, bases in table[key].items()
-                if kind not in KINDS or not _are_bases(bases)
+                if not (kind in KINDS or kind.startswith("Auto")) or not _are_bases(bases)
             ]
     if problems:
         raise CompileError(*problems)

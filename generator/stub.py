@@ -20,16 +20,17 @@ def stub_path(project: Project) -> str:
 def render_stub(project: Project, entries: Mapping[str, Sequence[Entry]]) -> str:
     """The stub's text; `entries` holds those of each output, by its path.
 
-    A class is shown as it is in its file, or, where the project names `stub-bases` for its kind, as a class of these bases.
+    A class is shown as it is in its file, or, where the project names `stub-bases` for its auto class or its kind, as a class of these bases.
     """
     folder = posixpath.dirname(stub_path(project))
     shown: set[tuple[str, str]] = set()
     needed: dict[str, set[str]] = {}
     classes: dict[str, str] = {}
     for output, listed in entries.items():
-        for kind, name in sorted({pair for entry in listed for pair in _kinds(entry)}):
+        for kinds, name in sorted({pair for entry in listed for pair in _kinds(entry)}):
             module = _module(output, folder)
-            if kind not in project.stub_bases:
+            kind = next((kind for kind in kinds if kind in project.stub_bases), None)
+            if kind is None:
                 shown.add((module, name))
                 continue
             package, _, file = module.rpartition(".")
@@ -51,10 +52,10 @@ def render_stub(project: Project, entries: Mapping[str, Sequence[Entry]]) -> str
     )
 
 
-def _kinds(entry: Entry) -> list[tuple[str, str]]:
-    """The classes of an entry, each with its kind (one of KINDS)."""
+def _kinds(entry: Entry) -> list[tuple[tuple[str, ...], str]]:
+    """The classes of an entry, each with its kinds: the name that the registry lists it under, and one of KINDS."""
     config, other = ("config", "model") if entry.attribute == "model_type" else ("quantization-config", "quantizer")
-    return [(config, entry.config), *((other, name) for _, name in entry.classes)]
+    return [((config,), entry.config), *(((listed, other), name) for listed, name in entry.classes)]
 
 
 def _module(output: str, folder: str) -> str:

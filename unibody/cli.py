@@ -323,6 +323,32 @@ def run(model: str, prompt: str, **options: object) -> None:
 
 
 @unibody.command()
+@click.argument("model")
+@click.option("--system", help="What the model is told before the conversation begins.")
+@click.option("--dtype", help="Such as bfloat16; by default the checkpoint's.")
+@click.option("--device", help="Such as cpu or cuda.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer.")
+@click.option(
+    "--temperature",
+    type=float,
+    help="With one of these three, tokens are drawn; otherwise as the checkpoint's generation_config.json says.",
+)
+@click.option("--top-k", type=click.IntRange(min=1))
+@click.option("--top-p", type=float)
+@click.option("--seed", type=int)
+def chat(model: str, **options: object) -> None:
+    """Talk with a model.
+
+    MODEL is a folder with a checkpoint that was tuned for conversations, or a Hub id. Each line is a message; /clear begins anew,
+    /exit ends, Ctrl-C cuts an answer short.
+    """
+    from unibody.chatting import chat
+
+    sys.exit(chat(model, options))
+
+
+@unibody.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo")
 @click.option("--private", is_flag=True, default=None, help="Only you may see the repository, if it is made now.")

@@ -42,8 +42,8 @@ def model_card(
     named = {str(reference).rpartition(".")[2]: auto for auto, reference in shipped.items() if auto.isidentifier()}
     named |= {class_name: auto for auto, class_name in class_names(kind).items()}
     trust = ", trust_remote_code=True" if shipped and kind not in MODELS else ""
-    auto = auto or ("AutoConfig" if name.endswith("Config") else named.get(name, name) or "AutoModel")
-    variable = {"AutoConfig": "config", "AutoTokenizer": "tokenizer"}.get(auto, "model")
+    auto = auto or ("AutoConfig" if name.endswith("Config") and kind else named.get(name, name) or "AutoModel")
+    variable = {"AutoConfig": "config", "AutoTokenizer": "tokenizer", "GenerationConfig": "config"}.get(auto, "model")
     known = "/" in base_model and base_model != repo_id and not base_model.startswith(("/", "."))
     head = {"library_name": "unibody", "pipeline_tag": TASKS.get(auto, ""), "base_model": base_model if known else ""}
     listed = [scalar(tag) for tag in dict.fromkeys([kind, method, *(tags or [])]) if tag]

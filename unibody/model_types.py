@@ -42,9 +42,19 @@ def register_class(auto_class: str, model_type: str, found: type, exist_ok: bool
     _registered.setdefault(model_type, {})[auto_class] = found
 
 
+def model_base(file_class: type) -> type:
+    """The library's base for a model's class: the one that generates, where the file's class does."""
+    from unibody.generation import GenerativePreTrainedModel
+    from unibody.models import PreTrainedModel
+
+    return GenerativePreTrainedModel if hasattr(file_class, "generate") else PreTrainedModel
+
+
 def with_mixin(found: type, mixin: type) -> Any:
-    """A class that has the library's mixin: the class itself, or the edition of a generated file's."""
-    return found if mixin in found.__mro__ else library_edition(found, before=(mixin,))
+    """A class that has the library's mixin: the class itself, or the edition of a generated file's, which may generate too."""
+    if mixin in found.__mro__:
+        return found
+    return library_edition(found, before=(model_base(found) if hasattr(found, "generate") else mixin,))
 
 
 def named_class(model_class: type) -> type:

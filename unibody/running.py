@@ -9,6 +9,7 @@ import torch
 
 import unibody
 from unibody.core.command_line import decode_stream, read_tokenizer
+from unibody.generation import GenerationMixin
 from unibody.hub import locate
 
 
@@ -22,6 +23,8 @@ def run(model: str, prompt: str, options: dict[str, Any]) -> int:
         folder = locate(model, hub)
         tokenizer = read_tokenizer(folder / "tokenizer.json")
         found = unibody.AutoModelForCausalLM.from_pretrained(folder, **loading)
+        if isinstance(found, GenerationMixin):  # what its generation_config.json may ask for
+            given |= {"tokenizer": tokenizer, "num_beams": 1, "num_return_sequences": 1}
         ids = tokenizer.encode(prompt).ids
         for piece in decode_stream(tokenizer, ids, found.stream(torch.tensor([ids], device=found.device), **given)):
             print(piece, end="", flush=True)

@@ -84,6 +84,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "quantize": "Quantize a checkpoint.",
         "inspect": "Say what a quantized checkpoint is.",
         "run": "Continue a text with a model, writing while it is generated.",
+        "chat": "Talk with a model.",
         "push": "Upload a checkpoint to the Hub.",
         "card": "Write the model card of a checkpoint.",
         "help": "Explain the code of an error, with an example and its remedy.",

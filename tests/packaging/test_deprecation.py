@@ -17,7 +17,15 @@ import unibody
 from unibody import deprecation
 from unibody.deprecation import deprecated
 
-COMMANDS = {"cli", "__main__", "inspection", "publishing", "quantize", "running"}  # what these print is their result
+COMMANDS = {
+    "chatting",
+    "cli",
+    "__main__",
+    "inspection",
+    "publishing",
+    "quantize",
+    "running",
+}  # what these print is their result
 MODULES = sorted(path for path in Path(str(unibody.__file__)).parent.glob("*.py"))
 
 
