@@ -9,29 +9,20 @@ from typing import Any
 
 import torch
 
-import unibody
 from unibody.core.cache import KVCache
 from unibody.generation.reader import crop
 from unibody.generation.streamers import TextStreamer
-from unibody.hub import locate
+from unibody.running import ONE_TEXT, load
 
 COMMANDS = "/clear begins anew, /exit ends"
 
 
 def chat(model: str, options: dict[str, Any]) -> int:
     """Reads messages from standard input and writes answers to standard output; the exit status."""
-    given = {name: value for name, value in options.items() if value is not None}
-    loading = {name: given.pop(name) for name in ("dtype", "device") if name in given}
-    hub = {"revision": given.pop("revision")} if "revision" in given else {}
-    system = given.pop("system", None)
-    if not given.keys().isdisjoint(("temperature", "top_k", "top_p")):
-        given["do_sample"] = True
     try:
-        folder = locate(model, hub)
-        tokenizer = unibody.AutoTokenizer.from_pretrained(folder)
+        tokenizer, found, given = load(model, options)
         tokenizer.get_chat_template()
-        found = unibody.AutoModelForCausalLM.from_pretrained(folder, **loading)
-        talk = Conversation(found, tokenizer, system, given)
+        talk = Conversation(found, tokenizer, given.pop("system", None), given)
         print(COMMANDS)
         for message in messages():
             if message == "/clear":
@@ -67,7 +58,7 @@ class Conversation:
     def __init__(self, model: Any, tokenizer: Any, system: str | None, options: dict[str, Any]) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.options = {"tokenizer": tokenizer, "num_beams": 1, "num_return_sequences": 1, **options}
+        self.options = {"tokenizer": tokenizer, **ONE_TEXT, **options}
         self.system = system
         self.clear()
 
