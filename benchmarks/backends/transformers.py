@@ -36,7 +36,12 @@ class TransformersBackend:
     def generate(self, ids: Tensor, count: int, arrived: Callable[[], None]) -> list[list[int]]:
         """So many tokens for each row; its streamers take one row, so more rows are timed by what looks at each step's scores."""
         watch = Watch(arrived)
-        options: dict[str, Any] = {"max_new_tokens": count, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        options: dict[str, Any] = {
+            "max_new_tokens": count,
+            "do_sample": False,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
         if len(ids) == 1:
             options["streamer"] = watch
         else:

@@ -1,6 +1,6 @@
 """A page in headless Chromium, through the DevTools protocol on two pipes: what it logs, asks for and shows.
 
-    PYTHONPATH=tests python -m bench.browser PAGE.html SHOT.png [dark] [HEIGHT]
+PYTHONPATH=tests python -m bench.browser PAGE.html SHOT.png [dark] [HEIGHT]
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Browser:
         self.tab("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.tab("Page.navigate", url=page.resolve().as_uri())
         deadline = time.monotonic() + 20
-        while not self.evaluate("document.readyState === 'complete' && document.querySelectorAll('main svg').length > 0"):
+        while not self.evaluate(
+            "document.readyState === 'complete' && document.querySelectorAll('main svg').length > 0"
+        ):
             assert time.monotonic() < deadline, "the page was not drawn"
             time.sleep(0.05)
 
@@ -120,7 +122,11 @@ def browser() -> Iterator[Browser]:
 def main() -> None:
     page, shot, *rest = sys.argv[1:]
     with browser() as found:
-        found.open(Path(page), height=int(next((w for w in rest if w.isdigit()), "900")), scheme="dark" if "dark" in rest else "light")
+        found.open(
+            Path(page),
+            height=int(next((w for w in rest if w.isdigit()), "900")),
+            scheme="dark" if "dark" in rest else "light",
+        )
         found.screenshot(Path(shot))
         print(found.complaints(), found.requests())
 

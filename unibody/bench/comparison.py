@@ -51,14 +51,18 @@ class Change:
         return self.worse and abs(self.percent) > percent and self.beyond_noise is not False
 
 
-def compare(before: Report, after: Report, metric: str, each: tuple[Sequence[Report], Sequence[Report]] | None = None) -> Change | None:
+def compare(
+    before: Report, after: Report, metric: str, each: tuple[Sequence[Report], Sequence[Report]] | None = None
+) -> Change | None:
     """The change of a metric; None where one side does not have it. `each` holds the reports of the rounds of both sides."""
     old, new = find_metric(before, metric), find_metric(after, metric)
     if old is None or new is None or not old:
         return None
     percent = 100 * (new / old - 1)
     worse = (percent < 0) == (metric.split(".")[1] in MORE_IS_BETTER) and percent != 0
-    interval = estimate_interval(samples(before, metric, each[0] if each else ()), samples(after, metric, each[1] if each else ()))
+    interval = estimate_interval(
+        samples(before, metric, each[0] if each else ()), samples(after, metric, each[1] if each else ())
+    )
     if interval is None:
         return Change(metric, old, new, percent, None, None, None, worse)
     low, high = interval
@@ -78,7 +82,7 @@ class Samples:
 
 def samples(report: Report, metric: str, rounds: Sequence[Report]) -> Samples:
     """Times for what is computed from times; otherwise one value for each round."""
-    phase, measure, name = (metric.split(".") + ["", ""])[:3]
+    phase, measure, name = [*metric.split("."), "", ""][:3]
     found = report[phase]
     if measure in TIMES and name in STATISTICS:
         return Samples(by_round(found[measure]), STATISTICS[name])

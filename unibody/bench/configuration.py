@@ -64,7 +64,9 @@ def expand(overrides: list[Override], multirun: bool) -> list[tuple[list[str], l
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if sweeps and not multirun:
-        raise BenchmarkError(f"{sweeps[0].input_line} has several values: add --multirun, or quote it if it is one text")
+        raise BenchmarkError(
+            f"{sweeps[0].input_line} has several values: add --multirun, or quote it if it is one text"
+        )
     axes = []
     for sweep in sweeps:
         values = sweep_values(sweep)
@@ -90,7 +92,9 @@ def read_point(name: str, config_dir: Path, fixed: list[str], swept: list[str]) 
     values = {str(key): value for key, value in values.items()}
     for group in GROUPS:
         if not isinstance(values.setdefault(group, {}), dict):
-            raise BenchmarkError(f"{config_dir / name}.yaml: {group} is {values[group]!r}, and has to be a group of keys")
+            raise BenchmarkError(
+                f"{config_dir / name}.yaml: {group} is {values[group]!r}, and has to be a group of keys"
+            )
     for group in ("backend", "scenario", "launcher"):
         if not values[group].get("name"):
             raise BenchmarkError(f"{config_dir / name}.yaml chooses no {group}: add `- {group}: …` to its defaults")

@@ -97,6 +97,9 @@ class Database:
             raise BenchmarkError(
                 f"database {self.name} needs {error.name}: pip install 'unibody[benchmark]'"
             ) from error
+        except BenchmarkError:
+            self.engine.dispose()
+            raise
         except SQLAlchemyError as error:
             self.engine.dispose()
             raise BenchmarkError(

@@ -45,7 +45,7 @@ class Devices:
         used = sum(max(0.0, value - self._spent.get(pid, 0.0)) for pid, value in spent.items())
         cpu = 100 * used / (now - self._time) if now > self._time and spent else None
         self._spent, self._time = spent, now
-        return Sample(cpu, memory / 1e6 if spent else None, *self._look_at_gpus())
+        return Sample(cpu, memory / 1e6 or None, *self._look_at_gpus())
 
     def _family(self) -> list[psutil.Process]:
         try:
@@ -85,7 +85,7 @@ class Sampler:
         self.devices, self.keep, self.interval = devices, keep, interval
         self.samples, self.cpu_seconds, self.error = 0, 0.0, ""
         self._stop = threading.Event()
-        self._start = time.perf_counter()
+        self._start, self._began = time.perf_counter(), time.time()
         self._thread = threading.Thread(target=self._run, name="unibody-bench-sampler", daemon=True)
         self._thread.start()
 
@@ -104,6 +104,7 @@ class Sampler:
         self._stop.set()
         self._thread.join()
         seconds = time.perf_counter() - self._start
-        cost: dict[str, Any] = {"samples": self.samples, "seconds": seconds, "cpu_seconds": self.cpu_seconds}
+        cost: dict[str, Any] = {"start": self._began, "seconds": seconds}
+        cost |= {"samples": self.samples, "cpu_seconds": self.cpu_seconds}
         cost["cpu_percent"] = 100 * self.cpu_seconds / seconds
         return cost | ({"error": self.error} if self.error else {})

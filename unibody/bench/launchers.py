@@ -19,7 +19,9 @@ LAST_LINES = 15  # of a process's output that are kept for the error
 Watch = Callable[[int], AbstractContextManager[Any]]
 
 
-def launch(config: dict[str, Any], checkpoint: Path | None, root: Path | None, log: Path, watch: Watch) -> dict[str, Any]:
+def launch(
+    config: dict[str, Any], checkpoint: Path | None, root: Path | None, log: Path, watch: Watch
+) -> dict[str, Any]:
     """The worker's result; `root` is the checkout whose code is measured, `watch` is entered with the process's id."""
     job = {"config": config, "checkpoint": None if checkpoint is None else str(checkpoint)}
     if config["launcher"]["name"] == "inprocess":
@@ -66,7 +68,9 @@ def find_python(python: str | None) -> str:
     if python is None:
         return sys.executable
     if not Path(python).is_file():
-        raise ValueError(f"backend.python {python} is no file: name the interpreter of an environment, as in .venv/bin/python")
+        raise ValueError(
+            f"backend.python {python} is no file: name the interpreter of an environment, as in .venv/bin/python"
+        )
     return str(Path(python).absolute())
 
 

@@ -50,17 +50,17 @@ class Meter:
         self,
         run: Callable[[], Any],
         volume: float = 1,
-        unit: str = "samples/s",
+        unit: str | None = None,
         prepare: Callable[[], Any] = lambda: None,
     ) -> dict[str, Any]:
-        """The report of a phase that `run` is; a run deals with `volume` of what `unit` counts."""
+        """The report of a phase that `run` is; a run deals with `volume` of what `unit` counts, if it has one."""
         return self.report(self.repeat(lambda: time_run(run), prepare), volume, unit, run, prepare)
 
     def report(
         self,
         times: Times,
         volume: float,
-        unit: str,
+        unit: str | None,
         again: Callable[[], Any] | None = None,
         prepare: Callable[[], Any] = lambda: None,
     ) -> dict[str, Any]:
@@ -93,14 +93,16 @@ def time_run(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def report_times(times: Sequence[tuple[float, float]], volume: float, unit: str) -> dict[str, Any]:
+def report_times(times: Sequence[tuple[float, float]], volume: float, unit: str | None) -> dict[str, Any]:
     """The report of a phase of which the times alone are known."""
     walls, cpus = [wall for wall, _ in times], [cpu for _, cpu in times]
     return {
         "memory": None,
         "latency": describe_times(walls),
         "cpu_time": describe_times(cpus),
-        "throughput": {"unit": unit, "value": len(walls) * volume / sum(walls) if sum(walls) else None},
+        "throughput": None
+        if unit is None or not sum(walls)
+        else {"unit": unit, "value": len(walls) * volume / sum(walls)},
         "energy": None,
         "efficiency": None,
         "not_measured": {},
@@ -109,11 +111,16 @@ def report_times(times: Sequence[tuple[float, float]], volume: float, unit: str)
 
 def complete(phase: dict[str, Any], volume: float) -> dict[str, Any]:
     """The phase with its efficiency, and with the reason for each measure that is null."""
-    if phase["energy"] is not None and phase["energy"]["total"]:
+    if phase["throughput"] and phase["energy"] and phase["energy"]["total"]:
         unit = phase["throughput"]["unit"].removesuffix("/s") + "/kWh"
         phase["efficiency"] = {"unit": unit, "value": volume / phase["energy"]["total"]}
-    for name in ("memory", "energy", "efficiency"):
+    reasons = {
+        "throughput": "it is no rate that this phase is about",
+        "memory": "part of a longer run, or switched off",
+        "energy": "part of a longer run, or switched off",
+        "efficiency": "follows from throughput and energy",
+    }
+    for name, reason in reasons.items():
         if phase[name] is None and not any(key.startswith(name) for key in phase["not_measured"]):
-            reason = "follows from the energy" if name == "efficiency" else "part of a longer run, or switched off"
             phase["not_measured"][name] = reason
     return phase

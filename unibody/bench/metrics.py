@@ -30,7 +30,9 @@ def parse_metrics(text: str | None) -> list[str]:
         if not phase or ending not in endings:
             near = difflib.get_close_matches(ending, endings) or [f"{ending}.mean", *endings][: 3 if not ending else 1]
             known = [f"{phase or 'decode'}.{name}" for name in near if name in endings] or [f"{phase}.latency.mean"]
-            raise BenchmarkError(f"--metrics {metric}: is it {' or '.join(known)}? A metric is phase.measure.statistic")
+            raise BenchmarkError(
+                f"--metrics {metric}: is it {' or '.join(known)}? A metric is phase.measure.statistic"
+            )
     return metrics
 
 
@@ -41,7 +43,11 @@ def choose_metrics(wanted: Sequence[str], reports: Iterable[Report]) -> list[str
     found: dict[str, None] = {}
     for report in reports:
         found |= dict.fromkeys(f"{phase}.{name}" for phase in report for name in USUAL)
-        found = {metric: None for metric in found if metric.split(".")[0] not in report or find_metric(report, metric) is not None}
+        found = {
+            metric: None
+            for metric in found
+            if metric.split(".")[0] not in report or find_metric(report, metric) is not None
+        }
     return list(found)
 
 

@@ -39,7 +39,12 @@ class MetricsRecorder:
     def __init__(self, database: str | Path, *, spool: Path | None = None) -> None:
         self._folder = spool or spool_folder(parse_url(database))
         self.database = Database(database)
-        self._spool = Spool(self._folder)
+        try:
+            self._send_orphans()
+            self._spool = Spool(self._folder)
+        except (BenchmarkError, OSError):
+            self.database.close()
+            raise
         self._known: set[str] = set()
         self._pending: list[Record] = []
         self._changed = threading.Condition()
@@ -47,7 +52,6 @@ class MetricsRecorder:
         self._rejected: list[str] = []
         self._error = ""
         self.writer_cpu_seconds = 0.0
-        self._send_orphans()
         self._thread = threading.Thread(target=self._run, name="unibody-bench-writer", daemon=True)
         self._thread.start()
 
@@ -104,7 +108,8 @@ class MetricsRecorder:
                 )
             if self._rejected:
                 raise BenchmarkError(
-                    f"database {self.database.name} refuses {len(self._rejected)} records: {self._rejected[0]}"
+                    f"database {self.database.name} refuses {len(self._rejected)} records ({self._rejected[0]}), "
+                    f"which are kept in {self._folder / 'rejected'}"
                 )
 
     def close(self, timeout: float = 10) -> None:

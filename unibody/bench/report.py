@@ -39,7 +39,9 @@ def merge_phase(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         merged["memory"] = combine([phase["memory"] for phase in rounds], max)
     if first.get("energy"):
         merged["energy"] = combine([phase["energy"] for phase in rounds], statistics.fmean)
-        merged["efficiency"] = combine([phase["efficiency"] for phase in rounds if phase["efficiency"]], statistics.fmean)
+        merged["efficiency"] = combine(
+            [phase["efficiency"] for phase in rounds if phase["efficiency"]], statistics.fmean
+        )
     return merged
 
 
@@ -110,7 +112,9 @@ def write_text(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise BenchmarkError(f"{path} cannot be written ({error.strerror or error}): what was written before is kept") from error
+        raise BenchmarkError(
+            f"{path} cannot be written ({error.strerror or error}): what was written before is kept"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -121,5 +125,7 @@ def read_json(path: Path) -> Any:
         raise BenchmarkError(f"{path} cannot be read ({error})") from error
     version = value.get("format_version", FORMAT_VERSION) if isinstance(value, dict) else FORMAT_VERSION
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise BenchmarkError(f"{path} has format_version {version}, and this is unibody for {FORMAT_VERSION}: update unibody")
+        raise BenchmarkError(
+            f"{path} has format_version {version}, and this is unibody for {FORMAT_VERSION}: update unibody"
+        )
     return value

@@ -99,10 +99,17 @@ def read_result(file: Path) -> Result:
         commit = Commit(f"optimum-benchmark {version}" if version else "imported", None, str(file.parent), "", None)
         name = f"backend={(config.get('backend') or {}).get('name', 'unknown')}"
         backend = config.get("backend") or {}
-        config = {**config, "model": {"name": config.get("name") or backend.get("model"), "path": backend.get("model")}}
+        config = {
+            **config,
+            "model": {"name": config.get("name") or backend.get("model"), "path": backend.get("model")},
+        }
     config.setdefault("model", {})
     rounds = told.get("rounds") or ([report] if report else [])
     made = Result(commit, Configuration(name, config), file.parent, rounds, told.get("facts") or {}, environment)
-    made.timeline, made.error, made.sampling = told.get("timeline") or [], told.get("error"), told.get("sampling") or []
+    made.timeline, made.error, made.sampling = (
+        told.get("timeline") or [],
+        told.get("error"),
+        told.get("sampling") or [],
+    )
     made.benchmark_id = told.get("benchmark_id")
     return made

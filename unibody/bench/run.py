@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unibody.bench.checkpoints import check_model, find_checkpoint
 from unibody.bench.configuration import Configuration, read_configurations
+from unibody.bench.devices import Sample
 from unibody.bench.errors import BenchmarkError
 from unibody.bench.launchers import launch
 from unibody.bench.machine import describe_machine
@@ -54,7 +55,9 @@ def run(options: Options) -> int:
     """Measures, writes and prints; the exit status: 0, 1 for failures and regressions, 2 for what cannot be done, 130 interrupted."""
     try:
         wanted = parse_metrics(options.metrics)
-        configurations = read_configurations(options.config_dir, options.config_name, options.overrides, options.multirun)
+        configurations = read_configurations(
+            options.config_dir, options.config_name, options.overrides, options.multirun
+        )
         check(options, configurations)
         earlier = [result for folder in options.compare for result in read_earlier(folder)]
         output = options.output or default_output(options.config_name)
@@ -102,12 +105,14 @@ def read_earlier(folder: Path) -> list[Result]:
 
 
 def default_output(name: str) -> Path:
-    return Path("benchmark-results", f"{Path(name).stem}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
+    return Path("benchmark-results", f"{Path(name).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
 
 
 def warn_of_changes(options: Options) -> None:
     if options.commits and CHECKOUT not in options.commits and has_changes(options.repository):
-        say(f"note: the checkout has changes that no commit holds; name `{CHECKOUT}` among the commits to measure them too")
+        say(
+            f"note: the checkout has changes that no commit holds; name `{CHECKOUT}` among the commits to measure them too"
+        )
 
 
 def measure(results: list[Result], options: Options, output: Path) -> int:
@@ -128,7 +133,9 @@ def measure(results: list[Result], options: Options, output: Path) -> int:
                     recorder.flush()
                 for result in results:
                     if result.benchmark_id is not None:
-                        result.timeline = read_timeline(recorder, result.benchmark_id)
+                        result.timeline = read_timeline(
+                            recorder, result.benchmark_id, [cost["start"] for cost in result.sampling]
+                        )
                         result.write()
     except BenchmarkError as error:
         if not any(result.rounds for result in results):
@@ -186,14 +193,18 @@ def flatten(report: dict[str, Any], number: int) -> dict[str, Any]:
     return {"round": number, **{metric: find_metric(report, metric) for metric in list_metrics(report)}}
 
 
-def read_timeline(recorder: MetricsRecorder, benchmark_id: str) -> list[dict[str, Any]]:
-    """What was sampled, with seconds since the first sample; empty if the database does not answer."""
+def read_timeline(recorder: MetricsRecorder, benchmark_id: str, starts: list[float]) -> list[dict[str, Any]]:
+    """What was sampled, with seconds since the beginning of its round; empty if the database does not answer."""
     try:
         rows = recorder.database.device_measurements(benchmark_id)
     except Exception:  # noqa: BLE001  whatever the driver raises: the picture lacks a line
         return []
-    names = ("cpu_util", "mem_megabytes", "gpu_util", "gpu_mem_megabytes")
-    return [{"seconds": row["time"] - rows[0]["time"], **{name: row[name] for name in names}} for row in rows]
+    found, number, start = [], 0, rows[0]["time"] if rows else 0.0
+    for row in rows:
+        while number < len(starts) and row["time"] >= starts[number]:
+            number, start = number + 1, starts[number]
+        found.append({"round": number, "seconds": row["time"] - start, **{name: row[name] for name in Sample._fields}})
+    return found
 
 
 def describe_benchmark(result: Result, options: Options) -> dict[str, Any]:
@@ -219,12 +230,14 @@ def current_commit(repository: Path) -> str | None:
 
 def describe_run(options: Options, results: Sequence[Result]) -> dict[str, Any]:
     environments = {
-        str(result.configuration.values["backend"]["name"]): result.environment for result in results if result.environment
+        str(result.configuration.values["backend"]["name"]): result.environment
+        for result in results
+        if result.environment
     }
     return {
         "name": options.config_name,
         "command": command_line(options),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "environments": environments,
     }
@@ -278,5 +291,3 @@ def interruptible() -> Iterator[None]:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-

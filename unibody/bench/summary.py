@@ -13,7 +13,12 @@ from unibody.bench.comparison import Change, compare
 from unibody.bench.metrics import choose_metrics
 from unibody.bench.report import FORMAT_VERSION, find_metric, metric_unit, write_json, write_text
 from unibody.bench.results import Result
-from unibody.bench.tables import format_change, format_table, format_value
+from unibody.bench.tables import format_table, format_value
+
+LEGEND = (
+    "± is half the width of the interval that holds 95 % of resampled changes. In brackets: within the noise. "
+    "With a question mark: too few values to tell the noise."
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,13 @@ class Compared:
     change: Change
 
     def to_dict(self) -> dict[str, Any]:
-        told = {"model": self.model, "config": self.config, "commit": self.commit, "baseline": self.baseline, "of": self.of}
+        told = {
+            "model": self.model,
+            "config": self.config,
+            "commit": self.commit,
+            "baseline": self.baseline,
+            "of": self.of,
+        }
         return told | self.change.to_dict()
 
 
@@ -38,7 +49,9 @@ class Summary:
 
     results: list[Result]
     wanted: Sequence[str] = ()
-    baseline: str | None = None  # an override, such as backend=transformers, whose configurations the others are compared with
+    baseline: str | None = (
+        None  # an override, such as backend=transformers, whose configurations the others are compared with
+    )
     told: dict[str, Any] = field(default_factory=dict)  # how the run was made: command, time, machine
 
     def __post_init__(self) -> None:
@@ -146,7 +159,9 @@ class Summary:
                 times = (self.report(result).get(metric.split(".")[0]) or {}).get("latency") or {}
                 row = [result.configuration.model, result.config_name, result.commit.label, metric]
                 number = "" if value is None else repr(value)
-                table.writerow([*row, number, self.unit(metric), times.get("count"), times.get("mad"), len(result.rounds)])
+                table.writerow(
+                    [*row, number, self.unit(metric), times.get("count"), times.get("mad"), len(result.rounds)]
+                )
         return out.getvalue()
 
     def to_markdown(self) -> str:
@@ -161,18 +176,7 @@ class Summary:
         ]  # fmt: skip
         parts = [format_table(head, rows, left=3)]
         if self.changes:
-            head = ["model", "configuration", "commit", "against", "metric", "before", "after", "change", "beyond the noise"]
-            told = {True: "yes", False: "no", None: "too few values"}
-            rows = [
-                [
-                    found.model, found.config, found.commit, found.baseline, found.change.metric,
-                    format_value(found.change.before, self.unit(found.change.metric)),
-                    format_value(found.change.after, self.unit(found.change.metric)),
-                    format_change(found.change.percent, found.change.noise), told[found.change.beyond_noise],
-                ]
-                for found in self.changes
-            ]  # fmt: skip
-            parts.append(format_table(head, rows, left=5))
+            parts += [self._changes_table(), LEGEND]
         parts += [
             f"Failed: {r.configuration.model}, {r.config_name}, {r.commit.label}: {(r.error or {}).get('message')}"
             for r in self.failures()
@@ -182,6 +186,19 @@ class Summary:
             for d in self.disagreements()
         ]
         return "\n\n".join(parts) + "\n"
+
+    def _changes_table(self) -> str:
+        """One line for each pair of sides, one column for each metric."""
+        pairs: dict[tuple[str, ...], dict[str, Change]] = {}
+        for found in self.changes:
+            sides = (found.model, found.config, found.commit, found.baseline)
+            pairs.setdefault(sides, {})[found.change.metric] = found.change
+        used = [metric for metric in self.metrics if any(metric in changes for changes in pairs.values())]
+        rows = [
+            [*sides, *(format_change(changes[metric]) if metric in changes else "–" for metric in used)]
+            for sides, changes in pairs.items()
+        ]
+        return format_table(["model", "configuration", "commit", "against", *used], rows, left=4)
 
     def write(self, output: Path) -> None:
         """Writes summary.json of each commit, and summary.json, .csv and .md of all."""
@@ -197,3 +214,11 @@ class Summary:
         write_json(output / "summary.json", self.to_dict())
         write_text(output / "summary.csv", self.to_csv())
         write_text(output / "summary.md", self.to_markdown())
+
+
+def format_change(change: Change) -> str:
+    """Such as `+3.1 % ± 0.4`, in brackets if it is within the noise."""
+    if change.noise is None:
+        return f"{change.percent:+.1f} % ?"
+    text = f"{change.percent:+.1f} % ± {change.noise:.1f}"
+    return text if change.beyond_noise else f"({text})"

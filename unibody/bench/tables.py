@@ -37,7 +37,3 @@ def figures(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def format_change(percent: float, noise: float | None) -> str:
-    return f"{percent:+.1f} %" + ("" if noise is None else f" ± {noise:.1f}")

@@ -123,7 +123,9 @@ def has_changes(repository: Path) -> bool:
 def git(folder: Path, *arguments: str) -> str:
     """What a git command prints. BenchmarkError: what it complains of."""
     command = ["git", "-C", str(folder), *arguments]
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook's are of one checkout
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith("GIT_")
+    }  # a hook's are of one checkout
     try:
         done = subprocess.run(
             command, env=inherited, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -32,7 +32,12 @@ def write_page(summary: Summary, path: Path) -> None:
 
 def as_script(value: Any) -> str:
     """JSON that may stand inside of a script element, whatever texts it holds."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return (
+        json.dumps(value, ensure_ascii=False)
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
@@ -70,9 +75,15 @@ def single_values(report: dict[str, Any], metric: str) -> list[float]:
 
 
 def timeline(result: Result) -> dict[str, list[float | None]]:
-    """Memory and CPU over the seconds since the first sample."""
+    """Memory and CPU over the seconds of each round."""
     points = thin(result.timeline)
-    names = {"seconds": "seconds", "memory": "mem_megabytes", "cpu": "cpu_util", "gpu": "gpu_mem_megabytes"}
+    names = {
+        "round": "round",
+        "seconds": "seconds",
+        "memory": "mem_megabytes",
+        "cpu": "cpu_util",
+        "gpu": "gpu_mem_megabytes",
+    }
     return {short: [point[name] for point in points] for short, name in names.items()}
 
 

@@ -118,7 +118,7 @@ function plane(width, height, series, options) {
   parts.push(draw("text", { class: "soft", x: width - right, y: height - 4, "text-anchor": "end" }, options.xTitle || ""));
   for (const one of series) {
     if (one.line) {
-      const path = one.points.map((point, index) => `${index ? "L" : "M"}${px(point[0]).toFixed(1)} ${py(point[1]).toFixed(1)}`).join("");
+      const path = one.points.map((point, index) => `${index && point[3] === one.points[index - 1][3] ? "L" : "M"}${px(point[0]).toFixed(1)} ${py(point[1]).toFixed(1)}`).join("");
       parts.push(explain(draw("path", { d: path, fill: "none", stroke: one.colour, "stroke-width": 2, "stroke-linejoin": "round" }), one.label));
     }
     for (const point of one.dots ? one.points : []) {

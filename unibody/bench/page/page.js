@@ -71,8 +71,8 @@ function overTime(half) {
   const kinds = { "memory of the process, MB": "memory", "processor, % of a core": "cpu", "memory of the GPU, MB": "gpu" };
   const there = Object.keys(kinds).filter((kind) => rows.some((row) => row.timeline[kinds[kind]].some((value) => value !== null)));
   let kind = there[0];
-  const series = () => rows.slice(0, 12).map((row, index) => ({ label: name(row), colour: rows.length > configs.length ? colour(index) : tint(row), line: true, points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
-  const plot = live((width) => [plane(width, 280, series(), { zero: true, xTitle: "seconds, all rounds one after another" }), legend(series())]);
+  const series = () => rows.slice(0, 12).map((row, index) => ({ label: name(row), colour: rows.length > configs.length ? colour(index) : tint(row), line: true, points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at], null, row.timeline.round[at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
+  const plot = live((width) => [plane(width, 280, series(), { zero: true, xTitle: "seconds, each round from its beginning" }), legend(series())]);
   card("Memory over time", half, chooser(there, kind, (chosen) => { kind = chosen; plot.again(); }), plot, rows.length > 12 ? make("p", { class: "note" }, `The first 12 of ${rows.length}.`) : "");
 }
 
@@ -99,16 +99,29 @@ function table(heads, rows) {
   return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, head)), body));
 }
 
+// One line for each pair of sides, one column for each metric.
 function changes() {
   if (!data.changes.length) return;
-  const rows = data.changes.map((change) => {
-    const kind = !change.beyond_noise ? "" : change.worse ? "bad" : "good";
-    const noise = change.noise === null ? "" : ` ± ${change.noise.toFixed(1)}`;
-    const unit = data.units[change.metric];
-    const mark = change.beyond_noise === null ? "too few values" : change.beyond_noise ? (change.worse ? "worse" : "better") : "within the noise";
-    return [[change.model, change.model], [change.of === "commit" && configs.length < 2 ? change.commit : `${change.config}${commits.length > 1 ? ` · ${change.commit}` : ""}`, change.config], [change.baseline, change.baseline], [change.metric, change.metric], [format(change.before, unit), change.before, "number"], [format(change.after, unit), change.after, "number"], [make("span", { class: `chip ${kind}` }, `${change.percent > 0 ? "+" : ""}${change.percent.toFixed(1)} %${noise}`), change.percent, "number"], [mark, mark]];
+  const pairs = new Map();
+  for (const change of data.changes) {
+    const key = [change.model, change.config, change.commit, change.baseline].join("\n");
+    if (!pairs.has(key)) pairs.set(key, { first: change, found: {} });
+    pairs.get(key).found[change.metric] = change;
+  }
+  const used = metrics.filter((metric) => data.changes.some((change) => change.metric === metric));
+  const rows = [...pairs.values()].map(({ first, found }) => {
+    const side = first.of === "commit" && configs.length < 2 ? first.commit : `${first.config}${commits.length > 1 ? ` · ${first.commit}` : ""}`;
+    return [[first.model, first.model], [side, side], [first.baseline, first.baseline], ...used.map((metric) => found[metric] ? [chip(found[metric]), found[metric].percent, "number"] : ["–", -Infinity, "number"])];
   });
-  card("Changes", false, null, table([["model"], ["measured"], ["against"], ["metric"], ["before", "number"], ["after", "number"], ["change", "number"], ["verdict"]], rows), make("p", { class: "note" }, "± is half the width of the interval that holds 95 % of resampled changes. A change is beyond the noise if that interval does not hold zero."));
+  card("Changes", false, null, table([["model"], ["measured"], ["against"], ...used.map((metric) => [metric, "number"])], rows), make("p", { class: "note" }, "± is half the width of the interval that holds 95 % of resampled changes; a change is beyond the noise, and coloured, if that interval does not hold zero. Grey: within the noise, or too few values to tell."));
+}
+
+function chip(change) {
+  const kind = !change.beyond_noise ? "" : change.worse ? "bad" : "good";
+  const noise = change.noise === null ? "" : ` ± ${change.noise.toFixed(1)}`;
+  const verdict = change.beyond_noise === null ? "too few values to tell the noise" : !change.beyond_noise ? "within the noise" : change.worse ? "worse" : "better";
+  const unit = data.units[change.metric];
+  return make("span", { class: `chip ${kind}`, title: `${format(change.before, unit)} → ${format(change.after, unit)}: ${verdict}` }, `${change.percent > 0 ? "+" : ""}${change.percent.toFixed(1)} %${noise}`);
 }
 
 function numbers() {

@@ -34,7 +34,7 @@ def run(
         backend.load(checkpoint, model)
 
     if "load_model" in phases:
-        report["load_model"] = meter.measure(load, unit="models/s", prepare=gc.collect)
+        report["load_model"] = meter.measure(load, prepare=gc.collect)
     else:
         load()
     ids = random_tokens(checkpoint, scenario, getattr(backend, "device", "cpu"))
