@@ -23,7 +23,10 @@ class TransformersBackend:
 
     def load(self, checkpoint: Path, model: dict[str, Any]) -> None:
         auto, dtype = getattr(self.transformers, model["auto_class"]), getattr(torch, model["dtype"])
-        self.model: Any = auto.from_pretrained(checkpoint, dtype=dtype).to(self.device).eval()
+        loaded, told = auto.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
+        if missing := sorted(told["missing_keys"]):  # they have random values now, which would measure another model
+            raise ValueError(f"transformers finds no {missing[0]} and {len(missing) - 1} others in the checkpoint")
+        self.model: Any = loaded.to(self.device).eval()
 
     def forward(self, ids: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -47,7 +47,7 @@ def test_known_factor(repository: Repository, tmp_path: Path) -> None:
         repository.git("stash", "list"),
         repository.git("rev-parse", "HEAD"),
     )
-    commits = ",".join([repository.quick, repository.slow, repository.broken])
+    commits = f"{repository.quick},{repository.slow},{repository.broken}"
     output = tmp_path / "out"
     done = bench(*arguments(repository, output, "--commit", commits, "--fail-on-regression", "5%"))
     assert done.returncode == 1, done.stderr
@@ -171,3 +171,20 @@ def test_no_repository(repository: Repository, tmp_path: Path) -> None:
     done = bench(*arguments(repository, tmp_path / "out"), *more)
     assert done.returncode == 2
     assert done.stderr.startswith("error: git rev-parse --show-toplevel: fatal: not a git repository")
+
+
+def test_killed(repository: Repository, tmp_path: Path) -> None:
+    """What a run that was killed has left is taken away by the next one."""
+    command = line(*arguments(repository, tmp_path / "out", "--commit", repository.quick, "rounds=50"))
+    with subprocess.Popen(
+        command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.kill()
+    place = Path(repository.worktrees()[1].split()[0])
+    assert place.is_dir()
+    done = bench(*arguments(repository, tmp_path / "again", "--commit", repository.quick, "rounds=1"))
+    assert done.returncode == 0, done.stderr
+    assert len(repository.worktrees()) == 1
+    assert not place.parent.exists()

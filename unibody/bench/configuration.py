@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from unibody.bench.errors import BenchmarkError
 
 GROUPS = ("model", "quantizer", "backend", "scenario", "launcher")
+PLACES = (("backend", "target"), ("scenario", "target"), ("model", "writer"))  # keys that say where code is
 DEFAULTS: dict[str, Any] = {"rounds": 1}
 
 
@@ -98,9 +99,9 @@ def read_point(name: str, config_dir: Path, fixed: list[str], swept: list[str]) 
     for group in ("backend", "scenario", "launcher"):
         if not values[group].get("name"):
             raise BenchmarkError(f"{config_dir / name}.yaml chooses no {group}: add `- {group}: …` to its defaults")
-        place = str(values[group].get("target", ""))
-        if ".py:" in place:  # a file is named as seen from the folder of configurations
-            values[group]["target"] = str((config_dir / place).resolve())
+    for group, key in PLACES:  # a file is named as seen from the folder of configurations
+        if ".py:" in str(values[group].get(key)):
+            values[group][key] = str((config_dir / values[group][key]).resolve())
     found = {**DEFAULTS, **values}
     if not isinstance(found["rounds"], int) or found["rounds"] < 1:
         raise BenchmarkError(f"rounds is {found['rounds']!r}: give how often each configuration is run, 1 or more")

@@ -76,6 +76,8 @@ def run(options: Options) -> int:
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except OSError as error:
         print(f"error: {error.filename or options.output}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from unibody.bench.errors import BenchmarkError
 
 MAIN = ("main", "master", "origin/main", "origin/master")
+PREFIX = "unibody-bench-worktrees-"  # of a folder's name, before the id of the process
 CHECKOUT = "worktree"  # the name for the checkout as it is, with what is not committed
 
 
@@ -45,7 +49,8 @@ def checked_out(repository: Path, wanted: Sequence[str]) -> Iterator[list[Commit
     root = Path(git(repository, "rev-parse", "--show-toplevel"))
     names = resolve(root, wanted)
     check_submodules(root)
-    folder = Path(tempfile.mkdtemp(prefix="unibody-bench-"))
+    remove_abandoned(root)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     made: list[Path] = []
     try:
         commits = []
@@ -113,6 +118,15 @@ def remove(root: Path, folder: Path, made: Sequence[Path]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(BenchmarkError):
         git(root, "worktree", "prune")
+
+
+def remove_abandoned(root: Path) -> None:
+    """Takes away the worktrees of runs that were killed."""
+    for line in git(root, "worktree", "list", "--porcelain").splitlines():
+        place = Path(line.removeprefix("worktree "))
+        if line.startswith("worktree ") and (found := re.match(rf"{PREFIX}(\d+)-", place.parent.name)):
+            if not psutil.pid_exists(int(found[1])):
+                remove(root, place.parent, [place])
 
 
 def has_changes(repository: Path) -> bool:
