@@ -25,7 +25,7 @@ def bench(overrides: Sequence[str], given: dict[str, Any]) -> int:
     status = run(Options(overrides=overrides, commits=commits, fail_on_regression=limit, output=output, **given))
     if repo_id is None or status not in (0, 1):
         return status
-    from unibody.publishing import push_results
+    from unibody.bench.upload import push_results
 
     return push_results(output, repo_id, path_in_repo) or status
 

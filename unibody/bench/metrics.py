@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from unibody.bench.errors import BenchmarkError
-from unibody.bench.report import Report, find_metric, list_metrics
+from unibody.bench.report import Report, find_metric
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "stdev", "stdev_", "mad", "total", "count")
 MEASURES: dict[str, tuple[str, ...]] = {
@@ -27,11 +27,11 @@ def parse_metrics(text: str | None) -> list[str]:
     endings = [f"{measure}.{name}" for measure, names in MEASURES.items() for name in names]
     for metric in metrics:
         phase, _, ending = metric.partition(".")
-        if not phase or ending not in endings:
-            near = difflib.get_close_matches(ending, endings) or [f"{ending}.mean", *endings][: 3 if not ending else 1]
-            known = [f"{phase or 'decode'}.{name}" for name in near if name in endings] or [f"{phase}.latency.mean"]
+        if ending not in endings:
+            known = [f"{ending}.{MEASURES[ending][0]}"] if ending in MEASURES else []
+            known = known or difflib.get_close_matches(ending, endings, n=1) or ["latency.mean"]
             raise BenchmarkError(
-                f"--metrics {metric}: is it {' or '.join(known)}? A metric is phase.measure.statistic"
+                f"--metrics {metric}: is it {phase}.{known[0]}? A metric is phase.measure.statistic, as in decode.latency.mean"
             )
     return metrics
 
@@ -60,7 +60,3 @@ def check_phases(wanted: Sequence[str], reports: Sequence[Report]) -> str:
             near = difflib.get_close_matches(phase, phases) or phases
             return f"--metrics {metric}: no phase of this name was measured: is it {' or '.join(f'{p}.{ending}' for p in near)}?"
     return ""
-
-
-def all_metrics(reports: Iterable[Report]) -> list[str]:
-    return list(dict.fromkeys(metric for report in reports for metric in list_metrics(report)))

@@ -31,11 +31,12 @@ def find_outliers(values: Sequence[float]) -> list[int]:
 
 
 def describe_times(values: Sequence[float]) -> dict[str, Any]:
-    """The times in seconds, and what they come to; `stdev_` is in per cent of the mean. Field names are optimum-benchmark's.
+    """The times in seconds, and what they come to; `stdev_` is in per cent of the mean. Fields are those of optimum-benchmark,
+    whose standard deviation is that of the values themselves (divided by their number).
 
     `mad` is the median distance from the median; `outliers` are indices of values, which count like all others.
     """
-    mean, stdev = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    mean, stdev = statistics.fmean(values), statistics.pstdev(values)
     middle = statistics.median(values)
     return {
         "unit": "s",

@@ -124,9 +124,9 @@ def remove_abandoned(root: Path) -> None:
     """Takes away the worktrees of runs that were killed."""
     for line in git(root, "worktree", "list", "--porcelain").splitlines():
         place = Path(line.removeprefix("worktree "))
-        if line.startswith("worktree ") and (found := re.match(rf"{PREFIX}(\d+)-", place.parent.name)):
-            if not psutil.pid_exists(int(found[1])):
-                remove(root, place.parent, [place])
+        found = re.match(rf"{PREFIX}(\d+)-", place.parent.name)
+        if line.startswith("worktree ") and found and not psutil.pid_exists(int(found[1])):
+            remove(root, place.parent, [place])
 
 
 def has_changes(repository: Path) -> bool:
