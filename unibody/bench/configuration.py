@@ -57,7 +57,7 @@ def read_configurations(
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(overrides=list(overrides))  # type: ignore[no-any-return]
+    return OverridesParser.create().parse_overrides(overrides=list(overrides))
 
 
 def expand(overrides: list[Override], multirun: bool) -> list[tuple[list[str], list[str]]]:
@@ -79,7 +79,7 @@ def expand(overrides: list[Override], multirun: bool) -> list[tuple[list[str], l
 
 def sweep_values(sweep: Override) -> list[str]:
     """The values of a sweep as texts; a glob stands for the files of its group."""
-    value = sweep.value()
+    value: Any = sweep.value()
     if isinstance(value, Glob):
         loader = GlobalHydra.instance().config_loader()
         return [str(name) for name in value.filter(loader.get_group_options(sweep.key_or_group))]
@@ -88,9 +88,7 @@ def sweep_values(sweep: Override) -> list[str]:
 
 def read_point(name: str, config_dir: Path, fixed: list[str], swept: list[str]) -> Configuration:
     composed = compose(config_name=name, overrides=[*fixed, *swept])
-    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    values = {str(key): value for key, value in values.items()}
+    values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     for group in GROUPS:
         if not isinstance(values.setdefault(group, {}), dict):
             raise BenchmarkError(

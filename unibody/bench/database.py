@@ -129,8 +129,8 @@ class Database:
     def write(self, records: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """Inserts rows (table, values), those that are there already excepted, in one transaction."""
         rows: dict[str, list[dict[str, Any]]] = {}
-        for table, values in records:
-            rows.setdefault(table, []).append(values)
+        for name, values in records:
+            rows.setdefault(name, []).append(values)
         with self.engine.begin() as connection:
             for name, table in TABLES.items():
                 if name in rows:

@@ -40,7 +40,8 @@ class Meter:
         for _ in range(self.warmup_runs):
             prepare()
             run()
-        results, start = [], time.perf_counter()
+        start = time.perf_counter()
+        results: list[Any] = []
         while len(results) < self.iterations or time.perf_counter() - start < self.duration:
             prepare()
             results.append(run())

@@ -155,7 +155,7 @@ def take_turns(results: list[Result], recorder: MetricsRecorder, options: Option
             if result.error is None and number <= result.configuration.values["rounds"]:
                 start = time.perf_counter()
                 run_once(result, recorder, options, scratch)
-                end = (result.error or {}).get("message") or f"{time.perf_counter() - start:.1f} s"
+                end = result.error["message"] if result.error else f"{time.perf_counter() - start:.1f} s"
                 model, name = result.configuration.model, result.config_name
                 say(f"round {number} of {last} | {model} | {name} | {result.commit.label} | {end}")
 

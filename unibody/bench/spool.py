@@ -84,7 +84,7 @@ def find_orphans(folder: Path) -> Iterator[Path]:
 
 def is_running(pid: int, created: float) -> bool:
     try:
-        return abs(psutil.Process(pid).create_time() - created) < 1
+        return bool(abs(psutil.Process(pid).create_time() - created) < 1)
     except psutil.NoSuchProcess:
         return False
 

@@ -74,7 +74,8 @@ class Summary:
 
     def disagreements(self) -> list[dict[str, Any]]:
         """Where two sides generate other tokens from one checkpoint: their times are of different work."""
-        found, first = [], {}
+        found: list[dict[str, Any]] = []
+        first: dict[tuple[Any, ...], Result] = {}
         for result in self.results:
             if (tokens := result.facts.get("tokens")) is None or result.error:
                 continue

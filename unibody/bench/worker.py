@@ -42,7 +42,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
         from unibody.bench.measures import Meter
         from unibody.bench.registry import find_backend, find_scenario
 
-        config, facts = job["config"], {}
+        facts: dict[str, Any] = {}
+        config = job["config"]
         checkpoint = None if job["checkpoint"] is None else Path(job["checkpoint"])
         scenario = config["scenario"]
         names = ("warmup_runs", "iterations", "duration", "memory", "energy")

@@ -42,7 +42,7 @@ class UnibodyBackend:
         for tokens in self.model.stream(ids, max_new_tokens=count, eos_token_id=NEVER, pad_token_id=0):
             arrived()
             steps.append(tokens)
-        return torch.stack(steps, dim=1).tolist()  # type: ignore[no-any-return]
+        return torch.stack(steps, dim=1).tolist()
 
     def train_step(self, ids: Tensor) -> float:
         """The loss of a step of AdamW on the model's own next tokens."""

@@ -51,14 +51,14 @@ class TorchBackend:
                 arrived()
                 steps.append(chosen)
                 at, tokens = at + tokens.shape[1], chosen[:, None]
-        return torch.stack(steps, dim=1).tolist()  # type: ignore[no-any-return]
+        return torch.stack(steps, dim=1).tolist()
 
     def train_step(self, ids: Tensor) -> float:
         if not hasattr(self, "optimizer"):
             self.optimizer = torch.optim.AdamW(self.weights.values(), lr=1e-5)
         logits = self._run(ids, 0, None, every=True)
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
@@ -69,7 +69,7 @@ class TorchBackend:
 
     def _buffers(self, ids: Tensor, new: int = 0) -> list[tuple[Tensor, Tensor]]:
         shape = (len(ids), self.config["num_key_value_heads"], ids.shape[1] + new, self.head)
-        kind = {"dtype": self.weights["model.norm.weight"].dtype, "device": self.device}
+        kind: dict[str, Any] = {"dtype": self.weights["model.norm.weight"].dtype, "device": self.device}
         return [
             (torch.empty(shape, **kind), torch.empty(shape, **kind)) for _ in range(self.config["num_hidden_layers"])
         ]
@@ -93,7 +93,7 @@ class TorchBackend:
 
     def _attend(self, hidden: Tensor, prefix: str, rotary: Any, at: int, buffers: Any) -> Tensor:
         query, key, value = (
-            self._linear(hidden, f"{prefix}.{name}_proj").unflatten(-1, (-1, self.head)).transpose(1, 2)
+            self._linear(hidden, f"{prefix}.{name}_proj").view(*hidden.shape[:2], -1, self.head).transpose(1, 2)
             for name in "qkv"
         )  # [B, heads, S, D]
         query, key = rotate(query, *rotary), rotate(key, *rotary)

@@ -107,7 +107,7 @@ function plane(width, height, series, options) {
   const px = (x) => left + (width - left - right) * (x - x0) / (x1 - x0);
   const py = (y) => height - bottom - (height - top - bottom) * (warp(y) - y0) / (y1 - y0);
   const parts = [];
-  const marks = options.log ? ticks(y0, y1, 4).map((power) => 10 ** power) : ticks(y0, y1, 4);
+  const marks = options.log ? ticks(10 ** y0, 10 ** y1, 5).filter((mark) => mark > 0) : ticks(y0, y1, 4);
   for (const y of marks) {
     parts.push(draw("line", { class: "grid", x1: left, x2: width - right, y1: py(y), y2: py(y) }));
     parts.push(draw("text", { class: "soft", x: left - 8, y: py(y) + 4, "text-anchor": "end" }, format(y, options.unit === "s" ? "s" : "")));
@@ -119,7 +119,7 @@ function plane(width, height, series, options) {
   for (const one of series) {
     if (one.line) {
       const path = one.points.map((point, index) => `${index && point[3] === one.points[index - 1][3] ? "L" : "M"}${px(point[0]).toFixed(1)} ${py(point[1]).toFixed(1)}`).join("");
-      parts.push(explain(draw("path", { d: path, fill: "none", stroke: one.colour, "stroke-width": 2, "stroke-linejoin": "round" }), one.label));
+      parts.push(explain(draw("path", { d: path, fill: "none", stroke: one.colour, "stroke-width": 2, "stroke-dasharray": one.dashed ? "6 4" : null, "stroke-linejoin": "round" }), one.label));
     }
     for (const point of one.dots ? one.points : []) {
       const text = point[2] || `${one.label}\n${format(point[1], options.unit || "")}`;

@@ -46,7 +46,7 @@ function tiles() {
 function comparison() {
   if (!metrics.length) return;
   let metric = metrics.find((one) => one.startsWith("decode.throughput")) || metrics.find((one) => one.includes("throughput")) || metrics[0];
-  const items = () => data.rows.map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
+  const items = () => data.rows.filter((row) => row.failed || row.metrics[metric] !== null).map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
   const plot = live((width) => bars(width, items(), data.units[metric]));
   const note = make("p", { class: "note" });
   const tell = () => { note.textContent = `${data.better[metric] === "more" ? "More" : "Less"} is better. Dots are single measurements.`; };
@@ -71,7 +71,7 @@ function overTime(half) {
   const kinds = { "memory of the process, MB": "memory", "processor, % of a core": "cpu", "memory of the GPU, MB": "gpu" };
   const there = Object.keys(kinds).filter((kind) => rows.some((row) => row.timeline[kinds[kind]].some((value) => value !== null)));
   let kind = there[0];
-  const series = () => rows.slice(0, 12).map((row, index) => ({ label: name(row), colour: rows.length > configs.length ? colour(index) : tint(row), line: true, points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at], null, row.timeline.round[at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
+  const series = () => rows.slice(0, 12).map((row) => ({ label: name(row), colour: tint(row), line: true, dashed: configs.length > 1 && commits.indexOf(row.commit) > 0, points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at], null, row.timeline.round[at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
   const plot = live((width) => [plane(width, 280, series(), { zero: true, xTitle: "seconds, each round from its beginning" }), legend(series())]);
   card("Memory over time", half, chooser(there, kind, (chosen) => { kind = chosen; plot.again(); }), plot, rows.length > 12 ? make("p", { class: "note" }, `The first 12 of ${rows.length}.`) : "");
 }

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def random_tokens(checkpoint: Path | None, scenario: dict[str, Any], device: Any
 
 
 def generate(
-    backend: Any, ids: Any, count: int, meter: Meter, wanted: list[str], facts: dict[str, Any]
+    backend: Any, ids: Any, count: int, meter: Meter, wanted: Sequence[str], facts: dict[str, Any]
 ) -> dict[str, Phase]:
     """The phases of generating, all from the same runs."""
     if count < 2:
