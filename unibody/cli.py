@@ -383,7 +383,8 @@ def bench(overrides: tuple[str, ...], **options: object) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("hydra", "omegaconf", "psutil", "sqlalchemy"):
             raise
-        raise click.ClickException(f"{error.name} is not installed: pip install 'unibody[benchmark]'") from None
+        click.echo(f"error: {error.name} is not installed: pip install 'unibody[benchmark]'", err=True)
+        sys.exit(2)
     sys.exit(bench(overrides, options))
 
 

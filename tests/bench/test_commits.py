@@ -100,6 +100,23 @@ def test_no_regression(repository: Repository, tmp_path: Path) -> None:
     assert "regression" not in done.stderr
 
 
+def test_earlier_results(repository: Repository, tmp_path: Path) -> None:
+    """A run is compared with the folder of an earlier one."""
+    repository.git("checkout", "-q", repository.quick)
+    first = bench(*arguments(repository, tmp_path / "before", "--commit", "worktree"))
+    assert first.returncode == 0, first.stderr
+    repository.git("checkout", "-q", repository.slow)
+    more = ("--commit", "worktree", "--compare", str(tmp_path / "before"), "--fail-on-regression", "5%")
+    done = bench(*arguments(repository, tmp_path / "after", *more))
+    assert done.returncode == 1, done.stderr
+    summary = read(tmp_path / "after/summary.json")
+    assert list(summary["results"]["small"]["default"]) == ["worktree in before", "worktree"]
+    assert {(found["baseline"], found["commit"]) for found in summary["changes"]} == {
+        ("worktree in before", "worktree")
+    }
+    assert "at worktree, against worktree in before" in done.stderr
+
+
 def test_diff(repository: Repository, tmp_path: Path) -> None:
     """`diff` is the main branch and HEAD."""
     repository.git("checkout", "-q", "-b", "topic", repository.slow)

@@ -82,21 +82,14 @@ class Database:
     def __init__(self, database: str | Path) -> None:
         self.url = parse_url(database)
         self.name = hidden(self.url)
-        if self.url.get_backend_name() == "sqlite":
-            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
-            sa.event.listen(self.engine, "connect", prepare_sqlite)
-            self._insert: Any = sqlite.insert
-        else:
-            options = {"connect_timeout": CONNECT_SECONDS, "application_name": "unibody bench"}
-            self.engine = sa.create_engine(self.url, connect_args=options, pool_pre_ping=True)
-            self._insert = postgresql.insert
+        try:
+            self.engine, self._insert = self._connect()
+        except ImportError as error:
+            raise BenchmarkError(
+                f"database {self.name} needs psycopg ({error}): pip install 'unibody[benchmark]'"
+            ) from error
         try:
             self._open()
-        except ModuleNotFoundError as error:
-            raise BenchmarkError(
-                f"database {self.name} needs {error.name}: pip install 'unibody[benchmark]'"
-            ) from error
         except BenchmarkError:
             self.engine.dispose()
             raise
@@ -105,6 +98,16 @@ class Database:
             raise BenchmarkError(
                 f"database {self.name} cannot be used ({reason(error)}): start it, or correct --database"
             ) from error
+
+    def _connect(self) -> tuple[sa.Engine, Any]:
+        """The engine, and its dialect's insert, which can leave out what is there already."""
+        if self.url.get_backend_name() == "sqlite":
+            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(self.url, connect_args={"timeout": 30})
+            sa.event.listen(engine, "connect", prepare_sqlite)
+            return engine, sqlite.insert
+        options = {"connect_timeout": CONNECT_SECONDS, "application_name": "unibody bench"}
+        return sa.create_engine(self.url, connect_args=options, pool_pre_ping=True), postgresql.insert
 
     def _open(self) -> None:
         """Makes the schema or brings it up to date; writers that do so at once wait for each other."""

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,8 @@ def read_earlier(folder: Path) -> list[Result]:
     found = read_results(folder) if folder.is_dir() else []
     if not found:
         raise BenchmarkError(f"--compare {folder} has no benchmark.json: name the folder of an earlier run")
+    for result in found:
+        result.commit = replace(result.commit, source=folder.name)
     return found
 
 

@@ -58,6 +58,8 @@ class Spool:
         os.close(self._file)
         if sent or self._size == 0:
             self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()  # unless others wait there
             return None
         left = self.path.with_name(ORPHAN + self.path.name)
         self.path.rename(left)

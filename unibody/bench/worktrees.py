@@ -30,11 +30,13 @@ class Commit:
     subject: str
     date: str  # ISO 8601; empty without a commit
     root: Path | None  # where its code is; None: what the interpreter imports
+    source: str = ""  # the folder of earlier results that it was read from
 
     @property
     def label(self) -> str:
         """What it is called in results."""
-        return self.name if self.sha is None else self.sha[:10]
+        label = self.name if self.sha is None else self.sha[:10]
+        return f"{label} in {self.source}" if self.source else label
 
 
 @contextlib.contextmanager
