@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from bench.command import bench
 from bench.conftest import empty_database
 from bench.postgres import Server
+from bench.small_repository import Repository
 from unibody.bench import BenchmarkError, MetricsRecorder
 from unibody.bench.database import Database
 from unibody.bench.spool import spool_folder
@@ -30,8 +33,6 @@ def numbers(database: str) -> Counter[tuple[int, int]]:
     with engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT measurements FROM model_measurements")).scalars().all()
     engine.dispose()
-    import json
-
     found = [row if isinstance(row, dict) else json.loads(row) for row in rows]
     return Counter((row["thread"], row["number"]) for row in found)
 
@@ -154,6 +155,34 @@ def test_a_row_that_the_database_refuses(database: str) -> None:
     with pytest.raises(BenchmarkError, match=r"refuses 1 records .*which are kept in .*rejected"):
         recorder.close()
     assert numbers(database) == {(0, number): 1 for number in range(10)}
+
+
+def test_benchmark_into_a_database(database: str, tmp_path: Path) -> None:
+    """What `unibody bench` leaves there: the benchmark, a row for each round, and samples of the process."""
+    repository = Repository(tmp_path / "small")
+    done = bench(
+        *("--config-dir", repository.config, "--config-name", "task", "--output", tmp_path / "out", "rounds=2"),
+        *(
+            "--repository",
+            repository.root,
+            "--commit",
+            repository.quick,
+            "--database",
+            database,
+            "scenario.iterations=20",
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    reader = Database(database)
+    (found,) = reader.benchmarks()
+    assert found["metadata"]["commit_id"] == repository.quick
+    assert found["metadata"]["commit_message"] == "quick"
+    rows = reader.model_measurements(found["benchmark_id"])
+    assert [row["measurements"]["round"] for row in rows] == [1, 2]
+    assert all(row["measurements"]["task.latency.p50"] > 0.019 for row in rows)
+    assert len(reader.device_measurements(found["benchmark_id"])) >= 8
+    reader.close()
+    assert not (tmp_path / "out/benchmarks.sqlite").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,19 @@ JOULES = 3.6e6  # in a kWh
 class Energy:
     """Measures the block that it is entered for; `kwh` holds cpu, ram, gpu and total, and None for what is not counted.
 
-    The counters are of whole devices, so other programs on them count too.
+    The counters are of whole devices, so other programs on them count too. `measurable` is whether there are any.
     """
 
     def __init__(self) -> None:
+        self._zones, self._gpu = find_zones(), gpu_millijoules()
+        self._has_codecarbon = not self._zones and importlib.util.find_spec("codecarbon") is not None
+        self.measurable = bool(self._zones or self._gpu or self._has_codecarbon)
         self.kwh: dict[str, float | None] = {"cpu": None, "ram": None, "gpu": None, "total": None}
         self.not_measured: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        self._counters = {zone: read_microjoules(zone) for zone in find_zones()}
-        self._estimate = None if self._counters else start_codecarbon()
-        self._gpu = gpu_millijoules()
+        self._counters = {zone: read_microjoules(zone) for zone in self._zones}
+        self._estimate = start_codecarbon() if self._has_codecarbon else None
         self._before = self._gpu() if self._gpu else 0
         return self
 
@@ -89,9 +91,7 @@ def read_microjoules(zone: Path) -> int:
 
 
 def start_codecarbon() -> Any:
-    """A running tracker of codecarbon that writes nothing; None where it is not installed."""
-    if importlib.util.find_spec("codecarbon") is None:
-        return None
+    """A running tracker of codecarbon that writes nothing."""
     from codecarbon import OfflineEmissionsTracker
 
     tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="error")

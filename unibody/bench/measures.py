@@ -76,7 +76,7 @@ class Meter:
             phase["not_measured"] |= peak.not_measured
         if again is not None and self.energy:
             with Energy() as energy:
-                for _ in range(self.iterations):
+                for _ in range(self.iterations if energy.measurable else 0):
                     prepare()
                     again()
                 synchronise()

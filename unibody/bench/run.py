@@ -134,7 +134,7 @@ def measure(results: list[Result], options: Options, output: Path) -> int:
                 return INTERRUPTED
             finally:
                 with contextlib.suppress(BenchmarkError):  # close() says it again
-                    recorder.flush()
+                    recorder.flush(timeout=10)
                 for result in results:
                     if result.benchmark_id is not None:
                         result.timeline = read_timeline(

@@ -11,7 +11,7 @@ from typing import Any
 
 from unibody.bench.comparison import Change, compare
 from unibody.bench.metrics import choose_metrics
-from unibody.bench.report import FORMAT_VERSION, find_metric, metric_unit, write_json, write_text
+from unibody.bench.report import FORMAT_VERSION, TIMES, find_metric, metric_unit, write_json, write_text
 from unibody.bench.results import Result
 from unibody.bench.tables import format_table, format_value
 
@@ -157,7 +157,8 @@ class Summary:
         table.writerow(["model", "config", "commit", "metric", "value", "unit", "count", "mad", "rounds"])
         for result in self.results:
             for metric, value in self.values(result).items():
-                times = (self.report(result).get(metric.split(".")[0]) or {}).get("latency") or {}
+                phase, measure, _ = metric.split(".", 2)
+                times = (self.report(result).get(phase) or {}).get(measure if measure in TIMES else "none") or {}
                 row = [result.configuration.model, result.config_name, result.commit.label, metric]
                 number = "" if value is None else repr(value)
                 table.writerow(

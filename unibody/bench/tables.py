@@ -9,6 +9,7 @@ PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A Markdown table whose columns are aligned; all but the first `left` are to the right."""
+    head, rows = escape(head), [escape(row) for row in rows]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -20,6 +21,11 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
     rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def escape(cells: Sequence[str]) -> list[str]:
+    """The cells, without what would end one."""
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
 
 
 def format_value(value: float | None, unit: str) -> str:
