@@ -54,10 +54,16 @@ TABLES = {
         {"load": "load_model.cpu_time.p50", "pass": "forward.cpu_time.p50", "memory": "forward.memory.max_ram"},
     ),
     "quantizers": Table(
-        "Quantizers, bfloat16, SmolLM2-135M in shape with random weights: a prompt of 32 tokens, 15 more",
+        "Quantizers, bfloat16, six layers of SmolLM2-135M's shape with random weights: a prompt of 32 tokens, 15 more",
         (
             "quantizer=none,bnb_int8,bnb_nf4,ct_w8a8,ct_w4a16,ct_fp8,torchao_int8_dynamic,hqq_4,quanto_int8,fp8,rtn_4",
-            *("model=llama_135m", "model.dtype=bfloat16", "scenario.sequence_length=32", "scenario.new_tokens=16"),
+            *(
+                "model=llama_135m",
+                "model.dtype=bfloat16",
+                "model.config.num_hidden_layers=6",
+                "model.config.vocab_size=8192",
+            ),
+            *("scenario.sequence_length=32", "scenario.new_tokens=16"),
             "scenario.iterations=3",
         ),
         {name: f"{phase}.cpu_time.p50" for name, phase in TIMES.items()} | {"memory": "decode.memory.max_ram"},
@@ -125,10 +131,11 @@ def report(name: str) -> str:
     packages = ", ".join(
         f"{key} {value}" for key, value in told["environments"]["transformers"]["packages"].items() if key != "unibody"
     )
+    rounds = next((word.partition("=")[2] for word in told["command"].split() if word.startswith("rounds=")), "3")
     parts = [
         f"## {table.title}",
         f"`{told['command']}`",
-        f"{told['created'][:10]}; {machine['cpu']}; {machine['cpu_count']} cores; Python {machine['python_version']}; {packages}. "
+        f"{told['created'][:10]}; {machine['cpu']}; {machine['cpu_count']} cores; Python {machine['python_version']}; {packages}; {rounds} rounds. "
         f"Load of the machine before and after: {busy['load_before']:.1f} and {busy['load_after']:.1f}.",
         format_table(head, rows),
     ]
@@ -149,7 +156,7 @@ HEAD = """# Results
 
 Made by `python -m benchmarks.peers`, which runs the commands below; each folder has the page (`index.html`) and the numbers.
 
-Both sides read the same checkpoint on one thread, in processes of their own that take turns, three rounds of them. Times are medians of
+Both sides read the same checkpoint on one thread, in processes of their own that take turns. Times are medians of
 CPU seconds, because other programs ran on the machine: they disturb these less than wall time, and still share its caches and memory
 bandwidth, so figures of single cells may be off by a tenth and more. A ratio above 1 means that transformers takes so many times as
 much; brackets mark what is within the noise. Memory is the peak of the whole process, with what it has imported.
