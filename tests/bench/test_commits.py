@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench.command import bench, environment, line
+from bench.conftest import ROOT
 from bench.small_repository import QUICK, SLOW, Repository
 
 
@@ -115,6 +116,22 @@ def test_earlier_results(repository: Repository, tmp_path: Path) -> None:
         ("worktree in before", "worktree")
     }
     assert "at worktree, against worktree in before" in done.stderr
+
+
+def test_library_of_a_commit(repository: Repository, tmp_path: Path) -> None:
+    """In a repository of this library, `unibody` is the commit's and what measures it the present one, whatever the commit has."""
+    (repository.root / "unibody/bench").mkdir(parents=True)
+    (repository.root / "unibody/__init__.py").write_text("AGE = 'old'\n")
+    (repository.root / "unibody/bench/__init__.py").write_text("raise ImportError('an old one')\n")
+    (repository.root / "unibody/part.py").write_text("VALUE = 7\n")
+    sha = repository.commit("an old library", "task = int\n")
+    text = "__import__('unibody').AGE, __import__('unibody.part').part.VALUE, __import__('unibody.bench.measures').bench.__file__"
+    scenario = repository.config / "scenario.py"
+    scenario.write_text(scenario.read_text().replace("work.__file__", text))
+    done = bench(*arguments(repository, tmp_path / "out", "--commit", sha, "rounds=1"))
+    assert done.returncode == 0, done.stdout
+    facts = read(tmp_path / f"out/commit={sha[:10]}/default/benchmark.json")["facts"]
+    assert facts["file"] == ["old", 7, str(ROOT / "unibody/bench/__init__.py")]
 
 
 def test_diff(repository: Repository, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_noise() -> None:
 
 def test_direction() -> None:
     """More of a time or of memory is worse, less of a throughput is."""
-    before, after = [report([1.0, 1.1, 0.9])], [report([2.0, 2.2, 1.8], 50.0)]
+    before, after = [report([1.0, 1.1, 0.9, 1.0, 1.0])], [report([2.0, 2.2, 1.8, 2.0, 2.0], 50.0)]
     both = merge_rounds(before), merge_rounds(after)
     verdicts = {}
     for metric in ("decode.latency.mean", "decode.throughput.value", "decode.memory.max_ram"):

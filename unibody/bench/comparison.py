@@ -2,11 +2,13 @@
 
 The noise is estimated by resampling (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): rounds are drawn with
 replacement, the same for both sides because both took turns, then values within each round. The middle 95 per cent of the changes
-found so are the interval; a change is beyond the noise if the interval does not hold zero.
+found so are the interval, widened by √(n / (n − 1)) for n rounds (or values, if there is one round), because few of them vary less
+than many. A change is beyond the noise if the interval does not hold zero.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from unibody.bench.timings import percentile
 
 DRAWS, FEWEST = 1000, 200
 VALUES_DRAWN = 200_000  # of one comparison: long lists are drawn less often
-LEAST_VALUES = 3  # of each side, for less no noise can be told
+LEAST_VALUES = 5  # of each side, for less no noise can be told
 STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "p50": statistics.median,
@@ -114,7 +116,12 @@ def estimate_interval(before: Samples, after: Samples) -> tuple[float, float] | 
         old, new = resample(draw, before, first), resample(draw, after, second)
         if old:
             changes.append(100 * (new / old - 1))
-    return (percentile(changes, 2.5), percentile(changes, 97.5)) if changes else None
+    if not changes:
+        return None
+    count = min(len(side.rounds) if len(side.rounds) > 1 else side.count() for side in (before, after))
+    middle, wider = percentile(changes, 50), math.sqrt(count / (count - 1))
+    low, high = (middle + wider * (percentile(changes, end) - middle) for end in (2.5, 97.5))
+    return low, high
 
 
 def resample(draw: random.Random, found: Samples, chosen: Sequence[int]) -> float:
