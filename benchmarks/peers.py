@@ -3,6 +3,7 @@
     python -m benchmarks.peers                      # all of it; an hour
     python -m benchmarks.peers decoders             # one of the tables
     python -m benchmarks.peers quantizers rounds=1  # with overrides
+    python -m benchmarks.peers --report             # writes README.md anew from what is kept
 
 Each table is one run of `unibody bench`, whose summary and page are kept. Both sides read the same checkpoint, take turns in processes
 of their own on one thread, and have to generate the same tokens.
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -85,8 +85,21 @@ def measure(name: str, more: list[str]) -> None:
             sys.exit(f"{name}: could not be measured")
         folder.mkdir(parents=True, exist_ok=True)
         for file in KEPT:
-            shutil.copy(Path(scratch, file), folder)
+            text = Path(scratch, file).read_text(encoding="utf-8")
+            (folder / file).write_text(without_places(text), encoding="utf-8")
     (folder / "table.json").write_text(json.dumps({"load_before": load, "load_after": os.getloadavg()[0]}) + "\n")
+
+
+def without_places(text: str) -> str:
+    """The text without this machine's folders, which tracebacks name."""
+    for place, name in (
+        (f"{ROOT}/", ""),
+        (sys.prefix, ".venv"),
+        (sys.base_prefix, "python"),
+        (tempfile.gettempdir(), "tmp"),
+    ):
+        text = text.replace(place, name)
+    return text
 
 
 def report(name: str) -> str:
@@ -166,9 +179,12 @@ much; brackets mark what is within the noise. Memory is the peak of the whole pr
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
     parser.add_argument("names", nargs="*", help=f"tables ({', '.join(TABLES)}) and overrides; default: all tables")
-    words = parser.parse_args().names
-    names = [word for word in words if word in TABLES] or list(TABLES)
-    for name in names:
+    parser.add_argument(
+        "--report", action="store_true", help="write README.md anew from what is kept, without measuring"
+    )
+    options = parser.parse_args()
+    words = options.names
+    for name in [] if options.report else [word for word in words if word in TABLES] or list(TABLES):
         measure(name, [word for word in words if word not in TABLES])
     there = [name for name in TABLES if (RESULTS / name / "summary.json").is_file()]
     (RESULTS / "README.md").write_text("\n\n".join([HEAD.strip(), *map(report, there)]) + "\n", encoding="utf-8")

@@ -45,8 +45,8 @@ function tiles() {
 
 function comparison() {
   if (!metrics.length) return;
-  let metric = metrics.find((one) => one.startsWith("decode.throughput")) || metrics.find((one) => one.includes("throughput")) || metrics[0];
-  const items = () => data.rows.filter((row) => row.failed || row.metrics[metric] !== null).map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
+  let metric = metrics.find((one) => one.startsWith("decode.throughput")) || metrics.find((one) => one.includes("throughput")) || metrics.find((one) => one.startsWith("decode")) || metrics[0];
+  const items = () => models.flatMap((model) => data.rows.filter((row) => row.model === model)).filter((row) => row.failed || row.metrics[metric] !== null).map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
   const plot = live((width) => bars(width, items(), data.units[metric]));
   const note = make("p", { class: "note" });
   const tell = () => { note.textContent = `${data.better[metric] === "more" ? "More" : "Less"} is better. Dots are single measurements.`; };
