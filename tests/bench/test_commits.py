@@ -223,7 +223,11 @@ def test_killed(repository: Repository, tmp_path: Path) -> None:
     """What a run that was killed has left is taken away by the next one."""
     command = line(*arguments(repository, tmp_path / "out", "--commit", repository.quick, "rounds=50"))
     with subprocess.Popen(
-        command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command,
+        env=environment() | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     ) as process:
         assert process.stderr is not None
         process.stderr.readline()
