@@ -21,12 +21,16 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate check test test-deep lint types bench clean
+.PHONY: help setup services generate check test test-deep lint types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(FULL_READY) ## Make .venv: the project in editable mode, and all that development needs
+
+services: ## Install what some tests start, PostgreSQL and Chromium, where that is for apt to do
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call install,postgresql)
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(call install,chromium)
 
 generate: $(LEAN_READY) ## Compile every definition in modular/ to its file in generated/
 	$(LEAN)/bin/unibody generate $(ARGS)
@@ -34,7 +38,7 @@ generate: $(LEAN_READY) ## Compile every definition in modular/ to its file in g
 check: $(LEAN_READY) ## Say which generated files are stale, missing or orphaned
 	$(LEAN)/bin/unibody check $(ARGS)
 
-test: $(FULL_READY) ## Run the tests
+test: $(FULL_READY) services ## Run the tests
 	$(FULL)/bin/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 test-deep: $(FULL_READY) ## Run the differential fuzz of the language with ten times as many families
@@ -65,6 +69,11 @@ record-%: ## Write the fixtures of NAME again, with its environment
 clean: ## Remove the environments and what tools have written
 	rm -rf .venv .venv-generate .venv-oracle-* build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .unibody_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A package of the system; without the right to install it, the tests that need it say so and are skipped.
+install = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then { apt-get install -y -q $(1) || { apt-get update -q && apt-get install -y -q $(1); }; } >/dev/null 2>&1 || echo "$(1) could not be installed"; \
+	else echo "$(1) is not installed: the tests that start it are skipped"; fi
 
 # An environment of another Python, or of one that is gone, is made anew; otherwise what is there is brought up to date.
 define environment

@@ -14,7 +14,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks import compiler, llama
-from benchmarks.measure import describe_machine, write_results
+from benchmarks.measure import write_results
+from unibody.bench.machine import describe_machine
 
 
 def main() -> None:
@@ -33,7 +34,9 @@ def main() -> None:
 
     machine = describe_machine()
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    print(f"{machine['cpu']}; {machine['cores']} cores, one thread used; Python {machine['python']}; {versions}")
+    print(
+        f"{machine['cpu']}; {machine['cpu_count']} cores, one thread used; Python {machine['python_version']}; {versions}"
+    )
     if "llama" in names:
         results = llama.measure(options.rounds, options.dtype, options.module)
         print(f"\n## Llama, {options.dtype}\n\n{llama.report(results)}")

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import cpu_seconds, format_table, run_process, take_turns
+from benchmarks.measure import cpu_seconds, run_process, take_turns
+from unibody.bench.scenarios.generator import copy_project
+from unibody.bench.tables import format_table
 
 ROOT = Path(__file__).parents[1]
-INPUTS = ("pyproject.toml", "modular", "unibody/core")
 COLD, UNCHANGED, COMPILE, PARSE = (
     "generate, nothing there",
     "generate, nothing changed",
@@ -41,7 +42,7 @@ def measure(rounds: int) -> dict[str, Any]:
     from unibody.generator.project import find_project
 
     with tempfile.TemporaryDirectory() as folder:
-        project, settled = copy_project(Path(folder, "project")), copy_project(Path(folder, "settled"))
+        project, settled = (copy_project(ROOT, Path(folder, name)) for name in ("project", "settled"))
         files = sorted(path for name in ("modular", "unibody/core") for path in (project / name).rglob("*.py"))
         texts = [file.read_bytes() for file in files]
 
@@ -84,15 +85,6 @@ def measure(rounds: int) -> dict[str, Any]:
             "files written": len(outputs),
             "lines written": sum(path.read_bytes().count(b"\n") for path in outputs),
         }
-
-
-def copy_project(target: Path) -> Path:
-    """Returns `target`, a copy of what the compiler reads of this repository, without what it wrote."""
-    for name in INPUTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, target / name)
-    return target
 
 
 def report(results: dict[str, Any]) -> str:

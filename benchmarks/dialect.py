@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import describe_machine, format_table, median_ratio, run_process, take_turns, write_results
+from benchmarks.measure import median_ratio, run_process, take_turns, write_results
+from unibody.bench.machine import describe_machine
+from unibody.bench.tables import format_table
 
 ROOT = Path(__file__).parents[1]
 FLOOR = "parse once with libcst"
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for the single measurements as JSON")
     options = parser.parse_args()
     machine = describe_machine()
-    print(f"{machine['cpu']}; {machine['cores']} cores; Python {machine['python']}\n")
+    print(f"{machine['cpu']}; {machine['cpu_count']} cores; Python {machine['python_version']}\n")
     results = measure(options.root or installed_models(), options.rounds)
     print(report(results))
     write_results(options.output, "dialect", results)

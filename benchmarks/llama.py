@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import bandwidth, cpu_seconds, format_table, median_ratio, run_process, take_turns
+from benchmarks.measure import bandwidth, cpu_seconds, median_ratio, run_process, take_turns
+from unibody.bench.tables import format_table
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 49152,

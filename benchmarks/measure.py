@@ -1,10 +1,8 @@
-"""Timing of rivals in turns, the memory's bandwidth, the machine's description, and tables of results."""
+"""Timing of rivals in turns within one process, the memory's bandwidth, and files of results."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -12,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from unibody.bench.machine import describe_machine
 
 
 def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
@@ -60,42 +60,6 @@ def bandwidth(megabytes: int = 512) -> Callable[[], float]:
         return values.nbytes / cpu_seconds(values.sum)
 
     return read
-
-
-def describe_machine() -> dict[str, Any]:
-    """Returns the CPU's model, cores and memory, and the versions of what is measured; not the machine's name."""
-    import importlib.metadata
-
-    model = platform.processor() or platform.machine()
-    memory = 0.0
-    if Path("/proc/cpuinfo").exists():
-        lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in lines.items()}
-        model = f"{fields.get('model name', model)}, family {fields.get('cpu family')}, model {fields.get('model')}"
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    names = ("torch", "transformers", "safetensors", "libcst", "ruff")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in names},
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-    }
-
-
-def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table whose columns are aligned; all but the first are to the right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(head), line(rule), *map(line, rows)])
 
 
 def write_results(folder: Path | None, name: str, results: Mapping[str, Any]) -> None:

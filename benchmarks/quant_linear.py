@@ -20,7 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import cpu_seconds, describe_machine, format_table, median_ratio, take_turns, write_results
+from benchmarks.measure import cpu_seconds, median_ratio, take_turns, write_results
+from unibody.bench.machine import describe_machine
+from unibody.bench.tables import format_table
 
 SIZE = 2048
 Product = Callable[[Tensor], Any]
@@ -251,7 +253,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for the single measurements as JSON")
     options = parser.parse_args()
     machine, results = describe_machine(), measure(options.rounds)
-    print(f"{machine['cpu']}; one thread; Python {machine['python']}\n\n{report(results)}")
+    print(f"{machine['cpu']}; one thread; Python {machine['python_version']}\n\n{report(results)}")
     write_results(options.output, "quant_linear", results)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import os
 import pydoc_data.topics
 import subprocess
@@ -29,10 +28,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from benchmarks.measure import describe_machine, format_table, write_results
+from benchmarks.measure import write_results
+from unibody.bench.backends.library import UnibodyBackend
+from unibody.bench.machine import describe_machine
+from unibody.bench.scenarios.perplexity import perplexity, text_windows
+from unibody.bench.tables import format_table
 
 ROOT = Path(__file__).parents[1]
 TOPICS = [" ".join(pydoc_data.topics.topics[name].split()) for name in sorted(pydoc_data.topics.topics)]
@@ -162,12 +164,11 @@ def evaluate(folder: Path) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     kernels = sorted({layer.kernel for layer in model.modules() if hasattr(layer, "stored_tensors")})
     del model
-    model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    windows = ids[: 8 * 256].view(8, 256)
-    with torch.inference_mode():
-        losses = [F.cross_entropy(model(window[None]).logits[0, :-1], window[1:]).item() for window in windows]
+    backend = UnibodyBackend({})
+    backend.load(folder, {"auto_class": "AutoModelForCausalLM", "dtype": torch.float32})
+    losses = backend.losses(text_windows(folder, 8, 256))
     return {
-        "perplexity": math.exp(sum(losses) / len(losses)),
+        "perplexity": perplexity(losses),
         "quantized": count.layers,
         "layers": count.all_layers,
         "bits per weight": count.bits_per_weight if count.layers else 32,
@@ -266,7 +267,7 @@ def main() -> None:
     names = [name for name, (method, *_) in METHODS.items() if not options.only or method in options.only]
     machine = describe_machine()
     results = measure(names)
-    print(f"{machine['cpu']}; one thread; Python {machine['python']}\n\n{table(results)}")
+    print(f"{machine['cpu']}; one thread; Python {machine['python_version']}\n\n{table(results)}")
     write_results(options.output, "quantization", {"methods": results})
     if options.plot:
         plot(results, options.plot)

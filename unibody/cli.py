@@ -379,6 +379,41 @@ def card(folder: Path, repo: str) -> None:
     sys.exit(write_card(folder, repo))
 
 
+@unibody.command(context_settings={"ignore_unknown_options": True})
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--config-dir", type=FOLDER, required=True, help="The folder of configurations and their groups.")
+@click.option("--config-name", required=True, help="The configuration, such as `inference`.")
+@click.option("--multirun", is_flag=True, help="Let overrides have several values: backend=unibody,torch.")
+@click.option(
+    "--commit", "commits", help="Commits to compare, A,B; `worktree` is the checkout as it is, `diff` main,HEAD."
+)
+@click.option("--metrics", help="What summaries show, such as decode.latency.mean,per_token.throughput.value.")
+@click.option("--baseline", help="An override of the sweep that the others are compared with: backend=transformers.")
+@click.option("--compare", type=FOLDER, multiple=True, help="Results of an earlier run, or of optimum-benchmark.")
+@click.option("--fail-on-regression", metavar="PERCENT", help="Exit with 1 if a commit is worse by more, as in 5%.")
+@click.option("--output", type=FOLDER, help="The folder of the results; by default a new one in benchmark-results/.")
+@click.option(
+    "--database", help="A SQLite file or postgresql+psycopg://…; by default benchmarks.sqlite in the results."
+)
+@click.option("--repository", type=FOLDER, default=Path(), help="The checkout whose commits are compared.")
+@click.option("--repo-id", help="Upload the results to this dataset repository of the Hub, OWNER/NAME.")
+@click.option("--path-in-repo", default="", help="Where they go there.")
+def bench(overrides: tuple[str, ...], **options: object) -> None:
+    """Measure speed and memory, and compare commits.
+
+    Of models, quantizers, kernels and the compiler, and of other libraries beside them. KEY=VALUE changes the configuration, as
+    Hydra reads it. Exits with 0; with 1 if a run failed or there is a regression; with 2 if nothing could be done.
+    """
+    try:
+        from unibody.bench.command import bench
+    except ModuleNotFoundError as error:
+        if error.name not in ("hydra", "omegaconf", "psutil", "sqlalchemy"):
+            raise
+        click.echo(f"error: {error.name} is not installed: pip install 'unibody[benchmark]'", err=True)
+        sys.exit(2)
+    sys.exit(bench(overrides, options))
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:

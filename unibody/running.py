@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 import unibody
-from unibody.generation.streamers import TextStreamer
+from unibody.core.command_line import decode_stream
 from unibody.hub import locate
 
 ONE_TEXT = {
@@ -19,9 +23,12 @@ def run(model: str, prompt: str, options: dict[str, Any]) -> int:
     """Writes what follows the prompt to standard output; the exit status."""
     try:
         tokenizer, found, given = load(model, options, do_sample=False)
-        inputs = tokenizer(prompt, return_tensors="pt").to(found.device)
-        streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        found.generate(inputs["input_ids"], streamer=streamer, tokenizer=tokenizer, **ONE_TEXT, **given)
+        ids = tokenizer(prompt)["input_ids"]
+        tokens = found.stream(torch.tensor([ids], device=found.device), tokenizer=tokenizer, **ONE_TEXT, **given)
+        plain = SimpleNamespace(decode=partial(tokenizer.decode, skip_special_tokens=True))
+        for piece in decode_stream(plain, ids, tokens):
+            print(piece, end="", flush=True)
+        print()
     except (ImportError, NotImplementedError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -120,7 +120,7 @@ class Request(BaseHTTPRequestHandler):
             self.create()
         elif route == "api/validate-yaml":
             self.send(200, {"errors": [], "warnings": []})
-        elif found := re.match(r"api/models/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.*))?)?$", route):
+        elif found := re.match(r"api/(?:models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.*))?)?$", route):
             self.api(found[1], found[2] or "", found[3] or "")
         elif found := re.match(r"(.+/.+)\.git/info/lfs/objects/batch$", route):
             self.lfs_batch(found[1])

@@ -1,0 +1,11 @@
+CREATE TABLE format_version (version INTEGER NOT NULL, PRIMARY KEY (version));
+CREATE TABLE benchmarks (benchmark_id VARCHAR(32) NOT NULL, created_at FLOAT NOT NULL, metadata JSON NOT NULL, PRIMARY KEY (benchmark_id));
+CREATE TABLE device_measurements (measurement_id VARCHAR(48) NOT NULL, benchmark_id VARCHAR(32) NOT NULL, time FLOAT NOT NULL, cpu_util FLOAT, mem_megabytes FLOAT, gpu_util FLOAT, gpu_mem_megabytes FLOAT, PRIMARY KEY (measurement_id), FOREIGN KEY(benchmark_id) REFERENCES benchmarks (benchmark_id));
+CREATE TABLE model_measurements (measurement_id VARCHAR(48) NOT NULL, benchmark_id VARCHAR(32) NOT NULL, time FLOAT NOT NULL, measurements JSON NOT NULL, PRIMARY KEY (measurement_id), FOREIGN KEY(benchmark_id) REFERENCES benchmarks (benchmark_id));
+CREATE INDEX ix_device_measurements_benchmark_id ON device_measurements (benchmark_id);
+CREATE INDEX ix_model_measurements_benchmark_id ON model_measurements (benchmark_id);
+INSERT INTO format_version VALUES (1);
+INSERT INTO benchmarks VALUES ('0123456789abcdef0123456789abcdef', 1795000000.5, '{"commit_id": "8927097", "machine": {"cpu_count": 2}}');
+INSERT INTO device_measurements VALUES ('a1', '0123456789abcdef0123456789abcdef', 1795000001.0, 99.5, 12.5, NULL, NULL);
+INSERT INTO device_measurements VALUES ('a2', '0123456789abcdef0123456789abcdef', 1795000002.0, 98.5, 13.0, NULL, NULL);
+INSERT INTO model_measurements VALUES ('b1', '0123456789abcdef0123456789abcdef', 1795000003.0, '{"decode.latency.mean": 0.25}');
