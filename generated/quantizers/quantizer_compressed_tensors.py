@@ -545,6 +545,10 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
@@ -557,7 +561,9 @@ class Packing:
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
 
 
 class CompressedGroupLinear(GroupwiseLinear):
@@ -573,8 +579,7 @@ class CompressedGroupLinear(GroupwiseLinear):
             layout="ColumnsLayout",
             device="cuda",
             package="triton",
-            bits=(2, 4, 8),
-            multiples=(16, 16),
+            multiples=(32, 32),
         ),
         Kernel(
             "int4pack_cpu",
@@ -653,7 +658,7 @@ class CompressedGroupLinear(GroupwiseLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and "weight_g_idx" in self.others:
             return "it reads groups of consecutive columns, and these are in the order of activations"
-        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
+        return ""
 
 
 class CompressedFloat4Linear(CompressedLinear):
@@ -1016,37 +1021,39 @@ def triton_matmul_kernel() -> Any:
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    zero_word = 0
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
     groups = layer.group_size
-    y = triton_groups_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 @torch.library.custom_op("quantizer_compressed_tensors::triton_groups_matmul", mutates_args=())
 def triton_groups_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
-    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
 
     def grid(_: Any) -> tuple[int, int]:
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
 
     triton_groups_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
     )
     return y
 
 
 @triton_groups_matmul_operator.register_fake
 def triton_groups_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
@@ -1069,28 +1076,41 @@ def triton_groups_matmul_kernel() -> Any:
         k,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
+        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
         rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        # Where a column's bits lie in its word.
-        shifts = columns * bits % 32
+        along = columns[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
-            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0).to(
+                    tl.uint32, bitcast=True
+                )
+                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
-            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
-            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
-            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0).to(tl.uint32, bitcast=True)
+                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             total.to(y.dtype.element_ty),
@@ -1580,20 +1600,24 @@ def to_int32(words: Tensor) -> Tensor:
 
 
 class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns."""
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         return {
             "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": pack_words(zeros, layer.bits).T.contiguous(),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
             "scales": scales.T.contiguous(),
         }
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, unpack_words(held["qzeros"].T, layer.bits)
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
 

@@ -264,6 +264,19 @@ class PackedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
@@ -285,9 +298,18 @@ class Kernel:
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(32, 32),
+        ),
         Kernel("torch", entry="plain_matmul"),
     )
 
@@ -295,11 +317,11 @@ class TorchAoLinear(PackedLinear):
         super().__init__(linear, config)
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
-        self.width = self.scheme.group_size or self.in_features
+        self.group_size = self.scheme.group_size or self.in_features
 
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
-        groups = (self.out_features, self.in_features // self.width)
+        groups = (self.out_features, self.in_features // self.group_size)
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
             "_weight_scale": torch.empty(groups, device="meta"),
@@ -310,7 +332,7 @@ class TorchAoLinear(PackedLinear):
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
         kind, bits, _, symmetric, _ = self.scheme
-        groups = weight.unflatten(1, (-1, self.width))
+        groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
@@ -336,10 +358,21 @@ class TorchAoLinear(PackedLinear):
         codes, scales = stored["_weight_qdata"], stored["_weight_scale"]
         wide = dtype if scales.dtype == dtype else torch.float32  # integers are exact in all of them
         values = widen_float8(codes) if self.scheme.kind == "float8" else codes
-        groups = values.to(wide).unflatten(1, (-1, self.width))
+        groups = values.to(wide).unflatten(1, (-1, self.group_size))
         if not self.scheme.symmetric:
             groups = groups - stored["_weight_zero_point"].to(wide)[..., None]
         return (groups * scales.to(wide)[..., None]).flatten(1).to(dtype)
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """Codes and zero points of integers, from 0."""
+        middle = 2 ** (self.bits - 1)
+        codes, zeros = ((stored[f"_weight_{name}"] + middle).to(torch.uint8) for name in ("qdata", "zero_point"))
+        return GroupwiseCodes(codes, stored["_weight_scale"], zeros)
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The inverse of unpack_codes."""
+        codes, zeros = ((part.int() - 2 ** (self.bits - 1)).to(torch.int8) for part in (weight.codes, weight.zeros))
+        return {"_weight_qdata": codes, "_weight_scale": weight.scales, "_weight_zero_point": zeros}
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
@@ -360,6 +393,8 @@ class TorchAoLinear(PackedLinear):
         return ((codes - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
+        if kernel.name == "triton_groups":
+            return "it reads integers" if self.scheme.kind == "float8" else ""
         rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
         if kernel.name != "torch" and not rows:
             return "it reads symmetric integers with a scale for each row"
@@ -371,7 +406,7 @@ class TorchAoLinear(PackedLinear):
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the tensor into a file's header, as JSON."""
         kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.width], "dtype": type_entry(dtype)}
+        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
         names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
@@ -557,7 +592,7 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.width else layer
+        return None if linear.in_features % layer.group_size else layer
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -610,6 +645,107 @@ class TorchAoHfQuantizer(HfQuantizer):
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         plain = {name: json.dumps({"_type": "Tensor"}) for name in model.state_dict() if name not in packed}
         return {**found, **plain, "tensor_names": json.dumps([*found, *plain])}
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_torchao::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        along = columns[None, :] * bits
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0).to(
+                    tl.uint32, bitcast=True
+                )
+                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            group = depth // groups
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0).to(tl.uint32, bitcast=True)
+                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def enum(kind: str, name: str) -> dict[str, str]:
@@ -874,6 +1010,38 @@ def round_to_float8(values: Tensor) -> Tensor:
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
@@ -950,6 +1118,51 @@ def find_function(entry: str) -> Any:
     """What a name of this file, or "module:attribute" of another, stands for."""
     module, _, name = entry.rpartition(":")
     return attrgetter(name)(import_module(module)) if module else globals()[name]
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :-1]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 __all__ = [

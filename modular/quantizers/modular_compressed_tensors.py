@@ -325,8 +325,7 @@ class CompressedGroupLinear(GroupwiseLinear):
             layout=ColumnsLayout,
             device="cuda",
             package="triton",
-            bits=(2, 4, 8),
-            multiples=(16, 16),
+            multiples=(32, 32),
         ),
         Kernel(
             "int4pack_cpu",
@@ -405,7 +404,7 @@ class CompressedGroupLinear(GroupwiseLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and "weight_g_idx" in self.others:
             return "it reads groups of consecutive columns, and these are in the order of activations"
-        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
+        return ""
 
 
 class CompressedFloat4Linear(CompressedLinear):

@@ -120,7 +120,7 @@ class GPTQLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(2, 4, 8)),
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
