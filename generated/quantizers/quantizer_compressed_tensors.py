@@ -199,13 +199,8 @@ def group_matmul(layer: Any, x: Tensor) -> Tensor:
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    if "input_scale" in stored:
-        scales = stored["input_scale"].to(x.dtype)
-    else:
-        scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), layer.inputs)
-    codes = to_codes(rows / scales, layer.inputs).to(torch.int8)
-    y = int8_product(codes, stored["weight"]) * (scales.float() * stored["weight_scale"].float().view(1, -1))
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -247,6 +242,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -369,6 +368,7 @@ class CompressedInt8Linear(CompressedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="plain_matmul"),
     )
 
@@ -406,12 +406,24 @@ class CompressedInt8Linear(CompressedLinear):
         stored = self.stored_tensors()
         return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.inputs is None:
+            return rows, None
+        stored = self.stored_tensors()
+        if "input_scale" in stored:
+            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
+        else:
+            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
+
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "torch":
             return ""
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
         args = self.inputs
+        if args is None and kernel.name == "triton_int8":
+            return ""
         if kernel.name == "int8pack_cpu":
             return "" if args is None else "its inputs are not rounded"
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
@@ -564,6 +576,7 @@ class Packing:
     zero_point: str = (
         "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
     )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 class CompressedGroupLinear(GroupwiseLinear):
@@ -665,7 +678,11 @@ class CompressedFloat4Linear(CompressedLinear):
     """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
 
     packed_name: ClassVar[str] = "weight_packed"
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="rows_matmul"),)
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rows_matmul"),
+    )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
@@ -701,6 +718,16 @@ class CompressedFloat4Linear(CompressedLinear):
         else:
             steps = scales.view(torch.float8_e8m0fnu).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
+        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        table = table.to(packed.device)
+        if "weight_global_scale" in stored:
+            table = table / stored["weight_global_scale"].float()
+        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
+        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 LAYERS = {
@@ -910,6 +937,101 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model
 
 
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    y = triton_int8_matmul_operator(
+        inputs, input_scales, codes.view(torch.uint8 if codes.is_floating_point() else torch.int8), scales, x.dtype
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_compressed_tensors::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if (
+                weight.dtype.element_ty == tl.uint8
+            ):  # moved to their places in a float16, a code's bits are 2⁻⁸ of its number
+                codes = ((codes.to(tl.int16) & 127) << 7 | (codes.to(tl.int16) & 128) << 8).to(
+                    tl.float16, bitcast=True
+                )
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
@@ -1107,6 +1229,90 @@ def triton_groups_matmul_kernel() -> Any:
                 words = words.to(tl.uint64) | after.to(tl.uint64) << 32
             zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
             weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_compressed_tensors::triton_float4_matmul", mutates_args=())
+def triton_float4_matmul_operator(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
+) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_float4_matmul_kernel()[grid](
+        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_float4_matmul_operator.register_fake
+def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_float4_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            shift = place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
+            scale = tl.load(scales + place // block, here, 0)
+            if scales.dtype.element_ty == tl.uint8:  # the exponent of a power of two; 2⁻¹²⁷ counts as 0
+                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+            else:  # the bits of a float8 that is not negative; moved to their places in a float16, 2⁻⁸ of the number
+                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
+            weight = tl.load(table + codes) * scale
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
                 total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
             else:

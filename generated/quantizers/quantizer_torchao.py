@@ -133,10 +133,8 @@ class TorchAoConfig(QuantizationConfigMixin):
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    steps = symmetric_scales(rows.abs().amax(1, keepdim=True), 8)
-    codes = (rows * (1 / steps)).round().clamp(-128, 127).to(torch.int8)
-    y = (int8_product(codes, weight) * steps).to(x.dtype) * scales.to(x.dtype)
+    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -188,6 +186,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -274,6 +276,7 @@ class Packing:
     zero_point: str = (
         "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
     )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,7 @@ class TorchAoLinear(PackedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton", bits=(8,)),
         Kernel(
             "triton_groups",
             entry="triton_groups_matmul",
@@ -378,6 +382,12 @@ class TorchAoLinear(PackedLinear):
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.scheme.inputs:
+            return rows, None
+        steps = symmetric_scales(rows.abs().amax(1), 8)
+        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
@@ -395,7 +405,10 @@ class TorchAoLinear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
             return "it reads integers" if self.scheme.kind == "float8" else ""
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
+        rows = self.scheme.group_size == 0 and self.scheme.symmetric
+        if kernel.name == "triton_int8" and rows:
+            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
+        rows = rows and self.scheme.kind != "float8"
         if kernel.name != "torch" and not rows:
             return "it reads symmetric integers with a scale for each row"
         wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
@@ -645,6 +658,101 @@ class TorchAoHfQuantizer(HfQuantizer):
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         plain = {name: json.dumps({"_type": "Tensor"}) for name in model.state_dict() if name not in packed}
         return {**found, **plain, "tensor_names": json.dumps([*found, *plain])}
+
+
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    y = triton_int8_matmul_operator(
+        inputs, input_scales, codes.view(torch.uint8 if codes.is_floating_point() else torch.int8), scales, x.dtype
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_torchao::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if (
+                weight.dtype.element_ty == tl.uint8
+            ):  # moved to their places in a float16, a code's bits are 2⁻⁸ of its number
+                codes = ((codes.to(tl.int16) & 127) << 7 | (codes.to(tl.int16) & 128) << 8).to(
+                    tl.float16, bitcast=True
+                )
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.int8 import int8_product
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 
@@ -44,6 +44,7 @@ NF4 = (
 )
 FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
 TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
+STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would be 6.200012e-05
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
 
@@ -105,20 +106,12 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
-    rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
-    halves, outliers = rows.half(), None
-    codes, largest = round_rows(halves)
-    if threshold and float(largest.max()) >= threshold:
-        codes, largest = round_rows(halves, threshold)
-        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
-        codes[:, outliers] = 0
-    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
-    # bitsandbytes' constant; 1 / 127² would be 6.200012e-05.
-    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * 6.200124e-05
+    rows = x.reshape(-1, x.shape[-1])
+    codes, largest, outliers = layer.split_inputs(rows)
+    weight, scales = layer.rounded_weight()
+    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * STEP
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    if outliers is not None:
-        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
-        y = y.addmm(rows[:, outliers], columns.T.to(x.dtype))
+    y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -128,7 +121,11 @@ class Linear8bitLt(PackedLinear):
     Where a gradient is asked for, the input is not rounded: y = x · dequantize()ᵀ.
     """
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=int8_outlier_matmul),)
+    has_outliers: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("torch", entry=int8_outlier_matmul),
+    )
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)
@@ -157,6 +154,33 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
+
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+        halves, threshold = rows.half(), self.config.llm_int8_threshold
+        codes, largest = round_rows(halves)
+        if not threshold or float(largest.max()) < threshold:
+            return codes, largest, None
+        codes, largest = round_rows(halves, threshold)
+        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
+        codes[:, outliers] = 0
+        return codes, largest, outliers
+
+    def rounded_weight(self) -> tuple[Tensor, Tensor]:
+        """Codes and the rows' largest magnitudes."""
+        weight, scales = self._buffers["weight"], self._buffers.get("SCB")
+        return round_rows(weight) if scales is None else (weight, scales)
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        """Codes, and what products with the inputs' are to be multiplied by."""
+        codes, largest = self.rounded_weight()
+        return codes, largest * STEP
+
+    def add_outliers(self, y: Tensor, rows: Tensor, outliers: Tensor) -> Tensor:
+        """y and the product of the columns with outliers, in their own type."""
+        weight, scales = self.rounded_weight()
+        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
+        return y.addmm(rows[:, outliers], columns.T.to(y.dtype))
 
 
 def dynamic_map() -> Tensor:
@@ -263,6 +287,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry=table_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry=dequantize_matmul),
     )
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(1, 0))
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
@@ -318,6 +343,11 @@ class Linear4bit(PackedLinear):
         if kernel.name == "bitsandbytes_cpu" and not import_module("bitsandbytes.functional").has_avx512bf16():
             return "this CPU has no AVX512_BF16"
         return ""
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a scale for each block, and a block's values."""
+        packed, scales = self.get_buffer("weight").view(torch.uint8), self.scales(self.stored_tensors())
+        return packed, self.get_buffer("weight_quant_map"), scales, self.read_state()["blocksize"]
 
     def scales(self, stored: dict[str, Tensor]) -> Tensor:
         """float32 [blocks]: the blocks' largest magnitudes."""

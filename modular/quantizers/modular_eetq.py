@@ -77,6 +77,9 @@ class EetqLinear(PackedLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8pack_cpu", entry=int8pack_matmul, layout=RowsLayout, device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton", template="int8_matmul.triton.py.j2", layout=RowsLayout, device="cuda", package="triton"
+        ),
         Kernel("torch", entry=dequantize_matmul),
     )
 

@@ -90,10 +90,8 @@ class TorchAoConfig(QuantizationConfigMixin):
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    steps = symmetric_scales(rows.abs().amax(1, keepdim=True), 8)
-    codes = (rows * (1 / steps)).round().clamp(-128, 127).to(torch.int8)
-    y = (int8_product(codes, weight) * steps).to(x.dtype) * scales.to(x.dtype)
+    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -115,6 +113,7 @@ class TorchAoLinear(PackedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton", bits=(8,)),
         Kernel(
             "triton_groups",
             template="groupwise_matmul.triton.py.j2",
@@ -191,6 +190,12 @@ class TorchAoLinear(PackedLinear):
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.scheme.inputs:
+            return rows, None
+        steps = symmetric_scales(rows.abs().amax(1), 8)
+        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
@@ -208,7 +213,10 @@ class TorchAoLinear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
             return "it reads integers" if self.scheme.kind == "float8" else ""
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
+        rows = self.scheme.group_size == 0 and self.scheme.symmetric
+        if kernel.name == "triton_int8" and rows:
+            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
+        rows = rows and self.scheme.kind != "float8"
         if kernel.name != "torch" and not rows:
             return "it reads symmetric integers with a scale for each row"
         wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)

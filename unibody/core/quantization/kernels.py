@@ -42,6 +42,7 @@ class Packing:
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
     zero_point: str = "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
