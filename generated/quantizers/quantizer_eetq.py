@@ -121,6 +121,14 @@ class RowsLayout:
         return {"weight": tile_codes(held["codes"]), "weight_scales": held["weight_scales"]}
 
 
+def eetq_matmul(layer: Any, x: Tensor) -> Tensor:
+    """EETQ's own kernel, which reads the checkpoint's tiles; sums in float32."""
+    stored = layer.stored_tensors()
+    y = import_module("EETQ").w8_a16_gemm(x.reshape(-1, x.shape[-1]), stored["weight"], stored["weight_scales"])
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -260,6 +268,15 @@ class EetqLinear(PackedLinear):
     """A linear layer whose weight is int8 in tiles."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "eetq",
+            entry="eetq_matmul",
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16",),
+            package="EETQ",
+            target="EETQ:w8_a16_gemm",
+        ),
         Kernel("int8pack_cpu", entry="int8pack_matmul", layout="RowsLayout", device="cpu", dtypes=("bfloat16",)),
         Kernel("triton", entry="triton_matmul", layout="RowsLayout", device="cuda", package="triton"),
         Kernel("torch", entry="dequantize_matmul"),
@@ -282,6 +299,11 @@ class EetqLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.name == "eetq" and (found := torch.cuda.get_device_capability(self.device)) >= (9, 0):
+            return f"its tiles are for compute capabilities up to (8, 9), {self.device} has {found}"
+        return ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""
@@ -607,10 +629,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

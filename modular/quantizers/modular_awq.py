@@ -212,7 +212,9 @@ class AWQLinear(GroupwiseLinear):
         is_gemm = self.version in ("gemm", "exllama")
         if kernel.name == "triton" and not is_gemm:
             return f"it reads gemm's words, and these are {self.version}'s"
-        return "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
+        return (
+            "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
+        )
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

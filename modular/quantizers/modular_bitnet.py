@@ -94,7 +94,13 @@ class BitLinear(PackedLinear):
 
     slabs: ClassVar[int] = 4  # of rows, each of which has its bits in a byte
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="int8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel(
+            "triton",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
         Kernel("torch", entry=ternary_matmul),
     )
 

@@ -115,6 +115,20 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The same by bitsandbytes' operators."""
+    import_module("bitsandbytes")  # which registers them
+    operators, rows, threshold = torch.ops.bitsandbytes, x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
+    codes, largest, outliers = operators.int8_vectorwise_quant(rows.half(), threshold)
+    weight, scales = layer.rounded_weight()
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    if outliers is None or not len(outliers):
+        y = operators.int8_scaled_mm(codes, weight, largest, scales, bias, x.dtype)
+    else:
+        y, _ = operators.int8_mixed_scaled_mm(rows, codes, weight, largest, scales, outliers, bias)
+    return y.view(*x.shape[:-1], -1)
+
+
 class Linear8bitLt(PackedLinear):
     """LLM.int8: int8 codes of the weight's rows meet int8 codes of the input's rows, outlier columns aside.
 
@@ -123,7 +137,22 @@ class Linear8bitLt(PackedLinear):
 
     has_outliers: ClassVar[bool] = True
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel(
+            "bitsandbytes",
+            entry=bitsandbytes_int8_matmul,
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.int8_mixed_scaled_mm",
+        ),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
         Kernel("torch", entry=int8_outlier_matmul),
     )
 
@@ -224,6 +253,20 @@ def table_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
+    """bitsandbytes' operator, which reads the checkpoint's tensors, with nested scales too; sums in float32."""
+    import_module("bitsandbytes")  # which registers it
+    state, stored, bias = layer.read_state(), layer.stored_tensors(), layer.bias
+    packed, absmax, nested = stored["weight"].view(torch.uint8), stored["weight.absmax"], ()
+    if "nested_offset" in state:
+        offset = absmax.new_full((), state["nested_offset"], dtype=torch.float32)
+        nested = absmax, stored["weight.nested_quant_map"], offset
+        absmax = stored["weight.nested_absmax"]
+    bias = bias if bias is None else bias.to(x.dtype)
+    shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
+    return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
+
+
 class Avx512Bf16Layout:
     """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
 
@@ -273,6 +316,15 @@ class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes",
+            entry=bitsandbytes_matmul,
+            device="cuda",
+            capability=(6, 0),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.gemm_4bit",
+        ),
         Kernel("triton", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel(
             "bitsandbytes_cpu",
@@ -338,8 +390,15 @@ class Linear4bit(PackedLinear):
         return self.state
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name in ("bitsandbytes_cpu", "table_cpu") and self.in_features % self.read_state()["blocksize"]:
+        if (
+            kernel.name in ("bitsandbytes", "bitsandbytes_cpu", "table_cpu")
+            and self.in_features % self.read_state()["blocksize"]
+        ):
             return f"blocks of {self.state['blocksize']} do not divide rows of {self.in_features}"
+        if kernel.name == "bitsandbytes" and self.state.get("nested_blocksize", NESTED_BLOCK) != NESTED_BLOCK:
+            return f"it reads nested blocks of {NESTED_BLOCK}, not {self.state['nested_blocksize']}"
+        if kernel.name == "bitsandbytes" and self.get_buffer("weight_absmax").dim() != 1:
+            return "its scales lie in the order of the CPU's kernel"
         if kernel.name == "bitsandbytes_cpu" and not import_module("bitsandbytes.functional").has_avx512bf16():
             return "this CPU has no AVX512_BF16"
         return ""

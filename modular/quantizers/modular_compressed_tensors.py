@@ -193,7 +193,13 @@ class CompressedInt8Linear(CompressedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
-        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
         Kernel("torch", entry=plain_matmul),
     )
 

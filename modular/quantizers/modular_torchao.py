@@ -27,8 +27,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, read_scheme, whole_type
 from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, read_scheme, whole_type
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
@@ -113,7 +113,14 @@ class TorchAoLinear(PackedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
-        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton", bits=(8,)),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+            bits=(8,),
+        ),
         Kernel(
             "triton_groups",
             template="groupwise_matmul.triton.py.j2",

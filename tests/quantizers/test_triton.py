@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 CASES = Path(__file__).parent / "triton_cases.py"
 
 
-@pytest.mark.parametrize(("kind", "count"), [("groups", 39), ("tables", 8), ("eights", 16), ("float8", 13)])
+@pytest.mark.parametrize(("kind", "count"), [("groups", 43), ("tables", 8), ("eights", 16), ("float8", 13)])
 def test_interpreted(kind: str, count: int) -> None:
     """The same as the reference: all formats, GPTQ's groups in any order, odd numbers of rows."""
     pytest.importorskip("triton")
@@ -47,14 +47,17 @@ OPERATORS = (  # file, name, what follows the inputs
     ("bitsandbytes", "triton", lambda: (codes(64 * 48), empty(16), empty(96), 64, 64)),
     ("compressed_tensors", "triton_float4", lambda: (codes(64, 48), empty(16), codes(64, 3), 64, 32)),
     ("quark", "triton_float4", lambda: (codes(64, 48), empty(16), codes(64, 3), 64, 32)),
-    *((name, kernel, lambda: (None, codes(64, 96), empty(64), torch.bfloat16)) for name, kernel in (
-        ("eetq", "triton"),
-        ("quanto", "triton_int8"),
-        ("torchao", "triton_int8"),
-        ("compressed_tensors", "triton_int8"),
-        ("quark", "triton_int8"),
-        ("bitsandbytes", "triton_int8"),
-    )),
+    *(
+        (name, kernel, lambda: (None, codes(64, 96), empty(64), torch.bfloat16))
+        for name, kernel in (
+            ("eetq", "triton"),
+            ("quanto", "triton_int8"),
+            ("torchao", "triton_int8"),
+            ("compressed_tensors", "triton_int8"),
+            ("quark", "triton_int8"),
+            ("bitsandbytes", "triton_int8"),
+        )
+    ),
     ("bitnet", "triton", lambda: (empty(5), codes(16, 96), empty(64), torch.bfloat16)),
     ("finegrained_fp8", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), 32, 32, torch.bfloat16)),
     ("fbgemm_fp8", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), 1, 96, torch.bfloat16)),
@@ -67,7 +70,9 @@ def codes(*shape: int) -> torch.Tensor:
     return empty(*shape, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(("name", "kernel", "others"), OPERATORS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "kernel", "others"), OPERATORS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_traced(name: str, kernel: str, others: Any) -> None:
     """The operator's shape and type are known without running it."""
     operator = getattr(generated(name), f"{kernel}_matmul_operator")

@@ -80,8 +80,8 @@ def groups() -> Iterator[Any]:
             packed = make(gptq.GPTQLinear, config)
             packed.g_idx = packed.g_idx[torch.randperm(packed.in_features)]
             yield packed, "triton"
-        config = auto.AutoRoundConfig(bits=bits, group_size=32, sym=False, packing_format=form)
-        yield make(auto.AutoRoundLinear, config), "triton"
+            config = auto.AutoRoundConfig(bits=bits, group_size=32, sym=False, packing_format=form)
+            yield make(auto.AutoRoundLinear, config), "triton"
     config = auto.AutoRoundConfig(bits=4, group_size=32, sym=False, packing_format="auto_round:auto_awq")
     yield arranged(make(auto.AutoRoundLinear, config), auto.ColumnsLayout), "triton"
     yield make(awq.AWQLinear, awq.AwqConfig(group_size=32)), "triton"
