@@ -120,6 +120,17 @@ class AutoRoundLinear(GPTQLinear):
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
         Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
             layout=Int4PackLayout,

@@ -342,6 +342,17 @@ class CompressedGroupLinear(GroupwiseLinear):
             multiples=(32, 32),
         ),
         Kernel(
+            "int4pack_cuda",
+            entry=group_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
             "int4pack_cpu",
             entry=group_matmul,
             layout=Int4PackLayout,

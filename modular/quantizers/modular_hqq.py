@@ -114,6 +114,17 @@ class HQQLinear(GroupwiseLinear):
             multiples=(1, 32),
         ),
         Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
             layout=Int4PackLayout,

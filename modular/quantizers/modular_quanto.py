@@ -73,6 +73,17 @@ class QuantoLinear(GroupwiseLinear):
         Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton", bits=(8,)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), bits=(8,)),
         Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
             layout=Int4PackLayout,
