@@ -197,8 +197,8 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
-        weight, scales = self._buffers["weight"], self._buffers.get("SCB")
-        return round_rows(weight) if scales is None else (weight, scales)
+        weight = self.get_buffer("weight")
+        return round_rows(weight) if self.has_main_weight else (weight, self.get_buffer("SCB"))
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -256,13 +256,13 @@ def table_matmul(layer: Any, x: Tensor) -> Tensor:
 def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
     """bitsandbytes' operator, which reads the checkpoint's tensors, with nested scales too; sums in float32."""
     import_module("bitsandbytes")  # which registers it
-    state, stored, bias = layer.read_state(), layer.stored_tensors(), layer.bias
-    packed, absmax, nested = stored["weight"].view(torch.uint8), stored["weight.absmax"], ()
+    state, stored = layer.read_state(), layer.stored_tensors()
+    packed, absmax = stored["weight"].view(torch.uint8), stored["weight.absmax"]
+    bias, nested = None if layer.bias is None else layer.bias.to(x.dtype), (None, None, None)
     if "nested_offset" in state:
         offset = absmax.new_full((), state["nested_offset"], dtype=torch.float32)
         nested = absmax, stored["weight.nested_quant_map"], offset
         absmax = stored["weight.nested_absmax"]
-    bias = bias if bias is None else bias.to(x.dtype)
     shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
     return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
 
