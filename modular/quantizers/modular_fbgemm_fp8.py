@@ -22,7 +22,7 @@ from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
 
-from .modular_finegrained_fp8 import FP8Linear
+from .modular_finegrained_fp8 import FP8Linear, rounded_matmul, scaled_matmul
 
 __all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
 
@@ -77,7 +77,16 @@ class FbgemmFp8Linear(FP8Linear):
             package="fbgemm_gpu",
             target="torch:ops.fbgemm.f8f8bf16_rowwise",
         ),
-        *FP8Linear.kernels,
+        Kernel(
+            "scaled_mm",
+            entry=scaled_matmul,
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("torch", entry=rounded_matmul),
     )
     scale_name: ClassVar[str] = "weight_scale"
 
