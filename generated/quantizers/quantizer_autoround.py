@@ -697,18 +697,16 @@ def triton_matmul_kernel() -> Any:
             down = (depth * bits)[:, None]
             words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
             if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0).to(
-                    tl.uint32, bitcast=True
-                )
-                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
             codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
             first = group[:, None] * (n * bits // 32)
             words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
             if 32 % bits:
-                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0).to(tl.uint32, bitcast=True)
-                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
             zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
             weight = (codes - zeros).to(tl.float32) * scale
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit

@@ -519,7 +519,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
-    y = triton_matmul_operator(inputs, input_scales, codes.view(torch.uint8), scales, x.dtype)
+    y = triton_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 

@@ -301,9 +301,10 @@ class EetqLinear(PackedLinear):
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "eetq" and (found := torch.cuda.get_device_capability(self.device)) >= (9, 0):
-            return f"its tiles are for compute capabilities up to (8, 9), {self.device} has {found}"
-        return ""
+        if kernel.name != "eetq":
+            return ""
+        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
+        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""
@@ -453,9 +454,8 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
-    y = triton_matmul_operator(
-        inputs, input_scales, codes.view(torch.uint8 if codes.is_floating_point() else torch.int8), scales, x.dtype
-    )
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -519,12 +519,10 @@ def triton_matmul_kernel() -> Any:
             here = (depth < k)[:, None] & valid[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
             codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
-            if (
-                weight.dtype.element_ty == tl.uint8
-            ):  # moved to their places in a float16, a code's bits are 2⁻⁸ of its number
-                codes = ((codes.to(tl.int16) & 127) << 7 | (codes.to(tl.int16) & 128) << 8).to(
-                    tl.float16, bitcast=True
-                )
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
                 total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
             else:

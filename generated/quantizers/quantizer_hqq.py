@@ -686,10 +686,8 @@ def triton_matmul_kernel() -> Any:
             down = (depth * bits)[:, None]
             words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
             if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0).to(
-                    tl.uint32, bitcast=True
-                )
-                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
             codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)

@@ -650,10 +650,8 @@ def triton_matmul_kernel() -> Any:
             down = (depth * bits)[:, None]
             words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
             if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0).to(
-                    tl.uint32, bitcast=True
-                )
-                words = words.to(tl.uint64) | after.to(tl.uint64) << 32
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
             codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
             scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
@@ -677,9 +675,8 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
-    y = triton_int8_matmul_operator(
-        inputs, input_scales, codes.view(torch.uint8 if codes.is_floating_point() else torch.int8), scales, x.dtype
-    )
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -743,12 +740,10 @@ def triton_int8_matmul_kernel() -> Any:
             here = (depth < k)[:, None] & valid[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
             codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
-            if (
-                weight.dtype.element_ty == tl.uint8
-            ):  # moved to their places in a float16, a code's bits are 2⁻⁸ of its number
-                codes = ((codes.to(tl.int16) & 127) << 7 | (codes.to(tl.int16) & 128) << 8).to(
-                    tl.float16, bitcast=True
-                )
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
                 total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
             else:

@@ -118,9 +118,10 @@ class EetqLinear(PackedLinear):
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "eetq" and (found := torch.cuda.get_device_capability(self.device)) >= (9, 0):
-            return f"its tiles are for compute capabilities up to (8, 9), {self.device} has {found}"
-        return ""
+        if kernel.name != "eetq":
+            return ""
+        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
+        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""
