@@ -31,7 +31,14 @@ EXAMPLES = {  # options that one would choose
     "quark": """--global-quant-config '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'""",
     "torchao": "--quant-type int8_dynamic_activation_int4_weight --group-size 32",
 }
-VERIFIED = {"cuda": "no GPU: interpreted and compiled only", "scaled_mm": "no GPU: the same call on a CPU"}
+VERIFIED = {  # by the kernel's name, or its device
+    "scaled_mm": "no GPU: the same call on a CPU",
+    "bitsandbytes": "no GPU: the same call on a CPU",
+    "int4pack_cuda": "no GPU: traced; on a CPU with a stand-in",
+    "eetq": "no GPU: on a CPU with a stand-in",
+    "fbgemm": "no GPU: on a CPU with a stand-in",
+    "cuda": "no GPU: interpreted and compiled only",
+}
 
 
 def layer_classes(module: Any) -> list[Any]:
@@ -82,12 +89,12 @@ def describe(kernel: Kernel) -> str:
     shape = "any" if tuple(kernel.multiples) == (1, 1) else f"{kernel.multiples[0]}, {kernel.multiples[1]}"
     cells = [
         f"`{kernel.name}`{needs}",
-        kernel.device or "any",
+        (kernel.device or "any") + (" from {}.{}".format(*kernel.capability) if kernel.capability > (0, 0) else ""),
         ", ".join(map(str, kernel.bits)) or "all",
         ", ".join(map(str, kernel.group_size)) or "all",
         ", ".join(kernel.dtypes) or "any",
         shape,
-        VERIFIED.get(kernel.name, VERIFIED.get(kernel.device, "run")),
+        VERIFIED.get(kernel.name, VERIFIED.get(kernel.device, "run on a CPU")),
     ]
     return " | ".join(cells)
 

@@ -192,6 +192,10 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
+
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
         return ""
@@ -292,6 +296,10 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
@@ -304,7 +312,10 @@ class Packing:
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 @dataclass(frozen=True)
@@ -332,7 +343,21 @@ class AutoRoundLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(2, 4, 8)),
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel(
+            "triton_awq", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton", bits=(4,)
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry="int4pack_matmul",
@@ -386,7 +411,9 @@ class AutoRoundLinear(GroupwiseLinear):
 
     def why_not(self, kernel: Kernel) -> str:
         is_awq = self.config.checkpoint_format == "awq"
-        return "it reads words down a column, and these are along a row" if kernel.name == "triton" and is_awq else ""
+        if kernel.name == ("triton" if is_awq else "triton_awq"):
+            return "it reads the words of another packing_format"
+        return ""
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         if self.config.checkpoint_format == "awq":
@@ -600,37 +627,37 @@ def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    zero_word = layer.zero_word
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = layer.zero_word, int(layer.is_shifted)
     groups = layer.group_size
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 @torch.library.custom_op("quantizer_autoround::triton_matmul", mutates_args=())
 def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
-    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
 
     def grid(_: Any) -> tuple[int, int]:
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
 
     triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
     )
     return y
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
@@ -653,28 +680,39 @@ def triton_matmul_kernel() -> Any:
         k,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
+        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
         rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        # Where a column's bits lie in its word.
-        shifts = columns * bits % 32
+        along = columns[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
-            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
-            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
-            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
-            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             total.to(y.dtype.element_ty),
@@ -935,20 +973,43 @@ def to_int32(words: Tensor) -> Tensor:
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
-class Int4PackLayout:
-    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
 
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    Zero points that are no integers are [G, N], in the type that they have.
     """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -958,13 +1019,15 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -993,7 +1056,35 @@ def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
     return (bits + rest.to(bits.dtype)).view(near.dtype)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
     """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
 
     Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
@@ -1171,10 +1262,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

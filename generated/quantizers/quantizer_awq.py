@@ -172,6 +172,22 @@ IDLE = (
 )
 
 
+class GemmLayout:
+    """The words of `gemm`, for those of the other versions."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        words = {"qweight": pack_interleaved(codes.T), "qzeros": pack_interleaved(zeros.T)}
+        return {**words, "scales": scales.T.contiguous()}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = (unpack_interleaved(held[name]).T for name in ("qweight", "qzeros"))
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros))
+        return found
+
+
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -209,6 +225,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -310,6 +330,10 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
@@ -322,7 +346,10 @@ class Packing:
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 @dataclass(frozen=True)
@@ -350,6 +377,26 @@ class AWQLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", axis=1, order=(0, 2, 4, 6, 1, 3, 5, 7), ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "triton_gemv",
+            entry="triton_matmul",
+            layout="GemmLayout",
+            device="cuda",
+            package="triton",
+            bits=(4,),
+            multiples=(8, 1),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry="int4pack_matmul",
@@ -400,7 +447,11 @@ class AWQLinear(GroupwiseLinear):
 
     def why_not(self, kernel: Kernel) -> str:
         is_gemm = self.version in ("gemm", "exllama")
-        return "" if kernel.name != "triton" or is_gemm else f"it reads gemm's words, and these are {self.version}'s"
+        if kernel.name == "triton" and not is_gemm:
+            return f"it reads gemm's words, and these are {self.version}'s"
+        return (
+            "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
+        )
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""
@@ -691,37 +742,37 @@ class AwqHfQuantizer(HfQuantizer):
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    zero_word = 0
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
     groups = layer.group_size
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 @torch.library.custom_op("quantizer_awq::triton_matmul", mutates_args=())
 def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
-    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
 
     def grid(_: Any) -> tuple[int, int]:
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
 
     triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
     )
     return y
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
@@ -744,28 +795,33 @@ def triton_matmul_kernel() -> Any:
         k,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
+        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, along n."""
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other along n."""
         rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        # Where a column's bits lie in its word: first the even columns, then the odd ones.
-        shifts = (columns % 8 // 2 + columns % 2 * 4) * bits
+        # A word holds the even ones of eight columns, then the odd ones.
+        along = (columns // 8 * 8 + columns % 8 // 2 + columns % 2 * 4)[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            codes = (words >> shifts[None, :]) & ((1 << bits) - 1)
+            words = tl.load(qweight + depth[:, None] * (n * bits // 32) + along // 32, here, 0)
+            codes = words >> along % 32 & ((1 << bits) - 1)
             group = depth // groups
-            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
-            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
-            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             total.to(y.dtype.element_ty),
@@ -802,6 +858,20 @@ def require_type(config: Any, name: str, kind: Any) -> None:
         raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
+COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
+
+
+def pack_interleaved(codes: Tensor) -> Tensor:
+    """4-bit codes [R, N] as int32 words [R, N / 8]."""
+    return pack_words(codes.unflatten(1, (-1, 8))[..., list(COLUMN_ORDER)].flatten(1).T, 4).T.contiguous()
+
+
+def unpack_interleaved(words: Tensor) -> Tensor:
+    """The codes uint8 [R, N] of words [R, N / 8]."""
+    places = [COLUMN_ORDER.index(column) for column in range(8)]
+    return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -821,20 +891,6 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
         )
     scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
     return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
-
-
-def pack_interleaved(codes: Tensor) -> Tensor:
-    """4-bit codes [R, N] as int32 words [R, N / 8]."""
-    return pack_words(codes.unflatten(1, (-1, 8))[..., list(COLUMN_ORDER)].flatten(1).T, 4).T.contiguous()
-
-
-def unpack_interleaved(words: Tensor) -> Tensor:
-    """The codes uint8 [R, N] of words [R, N / 8]."""
-    places = [COLUMN_ORDER.index(column) for column in range(8)]
-    return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -883,19 +939,19 @@ def to_int32(words: Tensor) -> Tensor:
 
 
 class Int4PackLayout:
-    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -905,13 +961,15 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -940,7 +998,35 @@ def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
     return (bits + rest.to(bits.dtype)).view(near.dtype)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
     """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
 
     Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
@@ -1307,10 +1393,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

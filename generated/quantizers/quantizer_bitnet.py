@@ -173,6 +173,10 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
+
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
         return ""
@@ -269,7 +273,17 @@ class Kernel:
 class BitLinear(PackedLinear):
     """A linear layer of ternary weights and int8 inputs."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="ternary_matmul"),)
+    slabs: ClassVar[int] = 4  # of rows, each of which has its bits in a byte
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry="ternary_matmul"),
+    )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8, device="meta")
@@ -299,6 +313,14 @@ class BitLinear(PackedLinear):
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the two layers, one rounds in float32, as in training, the other in the type of its inputs."""
         return round_tokens(x.float() if self.config.linear_class == "autobitlinear" else x)
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        codes, factors = self.round_inputs(rows)
+        return codes.to(torch.int8), 1 / factors.float().flatten()
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        """The bytes of the codes, and the one scale for every row."""
+        return self.stored_tensors()["weight"], self.scale().expand(self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.config.use_rms_norm:
@@ -492,6 +514,94 @@ class BitNetHfQuantizer(HfQuantizer):
         return super().dequantize(model)
 
 
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    y = triton_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_bitnet::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N / 4, K], bytes of codes of two bits less 1 with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        # A byte holds a code of each slab of rows: a block takes its columns from all of them, and reads the byte once.
+        width: tl.constexpr = block_n // 4
+        place, slab = tl.program_id(1) * width + tl.arange(0, block_n) % width, tl.arange(0, block_n) // width
+        columns, valid = slab * (n // 4) + place, place < n // 4
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            words = tl.load(weight + place[None, :].to(tl.int64) * k + depth[:, None], here, 0).to(tl.int32)
+            codes = ((words >> (2 * slab)[None, :] & 3) - 1).to(tl.int8)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def plain_value(value: Any) -> Any:
     """The value as JSON has it: enums by their value, torch's types by their name."""
     if isinstance(value, Enum):
@@ -630,10 +740,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

@@ -51,6 +51,7 @@ NF4 = (
 )
 FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
 TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
+STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would be 6.200012e-05
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
 
@@ -152,20 +153,26 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
-    rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
-    halves, outliers = rows.half(), None
-    codes, largest = round_rows(halves)
-    if threshold and float(largest.max()) >= threshold:
-        codes, largest = round_rows(halves, threshold)
-        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
-        codes[:, outliers] = 0
-    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
-    # bitsandbytes' constant; 1 / 127² would be 6.200012e-05.
-    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * 6.200124e-05
+    rows = x.reshape(-1, x.shape[-1])
+    codes, largest, outliers = layer.split_inputs(rows)
+    weight, scales = layer.rounded_weight()
+    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * STEP
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    if outliers is not None:
-        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
-        y = y.addmm(rows[:, outliers], columns.T.to(x.dtype))
+    y = y if outliers is None else layer.add_outliers(y, rows, outliers)
+    return y.view(*x.shape[:-1], -1)
+
+
+def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The same by bitsandbytes' operators."""
+    import_module("bitsandbytes")  # which registers them
+    operators, rows, threshold = torch.ops.bitsandbytes, x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
+    codes, largest, outliers = operators.int8_vectorwise_quant(rows.half(), threshold)
+    weight, scales = layer.rounded_weight()
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    if outliers is None or not len(outliers):
+        y = operators.int8_scaled_mm(codes, weight, largest, scales, bias, x.dtype)
+    else:
+        y, _ = operators.int8_mixed_scaled_mm(rows, codes, weight, largest, scales, outliers, bias)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -206,6 +213,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -306,7 +317,26 @@ class Linear8bitLt(PackedLinear):
     Where a gradient is asked for, the input is not rounded: y = x · dequantize()ᵀ.
     """
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="int8_outlier_matmul"),)
+    has_outliers: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes",
+            entry="bitsandbytes_int8_matmul",
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.int8_mixed_scaled_mm",
+        ),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry="int8_outlier_matmul"),
+    )
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)
@@ -335,6 +365,33 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
+
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+        halves, threshold = rows.half(), self.config.llm_int8_threshold
+        codes, largest = round_rows(halves)
+        if not threshold or float(largest.max()) < threshold:
+            return codes, largest, None
+        codes, largest = round_rows(halves, threshold)
+        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
+        codes[:, outliers] = 0
+        return codes, largest, outliers
+
+    def rounded_weight(self) -> tuple[Tensor, Tensor]:
+        """Codes and the rows' largest magnitudes."""
+        weight = self.get_buffer("weight")
+        return round_rows(weight) if self.has_main_weight else (weight, self.get_buffer("SCB"))
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        """Codes, and what products with the inputs' are to be multiplied by."""
+        codes, largest = self.rounded_weight()
+        return codes, largest * STEP
+
+    def add_outliers(self, y: Tensor, rows: Tensor, outliers: Tensor) -> Tensor:
+        """y and the product of the columns with outliers, in their own type."""
+        weight, scales = self.rounded_weight()
+        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
+        return y.addmm(rows[:, outliers], columns.T.to(y.dtype))
 
 
 def dynamic_map() -> Tensor:
@@ -376,6 +433,20 @@ def table_matmul(layer: Any, x: Tensor) -> Tensor:
     y = torch.cat(parts, 1)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
+    """bitsandbytes' operator, which reads the checkpoint's tensors, with nested scales too; sums in float32."""
+    import_module("bitsandbytes")  # which registers it
+    state, stored = layer.read_state(), layer.stored_tensors()
+    packed, absmax = stored["weight"].view(torch.uint8), stored["weight.absmax"]
+    bias, nested = None if layer.bias is None else layer.bias.to(x.dtype), (None, None, None)
+    if "nested_offset" in state:
+        offset = absmax.new_full((), state["nested_offset"], dtype=torch.float32)
+        nested = absmax, stored["weight.nested_quant_map"], offset
+        absmax = stored["weight.nested_absmax"]
+    shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
+    return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
 
 
 class Avx512Bf16Layout:
@@ -423,10 +494,33 @@ def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
+
+
 class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes",
+            entry="bitsandbytes_matmul",
+            device="cuda",
+            capability=(6, 0),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.gemm_4bit",
+        ),
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel(
             "bitsandbytes_cpu",
@@ -441,6 +535,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry="dequantize_matmul"),
     )
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(1, 0))
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
@@ -491,11 +586,23 @@ class Linear4bit(PackedLinear):
         return self.state
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name in ("bitsandbytes_cpu", "table_cpu") and self.in_features % self.read_state()["blocksize"]:
+        if (
+            kernel.name in ("bitsandbytes", "bitsandbytes_cpu", "table_cpu")
+            and self.in_features % self.read_state()["blocksize"]
+        ):
             return f"blocks of {self.state['blocksize']} do not divide rows of {self.in_features}"
+        if kernel.name == "bitsandbytes" and self.state.get("nested_blocksize", NESTED_BLOCK) != NESTED_BLOCK:
+            return f"it reads nested blocks of {NESTED_BLOCK}, not {self.state['nested_blocksize']}"
+        if kernel.name == "bitsandbytes" and self.get_buffer("weight_absmax").dim() != 1:
+            return "its scales lie in the order of the CPU's kernel"
         if kernel.name == "bitsandbytes_cpu" and not import_module("bitsandbytes.functional").has_avx512bf16():
             return "this CPU has no AVX512_BF16"
         return ""
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a scale for each block, and a block's values."""
+        packed, scales = self.get_buffer("weight").view(torch.uint8), self.scales(self.stored_tensors())
+        return packed, self.get_buffer("weight_quant_map"), scales, self.read_state()["blocksize"]
 
     def scales(self, stored: dict[str, Tensor]) -> Tensor:
         """float32 [blocks]: the blocks' largest magnitudes."""
@@ -695,11 +802,104 @@ class Bnb4BitHfQuantizer(BnbHfQuantizer):
     packed_tensor: ClassVar[str] = "weight.absmax"
 
 
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales, outliers = layer.split_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    y = y if outliers is None else layer.add_outliers(y, rows, outliers)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_bitsandbytes::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows, packed = x.reshape(-1, x.shape[-1]), layer.weight.view(torch.uint8).view(-1)
-    scales, block = layer.scales(layer.stored_tensors()), layer.read_state()["blocksize"]
-    y = triton_matmul_operator(rows, packed, layer.weight_quant_map, scales, layer.out_features, block)
+    rows = x.reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_matmul_operator(rows, packed, table, scales, layer.out_features, block)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -711,7 +911,7 @@ def triton_matmul_operator(x: Tensor, packed: Tensor, table: Tensor, scales: Ten
 
     m, k = x.shape
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
 
     def grid(_: Any) -> tuple[int, int]:
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
@@ -754,9 +954,13 @@ def triton_matmul_kernel() -> Any:
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
             place = columns[None, :].to(tl.int64) * k + depth[:, None]
-            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> (4 - place % 2 * 4).to(tl.int32)) & 15
+            shift = 4 - place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
             weight = tl.load(table + codes) * tl.load(scales + place // block, here, 0.0)
-            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             total.to(y.dtype.element_ty),
@@ -843,10 +1047,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

@@ -121,6 +121,14 @@ class RowsLayout:
         return {"weight": tile_codes(held["codes"]), "weight_scales": held["weight_scales"]}
 
 
+def eetq_matmul(layer: Any, x: Tensor) -> Tensor:
+    """EETQ's own kernel, which reads the checkpoint's tiles; sums in float32."""
+    stored = layer.stored_tensors()
+    y = import_module("EETQ").w8_a16_gemm(x.reshape(-1, x.shape[-1]), stored["weight"], stored["weight_scales"])
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -158,6 +166,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -256,7 +268,17 @@ class EetqLinear(PackedLinear):
     """A linear layer whose weight is int8 in tiles."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "eetq",
+            entry="eetq_matmul",
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16",),
+            package="EETQ",
+            target="EETQ:w8_a16_gemm",
+        ),
         Kernel("int8pack_cpu", entry="int8pack_matmul", layout="RowsLayout", device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton", entry="triton_matmul", layout="RowsLayout", device="cuda", package="triton"),
         Kernel("torch", entry="dequantize_matmul"),
     )
 
@@ -277,6 +299,12 @@ class EetqLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.name != "eetq":
+            return ""
+        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
+        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""
@@ -421,6 +449,98 @@ class EetqHfQuantizer(HfQuantizer):
         return self.linear_class(linear, self.quantization_config) if whole else None
 
 
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_eetq::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def plain_value(value: Any) -> Any:
     """The value as JSON has it: enums by their value, torch's types by their name."""
     if isinstance(value, Enum):
@@ -507,10 +627,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

@@ -123,6 +123,16 @@ def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tenso
     return round_to_float8(values * inverse), 1 / inverse
 
 
+def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
+    """FBGEMM's own kernel; sums in float32."""
+    import_module("fbgemm_gpu.experimental.gen_ai")  # which registers it
+    (codes, scales), stored = layer.round_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
+    rows = stored["weight_scale"].float().view(-1)
+    y = torch.ops.fbgemm.f8f8bf16_rowwise(codes, stored["weight"], scales.view(-1), rows, use_fast_accum=False)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -160,6 +170,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -258,6 +272,16 @@ class FbgemmFp8Linear(PackedLinear):
     """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "fbgemm",
+            entry="rowwise_matmul",
+            device="cuda",
+            capability=(9, 0),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+            package="fbgemm_gpu",
+            target="torch:ops.fbgemm.f8f8bf16_rowwise",
+        ),
         Kernel(
             "scaled_mm",
             entry="scaled_matmul",
@@ -644,10 +668,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

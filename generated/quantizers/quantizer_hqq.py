@@ -182,6 +182,10 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
+
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
         return ""
@@ -282,8 +286,26 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 @dataclass(frozen=True)
@@ -309,7 +331,27 @@ class HQQLinear(GroupwiseLinear):
     """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
 
     variable_tensors: ClassVar[tuple[str, ...]] = ("",)
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="number")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(1, 32),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry="int4pack_matmul",
@@ -360,7 +402,8 @@ class HQQLinear(GroupwiseLinear):
                 self.axis = int(self.settings["axis"])
 
     def why_not(self, kernel: Kernel) -> str:
-        return "its groups are parts of rows, and these are of columns" if kernel.layout and self.axis == 0 else ""
+        rows = self.axis == 1 and self.in_features % self.group_size == 0
+        return "" if rows or not kernel.layout else "its groups are parts of rows, and these are not"
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         shape = (-1, self.group_size) if self.axis == 1 else (self.group_size, -1)
@@ -572,6 +615,97 @@ class HqqHfQuantizer(HfQuantizer):
         return layer if fits or self.pre_quantized else None
 
 
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
+    groups = layer.group_size
+    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_hqq::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            group = depth // groups
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            zeros = tl.load(qzeros + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            weight = (codes.to(tl.float32) - zeros) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def plain_value(value: Any) -> Any:
     """The value as JSON has it: enums by their value, torch's types by their name."""
     if isinstance(value, Enum):
@@ -636,20 +770,43 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 
 
-class Int4PackLayout:
-    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
 
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    Zero points that are no integers are [G, N], in the type that they have.
     """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -659,13 +816,15 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -694,7 +853,35 @@ def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
     return (bits + rest.to(bits.dtype)).view(near.dtype)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
     """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
 
     Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
@@ -759,10 +946,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
@@ -858,6 +1047,51 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :-1]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 __all__ = [

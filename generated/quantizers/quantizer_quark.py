@@ -211,13 +211,8 @@ def group_matmul(layer: Any, x: Tensor) -> Tensor:
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    if "input_scale" in stored:
-        scales = stored["input_scale"].to(x.dtype)
-    else:
-        scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), layer.inputs)
-    codes = to_codes(rows / scales, layer.inputs).to(torch.int8)
-    y = int8_product(codes, stored["weight"]) * (scales.float() * stored["weight_scale"].float().view(1, -1))
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -259,6 +254,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -381,6 +380,13 @@ class QuarkInt8Linear(CompressedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
         Kernel("torch", entry="plain_matmul"),
     )
 
@@ -419,12 +425,24 @@ class QuarkInt8Linear(CompressedLinear):
         stored = self.stored_tensors()
         return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.inputs is None:
+            return rows, None
+        stored = self.stored_tensors()
+        if "input_scale" in stored:
+            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
+        else:
+            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
+
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "torch":
             return ""
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
         args = self.inputs
+        if args is None and kernel.name == "triton_int8":
+            return ""
         if kernel.name == "int8pack_cpu":
             return "" if args is None else "its inputs are not rounded"
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
@@ -567,6 +585,10 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
@@ -579,7 +601,10 @@ class Packing:
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 class QuarkGroupLinear(GroupwiseLinear):
@@ -595,8 +620,18 @@ class QuarkGroupLinear(GroupwiseLinear):
             layout="ColumnsLayout",
             device="cuda",
             package="triton",
-            bits=(2, 4, 8),
-            multiples=(16, 16),
+            multiples=(32, 32),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry="group_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
         ),
         Kernel(
             "int4pack_cpu",
@@ -661,14 +696,18 @@ class QuarkGroupLinear(GroupwiseLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and "weight_g_idx" in self.others:
             return "it reads groups of consecutive columns, and these are in the order of activations"
-        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
+        return ""
 
 
 class QuarkFloat4Linear(CompressedLinear):
     """A linear layer of MXFP4."""
 
     packed_name: ClassVar[str] = "weight"
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="rows_matmul"),)
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rows_matmul"),
+    )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
@@ -707,6 +746,16 @@ class QuarkFloat4Linear(CompressedLinear):
         else:
             steps = scales.view(torch.float8_e8m0fnu).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
+        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        table = table.to(packed.device)
+        if "weight_global_scale" in stored:
+            table = table / stored["weight_global_scale"].float()
+        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
+        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 @contextmanager
@@ -860,6 +909,98 @@ class QuarkHfQuantizer(HfQuantizer):
         return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
 
 
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_quark::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
@@ -971,37 +1112,39 @@ def triton_matmul_kernel() -> Any:
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    zero_word = 0
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
     groups = layer.group_size
-    y = triton_groups_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word)
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 @torch.library.custom_op("quantizer_quark::triton_groups_matmul", mutates_args=())
 def triton_groups_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
-    """[M, N] of contiguous inputs [M, K]; tensors as in the table at the top, on one device."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
     y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
 
     def grid(_: Any) -> tuple[int, int]:
         return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
 
     triton_groups_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, block_m, block_n, block_k
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
     )
     return y
 
 
 @triton_groups_matmul_operator.register_fake
 def triton_groups_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
@@ -1024,28 +1167,125 @@ def triton_groups_matmul_kernel() -> Any:
         k,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
+        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · (code − zero) · scale, for one block of y; bits of a code lie in one word, down k."""
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
         rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        # Where a column's bits lie in its word.
-        shifts = columns * bits % 32
+        along = columns[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
             here = (depth < k)[:, None] & (columns < n)[None, :]
             inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * bits // 32 * n + columns[None, :], here, 0)
-            codes = (words >> (depth * bits % 32)[:, None]) & ((1 << bits) - 1)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
             group = depth // groups
-            words = tl.load(qzeros + group[:, None] * (n * bits // 32) + columns[None, :] * bits // 32, here, 0)
-            zeros = ((words + zero_word) >> shifts[None, :]) & ((1 << bits) - 1)
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0)
-            weight = (codes - zeros).to(tl.float32) * scale.to(tl.float32)
-            total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_quark::triton_float4_matmul", mutates_args=())
+def triton_float4_matmul_operator(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
+) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_float4_matmul_kernel()[grid](
+        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_float4_matmul_operator.register_fake
+def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_float4_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            shift = place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
+            scale = tl.load(scales + place // block, here, 0)
+            if scales.dtype.element_ty == tl.uint8:
+                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
+                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+            else:
+                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
+                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
+            weight = tl.load(table + codes) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             total.to(y.dtype.element_ty),
@@ -1272,19 +1512,19 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
 
 
 class Int4PackLayout:
-    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -1294,13 +1534,15 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -1329,7 +1571,35 @@ def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
     return (bits + rest.to(bits.dtype)).view(near.dtype)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
     """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
 
     Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
@@ -1430,20 +1700,24 @@ def unpack_interleaved(words: Tensor) -> Tensor:
 
 
 class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns."""
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         return {
             "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": pack_words(zeros, layer.bits).T.contiguous(),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
             "scales": scales.T.contiguous(),
         }
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, unpack_words(held["qzeros"].T, layer.bits)
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
 
@@ -1534,10 +1808,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

@@ -133,10 +133,8 @@ class TorchAoConfig(QuantizationConfigMixin):
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    steps = symmetric_scales(rows.abs().amax(1, keepdim=True), 8)
-    codes = (rows * (1 / steps)).round().clamp(-128, 127).to(torch.int8)
-    y = (int8_product(codes, weight) * steps).to(x.dtype) * scales.to(x.dtype)
+    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -188,6 +186,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -264,6 +266,20 @@ class PackedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How codes lie in words, for the kernels' templates."""
+
+    word: str = "int32"
+    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
+    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
+    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
@@ -285,9 +301,26 @@ class Kernel:
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+            bits=(8,),
+        ),
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(32, 32),
+        ),
         Kernel("torch", entry="plain_matmul"),
     )
 
@@ -295,11 +328,11 @@ class TorchAoLinear(PackedLinear):
         super().__init__(linear, config)
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
-        self.width = self.scheme.group_size or self.in_features
+        self.group_size = self.scheme.group_size or self.in_features
 
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
-        groups = (self.out_features, self.in_features // self.width)
+        groups = (self.out_features, self.in_features // self.group_size)
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
             "_weight_scale": torch.empty(groups, device="meta"),
@@ -310,7 +343,7 @@ class TorchAoLinear(PackedLinear):
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
         kind, bits, _, symmetric, _ = self.scheme
-        groups = weight.unflatten(1, (-1, self.width))
+        groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
@@ -336,14 +369,31 @@ class TorchAoLinear(PackedLinear):
         codes, scales = stored["_weight_qdata"], stored["_weight_scale"]
         wide = dtype if scales.dtype == dtype else torch.float32  # integers are exact in all of them
         values = widen_float8(codes) if self.scheme.kind == "float8" else codes
-        groups = values.to(wide).unflatten(1, (-1, self.width))
+        groups = values.to(wide).unflatten(1, (-1, self.group_size))
         if not self.scheme.symmetric:
             groups = groups - stored["_weight_zero_point"].to(wide)[..., None]
         return (groups * scales.to(wide)[..., None]).flatten(1).to(dtype)
 
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """Codes and zero points of integers, from 0."""
+        middle = 2 ** (self.bits - 1)
+        codes, zeros = ((stored[f"_weight_{name}"] + middle).to(torch.uint8) for name in ("qdata", "zero_point"))
+        return GroupwiseCodes(codes, stored["_weight_scale"], zeros)
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The inverse of unpack_codes."""
+        codes, zeros = ((part.int() - 2 ** (self.bits - 1)).to(torch.int8) for part in (weight.codes, weight.zeros))
+        return {"_weight_qdata": codes, "_weight_scale": weight.scales, "_weight_zero_point": zeros}
+
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.scheme.inputs:
+            return rows, None
+        steps = symmetric_scales(rows.abs().amax(1), 8)
+        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
@@ -360,7 +410,12 @@ class TorchAoLinear(PackedLinear):
         return ((codes - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
+        if kernel.name == "triton_groups":
+            return "it reads integers" if self.scheme.kind == "float8" else ""
+        rows = self.scheme.group_size == 0 and self.scheme.symmetric
+        if kernel.name == "triton_int8" and rows:
+            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
+        rows = rows and self.scheme.kind != "float8"
         if kernel.name != "torch" and not rows:
             return "it reads symmetric integers with a scale for each row"
         wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
@@ -371,7 +426,7 @@ class TorchAoLinear(PackedLinear):
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the tensor into a file's header, as JSON."""
         kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.width], "dtype": type_entry(dtype)}
+        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
         names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
@@ -557,7 +612,7 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.width else layer
+        return None if linear.in_features % layer.group_size else layer
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -610,6 +665,197 @@ class TorchAoHfQuantizer(HfQuantizer):
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         plain = {name: json.dumps({"_type": "Tensor"}) for name in model.state_dict() if name not in packed}
         return {**found, **plain, "tensor_names": json.dumps([*found, *plain])}
+
+
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_torchao::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op("quantizer_torchao::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        along = columns[None, :] * bits
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            group = depth // groups
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
 
 
 def enum(kind: str, name: str) -> dict[str, str]:
@@ -874,6 +1120,38 @@ def round_to_float8(values: Tensor) -> Tensor:
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
@@ -914,10 +1192,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
@@ -950,6 +1230,51 @@ def find_function(entry: str) -> Any:
     """What a name of this file, or "module:attribute" of another, stands for."""
     module, _, name = entry.rpartition(":")
     return attrgetter(name)(import_module(module)) if module else globals()[name]
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :-1]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 __all__ = [

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
@@ -116,7 +117,19 @@ class AutoRoundLinear(GPTQLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(2, 4, 8)),
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
@@ -144,7 +157,9 @@ class AutoRoundLinear(GPTQLinear):
 
     def why_not(self, kernel: Kernel) -> str:
         is_awq = self.config.checkpoint_format == "awq"
-        return "it reads words down a column, and these are along a row" if kernel.name == "triton" and is_awq else ""
+        if kernel.name == ("triton" if is_awq else "triton_awq"):
+            return "it reads the words of another packing_format"
+        return ""
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""

@@ -129,12 +129,48 @@ IDLE = (
 )
 
 
+class GemmLayout:
+    """The words of `gemm`, for those of the other versions."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        words = {"qweight": pack_interleaved(codes.T), "qzeros": pack_interleaved(zeros.T)}
+        return {**words, "scales": scales.T.contiguous()}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = (unpack_interleaved(held[name]).T for name in ("qweight", "qzeros"))
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros))
+        return found
+
+
 class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
     packing: ClassVar[Packing] = Packing(word="int32", axis=1, order=(0, 2, 4, 6, 1, 3, 5, 7), ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "triton_gemv",
+            entry="triton_matmul",
+            layout=GemmLayout,
+            device="cuda",
+            package="triton",
+            bits=(4,),
+            multiples=(8, 1),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
@@ -185,7 +221,11 @@ class AWQLinear(GroupwiseLinear):
 
     def why_not(self, kernel: Kernel) -> str:
         is_gemm = self.version in ("gemm", "exllama")
-        return "" if kernel.name != "triton" or is_gemm else f"it reads gemm's words, and these are {self.version}'s"
+        if kernel.name == "triton" and not is_gemm:
+            return f"it reads gemm's words, and these are {self.version}'s"
+        return (
+            "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
+        )
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

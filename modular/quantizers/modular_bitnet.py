@@ -92,7 +92,17 @@ def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
 class BitLinear(PackedLinear):
     """A linear layer of ternary weights and int8 inputs."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=ternary_matmul),)
+    slabs: ClassVar[int] = 4  # of rows, each of which has its bits in a byte
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry=ternary_matmul),
+    )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8, device="meta")
@@ -122,6 +132,14 @@ class BitLinear(PackedLinear):
     def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the two layers, one rounds in float32, as in training, the other in the type of its inputs."""
         return round_tokens(x.float() if self.config.linear_class == "autobitlinear" else x)
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        codes, factors = self.round_inputs(rows)
+        return codes.to(torch.int8), 1 / factors.float().flatten()
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        """The bytes of the codes, and the one scale for every row."""
+        return self.stored_tensors()["weight"], self.scale().expand(self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.config.use_rms_norm:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.int8 import int8_product
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 
@@ -44,6 +44,7 @@ NF4 = (
 )
 FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
 TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
+STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would be 6.200012e-05
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
 
@@ -105,20 +106,26 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
-    rows, threshold = x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
-    halves, outliers = rows.half(), None
-    codes, largest = round_rows(halves)
-    if threshold and float(largest.max()) >= threshold:
-        codes, largest = round_rows(halves, threshold)
-        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
-        codes[:, outliers] = 0
-    weight, scales = round_rows(layer.weight) if layer.has_main_weight else (layer.weight, layer.SCB)
-    # bitsandbytes' constant; 1 / 127² would be 6.200012e-05.
-    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * 6.200124e-05
+    rows = x.reshape(-1, x.shape[-1])
+    codes, largest, outliers = layer.split_inputs(rows)
+    weight, scales = layer.rounded_weight()
+    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * STEP
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    if outliers is not None:
-        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
-        y = y.addmm(rows[:, outliers], columns.T.to(x.dtype))
+    y = y if outliers is None else layer.add_outliers(y, rows, outliers)
+    return y.view(*x.shape[:-1], -1)
+
+
+def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The same by bitsandbytes' operators."""
+    import_module("bitsandbytes")  # which registers them
+    operators, rows, threshold = torch.ops.bitsandbytes, x.reshape(-1, x.shape[-1]), layer.config.llm_int8_threshold
+    codes, largest, outliers = operators.int8_vectorwise_quant(rows.half(), threshold)
+    weight, scales = layer.rounded_weight()
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    if outliers is None or not len(outliers):
+        y = operators.int8_scaled_mm(codes, weight, largest, scales, bias, x.dtype)
+    else:
+        y, _ = operators.int8_mixed_scaled_mm(rows, codes, weight, largest, scales, outliers, bias)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -128,7 +135,26 @@ class Linear8bitLt(PackedLinear):
     Where a gradient is asked for, the input is not rounded: y = x · dequantize()ᵀ.
     """
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=int8_outlier_matmul),)
+    has_outliers: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes",
+            entry=bitsandbytes_int8_matmul,
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.int8_mixed_scaled_mm",
+        ),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry=int8_outlier_matmul),
+    )
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)
@@ -157,6 +183,33 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
+
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+        halves, threshold = rows.half(), self.config.llm_int8_threshold
+        codes, largest = round_rows(halves)
+        if not threshold or float(largest.max()) < threshold:
+            return codes, largest, None
+        codes, largest = round_rows(halves, threshold)
+        outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
+        codes[:, outliers] = 0
+        return codes, largest, outliers
+
+    def rounded_weight(self) -> tuple[Tensor, Tensor]:
+        """Codes and the rows' largest magnitudes."""
+        weight = self.get_buffer("weight")
+        return round_rows(weight) if self.has_main_weight else (weight, self.get_buffer("SCB"))
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        """Codes, and what products with the inputs' are to be multiplied by."""
+        codes, largest = self.rounded_weight()
+        return codes, largest * STEP
+
+    def add_outliers(self, y: Tensor, rows: Tensor, outliers: Tensor) -> Tensor:
+        """y and the product of the columns with outliers, in their own type."""
+        weight, scales = self.rounded_weight()
+        columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
+        return y.addmm(rows[:, outliers], columns.T.to(y.dtype))
 
 
 def dynamic_map() -> Tensor:
@@ -198,6 +251,20 @@ def table_matmul(layer: Any, x: Tensor) -> Tensor:
     y = torch.cat(parts, 1)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
+    """bitsandbytes' operator, which reads the checkpoint's tensors, with nested scales too; sums in float32."""
+    import_module("bitsandbytes")  # which registers it
+    state, stored = layer.read_state(), layer.stored_tensors()
+    packed, absmax = stored["weight"].view(torch.uint8), stored["weight.absmax"]
+    bias, nested = None if layer.bias is None else layer.bias.to(x.dtype), (None, None, None)
+    if "nested_offset" in state:
+        offset = absmax.new_full((), state["nested_offset"], dtype=torch.float32)
+        nested = absmax, stored["weight.nested_quant_map"], offset
+        absmax = stored["weight.nested_absmax"]
+    shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
+    return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
 
 
 class Avx512Bf16Layout:
@@ -249,6 +316,15 @@ class Linear4bit(PackedLinear):
     """A linear layer of 4-bit codes, computed in `bnb_4bit_compute_dtype`."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "bitsandbytes",
+            entry=bitsandbytes_matmul,
+            device="cuda",
+            capability=(6, 0),
+            dtypes=("float16", "bfloat16", "float32"),
+            package="bitsandbytes>=0.50",
+            target="torch:ops.bitsandbytes.gemm_4bit",
+        ),
         Kernel("triton", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel(
             "bitsandbytes_cpu",
@@ -263,6 +339,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry=table_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry=dequantize_matmul),
     )
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(1, 0))
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
@@ -313,11 +390,23 @@ class Linear4bit(PackedLinear):
         return self.state
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name in ("bitsandbytes_cpu", "table_cpu") and self.in_features % self.read_state()["blocksize"]:
+        if (
+            kernel.name in ("bitsandbytes", "bitsandbytes_cpu", "table_cpu")
+            and self.in_features % self.read_state()["blocksize"]
+        ):
             return f"blocks of {self.state['blocksize']} do not divide rows of {self.in_features}"
+        if kernel.name == "bitsandbytes" and self.state.get("nested_blocksize", NESTED_BLOCK) != NESTED_BLOCK:
+            return f"it reads nested blocks of {NESTED_BLOCK}, not {self.state['nested_blocksize']}"
+        if kernel.name == "bitsandbytes" and self.get_buffer("weight_absmax").dim() != 1:
+            return "its scales lie in the order of the CPU's kernel"
         if kernel.name == "bitsandbytes_cpu" and not import_module("bitsandbytes.functional").has_avx512bf16():
             return "this CPU has no AVX512_BF16"
         return ""
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a scale for each block, and a block's values."""
+        packed, scales = self.get_buffer("weight").view(torch.uint8), self.scales(self.stored_tensors())
+        return packed, self.get_buffer("weight_quant_map"), scales, self.read_state()["blocksize"]
 
     def scales(self, stored: dict[str, Tensor]) -> Tensor:
         """float32 [blocks]: the blocks' largest magnitudes."""

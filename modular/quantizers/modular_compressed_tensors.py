@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.float4 import pack_float4, round_to_float4, unpack_float4
+from unibody.core.quantization.float4 import FLOAT4, pack_float4, round_to_float4, unpack_float4
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
@@ -159,13 +159,8 @@ def group_matmul(layer: Any, x: Tensor) -> Tensor:
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    if "input_scale" in stored:
-        scales = stored["input_scale"].to(x.dtype)
-    else:
-        scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), layer.inputs)
-    codes = to_codes(rows / scales, layer.inputs).to(torch.int8)
-    y = int8_product(codes, stored["weight"]) * (scales.float() * stored["weight_scale"].float().view(1, -1))
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
     y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -198,6 +193,13 @@ class CompressedInt8Linear(CompressedLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
         Kernel("torch", entry=plain_matmul),
     )
 
@@ -235,12 +237,24 @@ class CompressedInt8Linear(CompressedLinear):
         stored = self.stored_tensors()
         return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.inputs is None:
+            return rows, None
+        stored = self.stored_tensors()
+        if "input_scale" in stored:
+            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
+        else:
+            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
+
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "torch":
             return ""
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
         args = self.inputs
+        if args is None and kernel.name == "triton_int8":
+            return ""
         if kernel.name == "int8pack_cpu":
             return "" if args is None else "its inputs are not rounded"
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
@@ -325,8 +339,18 @@ class CompressedGroupLinear(GroupwiseLinear):
             layout=ColumnsLayout,
             device="cuda",
             package="triton",
-            bits=(2, 4, 8),
-            multiples=(16, 16),
+            multiples=(32, 32),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry=group_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
         ),
         Kernel(
             "int4pack_cpu",
@@ -405,14 +429,18 @@ class CompressedGroupLinear(GroupwiseLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and "weight_g_idx" in self.others:
             return "it reads groups of consecutive columns, and these are in the order of activations"
-        return "it does not round inputs" if kernel.name == "triton_groups" and self.inputs is not None else ""
+        return ""
 
 
 class CompressedFloat4Linear(CompressedLinear):
     """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
 
     packed_name: ClassVar[str] = "weight_packed"
-    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=rows_matmul),)
+    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("torch", entry=rows_matmul),
+    )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
@@ -448,6 +476,16 @@ class CompressedFloat4Linear(CompressedLinear):
         else:
             steps = scales.view(torch.float8_e8m0fnu).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
+        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        table = table.to(packed.device)
+        if "weight_global_scale" in stored:
+            table = table / stored["weight_global_scale"].float()
+        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
+        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 LAYERS = {

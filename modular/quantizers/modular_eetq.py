@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -72,11 +73,29 @@ class RowsLayout:
         return {"weight": tile_codes(held["codes"]), "weight_scales": held["weight_scales"]}
 
 
+def eetq_matmul(layer: Any, x: Tensor) -> Tensor:
+    """EETQ's own kernel, which reads the checkpoint's tiles; sums in float32."""
+    stored = layer.stored_tensors()
+    y = import_module("EETQ").w8_a16_gemm(x.reshape(-1, x.shape[-1]), stored["weight"], stored["weight_scales"])
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class EetqLinear(PackedLinear):
     """A linear layer whose weight is int8 in tiles."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "eetq",
+            entry=eetq_matmul,
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16",),
+            package="EETQ",
+            target="EETQ:w8_a16_gemm",
+        ),
         Kernel("int8pack_cpu", entry=int8pack_matmul, layout=RowsLayout, device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton", template="int8_matmul.triton.py.j2", layout=RowsLayout, device="cuda", package="triton"),
         Kernel("torch", entry=dequantize_matmul),
     )
 
@@ -97,6 +116,12 @@ class EetqLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
+
+    def why_not(self, kernel: Kernel) -> str:
+        if kernel.name != "eetq":
+            return ""
+        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
+        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""

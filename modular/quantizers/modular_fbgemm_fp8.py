@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8
+from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
 
-from .modular_finegrained_fp8 import FP8Linear
+from .modular_finegrained_fp8 import FP8Linear, rounded_matmul, scaled_matmul
 
 __all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
 
@@ -51,9 +53,41 @@ def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tenso
     return round_to_float8(values * inverse), 1 / inverse
 
 
+def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
+    """FBGEMM's own kernel; sums in float32."""
+    import_module("fbgemm_gpu.experimental.gen_ai")  # which registers it
+    (codes, scales), stored = layer.round_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
+    rows = stored["weight_scale"].float().view(-1)
+    y = torch.ops.fbgemm.f8f8bf16_rowwise(codes, stored["weight"], scales.view(-1), rows, use_fast_accum=False)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 class FbgemmFp8Linear(FP8Linear):
     """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
 
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "fbgemm",
+            entry=rowwise_matmul,
+            device="cuda",
+            capability=(9, 0),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+            package="fbgemm_gpu",
+            target="torch:ops.fbgemm.f8f8bf16_rowwise",
+        ),
+        Kernel(
+            "scaled_mm",
+            entry=scaled_matmul,
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("torch", entry=rounded_matmul),
+    )
     scale_name: ClassVar[str] = "weight_scale"
 
     def block_size(self) -> tuple[int, int]:

@@ -120,7 +120,18 @@ class GPTQLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(2, 4, 8)),
+        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,

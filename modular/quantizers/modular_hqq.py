@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
@@ -102,7 +103,27 @@ class HQQLinear(GroupwiseLinear):
     """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
 
     variable_tensors: ClassVar[tuple[str, ...]] = ("",)
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="number")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            template="groupwise_matmul.triton.py.j2",
+            layout=ColumnsLayout,
+            device="cuda",
+            package="triton",
+            multiples=(1, 32),
+        ),
+        Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
         Kernel(
             "int4pack_cpu",
             entry=int4pack_matmul,
@@ -153,7 +174,8 @@ class HQQLinear(GroupwiseLinear):
                 self.axis = int(self.settings["axis"])
 
     def why_not(self, kernel: Kernel) -> str:
-        return "its groups are parts of rows, and these are of columns" if kernel.layout and self.axis == 0 else ""
+        rows = self.axis == 1 and self.in_features % self.group_size == 0
+        return "" if rows or not kernel.layout else "its groups are parts of rows, and these are not"
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         shape = (-1, self.group_size) if self.axis == 1 else (self.group_size, -1)

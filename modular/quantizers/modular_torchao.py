@@ -27,11 +27,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, read_scheme, whole_type
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
-from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, set_module, tied_weights
@@ -88,10 +90,8 @@ class TorchAoConfig(QuantizationConfigMixin):
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    steps = symmetric_scales(rows.abs().amax(1, keepdim=True), 8)
-    codes = (rows * (1 / steps)).round().clamp(-128, 127).to(torch.int8)
-    y = (int8_product(codes, weight) * steps).to(x.dtype) * scales.to(x.dtype)
+    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -109,9 +109,26 @@ def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_int8",
+            template="int8_matmul.triton.py.j2",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+            bits=(8,),
+        ),
+        Kernel(
+            "triton_groups",
+            template="groupwise_matmul.triton.py.j2",
+            layout=ColumnsLayout,
+            device="cuda",
+            package="triton",
+            multiples=(32, 32),
+        ),
         Kernel("torch", entry=plain_matmul),
     )
 
@@ -119,11 +136,11 @@ class TorchAoLinear(PackedLinear):
         super().__init__(linear, config)
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
-        self.width = self.scheme.group_size or self.in_features
+        self.group_size = self.scheme.group_size or self.in_features
 
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
-        groups = (self.out_features, self.in_features // self.width)
+        groups = (self.out_features, self.in_features // self.group_size)
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
             "_weight_scale": torch.empty(groups, device="meta"),
@@ -134,7 +151,7 @@ class TorchAoLinear(PackedLinear):
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
         kind, bits, _, symmetric, _ = self.scheme
-        groups = weight.unflatten(1, (-1, self.width))
+        groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
@@ -160,14 +177,31 @@ class TorchAoLinear(PackedLinear):
         codes, scales = stored["_weight_qdata"], stored["_weight_scale"]
         wide = dtype if scales.dtype == dtype else torch.float32  # integers are exact in all of them
         values = widen_float8(codes) if self.scheme.kind == "float8" else codes
-        groups = values.to(wide).unflatten(1, (-1, self.width))
+        groups = values.to(wide).unflatten(1, (-1, self.group_size))
         if not self.scheme.symmetric:
             groups = groups - stored["_weight_zero_point"].to(wide)[..., None]
         return (groups * scales.to(wide)[..., None]).flatten(1).to(dtype)
 
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """Codes and zero points of integers, from 0."""
+        middle = 2 ** (self.bits - 1)
+        codes, zeros = ((stored[f"_weight_{name}"] + middle).to(torch.uint8) for name in ("qdata", "zero_point"))
+        return GroupwiseCodes(codes, stored["_weight_scale"], zeros)
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The inverse of unpack_codes."""
+        codes, zeros = ((part.int() - 2 ** (self.bits - 1)).to(torch.int8) for part in (weight.codes, weight.zeros))
+        return {"_weight_qdata": codes, "_weight_scale": weight.scales, "_weight_zero_point": zeros}
+
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.scheme.inputs:
+            return rows, None
+        steps = symmetric_scales(rows.abs().amax(1), 8)
+        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
@@ -184,7 +218,12 @@ class TorchAoLinear(PackedLinear):
         return ((codes - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric and self.scheme.kind != "float8"
+        if kernel.name == "triton_groups":
+            return "it reads integers" if self.scheme.kind == "float8" else ""
+        rows = self.scheme.group_size == 0 and self.scheme.symmetric
+        if kernel.name == "triton_int8" and rows:
+            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
+        rows = rows and self.scheme.kind != "float8"
         if kernel.name != "torch" and not rows:
             return "it reads symmetric integers with a scale for each row"
         wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
@@ -195,7 +234,7 @@ class TorchAoLinear(PackedLinear):
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the tensor into a file's header, as JSON."""
         kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.width], "dtype": type_entry(dtype)}
+        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
         names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
@@ -255,7 +294,7 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.width else layer
+        return None if linear.in_features % layer.group_size else layer
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config

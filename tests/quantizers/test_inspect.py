@@ -51,6 +51,7 @@ def test_text(packed: Path) -> None:
         ("", "not triton: it runs on cuda, not on cpu"),
         ("kernel", "int4pack_cpu runs 6 CompressedGroupLinear on cpu in bfloat16"),
         ("", "not triton_groups: it runs on cuda, not on cpu"),
+        ("", "not int4pack_cuda: it runs on cuda, not on cpu"),
     ]
 
 
@@ -69,7 +70,9 @@ def test_json(packed: Path) -> None:
         ("CompressedFloat8Linear", "torch", 8), ("CompressedGroupLinear", "torch", 6),
     ]  # fmt: skip
     assert found["kernels"][1]["instead_of"] == {
-        "triton_groups": "it runs on cuda, not on cpu", "int4pack_cpu": "its inputs are bfloat16, not float32",
+        "triton_groups": "it runs on cuda, not on cpu",
+        "int4pack_cuda": "it runs on cuda, not on cpu",
+        "int4pack_cpu": "its inputs are bfloat16, not float32",
     }  # fmt: skip
 
 

@@ -37,5 +37,9 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)

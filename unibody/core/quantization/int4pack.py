@@ -1,4 +1,4 @@
-"""torch's own kernel for 4-bit groups on the CPU, and its layout."""
+"""torch's own kernels for 4-bit groups, on the CPU and on CUDA, and their layouts."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from unibody.core.quantization.affine import GroupwiseCodes
 
 
 class Int4PackLayout:
-    """Nibbles as `_weight_int4pack_mm_for_cpu` wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1),
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -33,13 +33,15 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        return layer.pack_codes(GroupwiseCodes(unpack_int4(held["int4"]), scales, zeros))
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, layer.int4, layer.group_size, layer.groups)
+    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -68,7 +70,35 @@ def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
     return (bits + rest.to(bits.dtype)).view(near.dtype)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
     """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
 
     Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of

@@ -41,7 +41,10 @@ class Packing:
     axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = "plain"  # or "minus_one": stored less one
+    zero_point: str = (
+        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
+    )
+    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -66,10 +69,12 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
 
 @cache
 def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed."""
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
+    if not least:
+        return ""
     found = metadata.version(name)
     number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
     return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""

@@ -49,6 +49,10 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
+        return rows, None
+
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
         return ""
