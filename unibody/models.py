@@ -10,6 +10,7 @@ from unibody.core.hub import read_json
 from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised
 from unibody.hub import locate
+from unibody.integrations.peft import PeftAdapterMixin
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 
@@ -26,7 +27,7 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
         return super().from_pretrained(folder, **options)  # type: ignore[misc]
 
 
-class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
+class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
@@ -51,7 +52,13 @@ class PreTrainedModel(PushToHubMixin, metaclass=Recognised):
         return found
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, ship_code: bool = False, **options: Any) -> None:
-        """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
+        """Writes the checkpoint, or of a model with adapters the active adapter alone.
+
+        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
+        """
+        if self._hf_peft_config_loaded:
+            self._save_adapter(folder)
+            return
         if ship_code:
             custom_object_save(self, folder, self.config)  # type: ignore[attr-defined]
         super().save_pretrained(folder, **options)  # type: ignore[misc]
