@@ -77,6 +77,7 @@ class LoraPackedLinear(Linear):
         """No type: that of the packed tensors is a format, not a precision."""
         return base_layer.device, None
 
+    @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Makes the packed weight that of W + (α / r) · B A, rounded to its format again.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unibody.integrations.availability import require
@@ -35,6 +36,13 @@ class PeftAdapterMixin:
     peft_config: dict[str, Any]
     generation_config: Any = None  # peft's wrapper asks for one
     _hf_peft_config_loaded: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets `forward` take what peft's wrapper of a task passes to every model, as long as it asks for nothing."""
+        super().__init_subclass__(**options)
+        forward = getattr(cls, "forward", None)
+        if forward is not None and not hasattr(forward, "__wrapped__"):
+            cls.forward = without_unset(forward)  # type: ignore[attr-defined]
 
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         """Adds a new adapter and makes it the active one, to be trained.
@@ -71,7 +79,7 @@ class PeftAdapterMixin:
         require("peft", "load_adapter")
         from peft.utils import set_peft_model_state_dict
 
-        from unibody.integrations.adapter_files import read_adapter
+        from unibody.integrations.adapter_files import PREFIX, read_adapter
 
         name, source = adapter_name or DEFAULT, "adapter_state_dict" if peft_model_id is None else str(peft_model_id)
         if peft_model_id is not None:
@@ -81,20 +89,19 @@ class PeftAdapterMixin:
             raise ValueError("name an adapter's folder or repository, or give both peft_config and adapter_state_dict")
         else:
             config, state = peft_config, adapter_state_dict
+        state = {key.removeprefix(PREFIX): tensor for key, tensor in state.items()}
         config.inference_mode = not is_trainable
         self._inject(config, name, low_cpu_mem_usage=low_cpu_mem_usage)
         try:
             found = set_peft_model_state_dict(self, state, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
             expected = set(self.get_adapter_state_dict(name))
-            # the names in the file, with and without peft's own prefix
-            given = {key.removeprefix("base_model.model.") for key in state}
-            if not expected & given:
-                raise KeyError(f"it has {min(given, default='nothing')}, and this model asks for {min(expected)}")
+            if not expected & state.keys():
+                raise KeyError(f"it has {min(state, default='nothing')}, and this model asks for {min(expected)}")
         except (KeyError, RuntimeError) as error:
             self._discard(name)
             raise ValueError(f"{source} is an adapter for another model than this: {error}") from error
         set_active(self, [name], inference_mode=not is_trainable)
-        return AdapterLoadingInfo(sorted(expected - given), list(found.unexpected_keys))
+        return AdapterLoadingInfo(sorted(expected - state.keys()), list(found.unexpected_keys))
 
     def set_adapter(self, adapter_name: list[str] | str) -> None:
         """Makes this adapter, or these, the active ones; they can be trained, all others are frozen."""
@@ -222,6 +229,22 @@ class PeftAdapterMixin:
         if len(active) != 1:
             raise ValueError(f"{len(active)} adapters are active ({', '.join(active)}): choose one with set_adapter")
         return active[0]
+
+
+UNSET = ("output_attentions", "output_hidden_states", "return_dict")  # options of the field's models that these lack
+
+
+def without_unset(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which those options may reach if they are None."""
+
+    @wraps(forward)
+    def call(self: Any, *arguments: Any, **inputs: Any) -> Any:
+        for name in UNSET:
+            if name in inputs and inputs[name] is None:
+                del inputs[name]
+        return forward(self, *arguments, **inputs)
+
+    return call
 
 
 def tuner_layers(model: Any) -> Iterator[Any]:
