@@ -84,11 +84,13 @@ def test_merging(method: str) -> None:
     layer.unmerge()
     assert all(torch.equal(as_bytes(t), as_bytes(before[name])) for name, t in base.stored_tensors().items())
 
-    logits = model(token_ids()).logits
-    merged = model.merge_and_unload()
-    assert not any("lora" in name for name, _ in merged.named_modules())
-    assert merged.model.layers[1].mlp.down_proj is base
-    assert (merged(token_ids()).logits - logits).norm() / logits.norm() < 0.25
+    with torch.no_grad():
+        noise = packed_model(method)(token_ids()).logits - plain_model()(token_ids()).logits
+        logits = model(token_ids()).logits
+        merged = model.merge_and_unload()
+        assert not any("lora" in name for name, _ in merged.named_modules())
+        assert merged.model.layers[1].mlp.down_proj is base
+        assert (merged(token_ids()).logits - logits).norm() < 2 * noise.norm(), "no more than what packing does"
 
 
 def test_what_packed_layers_cannot_do(tmp_path: Path) -> None:
