@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,17 @@ def export_gguf(
 
     write_atomically(Path(file), write)
     return Path(file)
+
+
+def run(model: str, file: Path, options: dict[str, Any]) -> int:
+    """Writes the file and says so; the exit status."""
+    try:
+        export_gguf(model, file, **{name: value for name, value in options.items() if value is not None})
+    except (ImportError, NotImplementedError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {file}: {file.stat().st_size / 1e6:.0f} MB")
+    return 0
 
 
 def check_model(model: Any) -> None:
