@@ -133,7 +133,9 @@ def main() -> None:
         if options.log:
             options.log.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
     before, after = (record["perplexity"] for record in records if "perplexity" in record)
-    print(f"perplexity of the held-out text: {before:.2f} before, {after:.2f} after; {options.adapter} has the adapter")
+    print(
+        f"perplexity of the held-out text: {before:.2f} before, {after:.2f} after; {options.adapter} has the adapter"
+    )
     if options.plot:
         title = f"QLoRA on {options.text.name}: loss of each step (perplexity {before:.1f} → {after:.1f})"
         options.plot.write_text(draw([one for one in records if "loss" in one], title), encoding="utf-8")

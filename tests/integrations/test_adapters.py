@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from integrations.packed import plain_model
 from oracle.inputs import padded_batch, token_ids
 from oracle.reference import Checkpoint, assert_close, save
 from oracle.zoo import Case, cases
@@ -18,7 +19,6 @@ from peft import LoraConfig, PeftModel, PrefixTuningConfig
 from safetensors.torch import load_file
 
 import unibody
-from integrations.packed import plain_model
 from unibody.errors import HubError
 
 # peft asks transformers for an attribute under a name that transformers gives up.
@@ -223,6 +223,6 @@ def test_models_without_adapters_import_nothing(tmp_path: Path) -> None:
         "except ImportError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert done.stdout == (
-        "add_adapter needs peft >= 0.17, which is not installed: pip install 'unibody[peft]'\n"
-    ), done.stderr
+    assert done.stdout == ("add_adapter needs peft >= 0.17, which is not installed: pip install 'unibody[peft]'\n"), (
+        done.stderr
+    )

@@ -19,6 +19,7 @@ import transformers
 import xllamacpp
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from integrations.packed import plain_model
 from oracle.inputs import token_ids
 from oracle.reference import save
 from oracle.zoo import Case, cases
@@ -26,14 +27,17 @@ from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import unibody
-from integrations.packed import plain_model
 from unibody.integrations import export_gguf, replace_with_bnb_linear
 
 TEXT = Path(__file__).parents[1] / "fixtures/text/persuasion.txt"
 ROPES = ("llama_linear", "llama_yarn", "llama_llama3")
 CASES = [case for case in cases("AutoModelForCausalLM") if case.entry in (case.model_type, *ROPES)]
 SIZE = 320  # tokens: 256 bytes, special ones, and some merges
-CHANGES = {"mistral": {"sliding_window": None}, "qwen2": {"use_sliding_window": False}, "gemma2": {"query_pre_attn_scalar": 8, "head_dim": 8, "sliding_window": 8}}
+CHANGES = {
+    "mistral": {"sliding_window": None},
+    "qwen2": {"use_sliding_window": False},
+    "gemma2": {"query_pre_attn_scalar": 8, "head_dim": 8, "sliding_window": 8},
+}
 PROMPT = "Sir Walter Elliot, of Kellynch Hall, in 1814"
 
 
@@ -185,7 +189,11 @@ def test_bad_input(tmp_path: Path) -> None:
     refused("^the model has adapters: merge them first", with_adapter)
     for name, value, message in (
         ("hidden_act", "gelu", "^hidden activation 'gelu' is unknown to llama.cpp for llama"),
-        ("rope_parameters", {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "^rope_type 'dynamic' is unknown"),
+        (
+            "rope_parameters",
+            {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+            "^rope_type 'dynamic' is unknown",
+        ),
     ):
         other = sized_model()
         setattr(other.config, name, value)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from integrations.packed import CONFIGS, packed_model, plain_model
 from oracle.inputs import token_ids
 from peft import IA3Config, LoraConfig
 from quantizers.files import as_bytes
 from torch import nn
 
 import unibody
-from integrations.packed import CONFIGS, packed_model, plain_model
 
 TARGETS = ["q_proj", "down_proj"]
 every_method = pytest.mark.parametrize("method", CONFIGS)
@@ -25,7 +25,7 @@ def lora(**options: Any) -> LoraConfig:
 
 @every_method
 def test_output_and_gradients(method: str) -> None:
-    """y = W x + (α / r) B A x to the last bit of float32; only A and B get gradients, those of the dequantized model."""
+    """y = W x + s B A x to the last bit of float32; only A and B get gradients, those of the dequantized model."""
     model, x = packed_model(method), torch.randn(3, 256)
     base = model.model.layers[1].mlp.down_proj
     expected = base(x)
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_dequantized_model(method: str) -> None:
 
 @every_method
 def test_merging(method: str) -> None:
-    """Merged weights are W + (α / r) B A rounded to the format again, and unmerging brings back the very same bytes."""
+    """Merged weights are W + s B A rounded to the format again, and unmerging brings back the very same bytes."""
     model = packed_model(method)
     model.add_adapter(lora())
     layer = model.model.layers[1].mlp.down_proj
@@ -162,4 +162,6 @@ def test_peft_in_its_own_wrapper() -> None:
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         assert torch.equal(wrapped(input_ids=ids).logits, ours(ids).logits)
-        assert torch.equal(wrapped.generate(input_ids=ids[:1], max_new_tokens=5), ours.generate(ids[:1], max_new_tokens=5))
+        assert torch.equal(
+            wrapped.generate(input_ids=ids[:1], max_new_tokens=5), ours.generate(ids[:1], max_new_tokens=5)
+        )

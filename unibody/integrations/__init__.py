@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         require,
     )
     from unibody.integrations.bitsandbytes import replace_with_bnb_linear
+    from unibody.integrations.export import DecodingStep
     from unibody.integrations.gguf import export_gguf
     from unibody.integrations.packed_lora import register_packed_layers
     from unibody.integrations.peft import AdapterLoadingInfo, PeftAdapterMixin
 
 __all__ = [
     "AdapterLoadingInfo",
+    "DecodingStep",
     "MissingPackageError",
     "PeftAdapterMixin",
     "export_gguf",
@@ -57,6 +59,7 @@ _PLACES = {  # the module below `unibody.integrations` of each name
         *("is_peft_available", "is_tensorboard_available", "is_trackio_available", "is_wandb_available", "require"),
     ),
     "bitsandbytes": ("replace_with_bnb_linear",),
+    "export": ("DecodingStep",),
     "gguf": ("export_gguf",),
     "packed_lora": ("register_packed_layers",),
     "peft": ("AdapterLoadingInfo", "PeftAdapterMixin"),

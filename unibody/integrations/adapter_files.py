@@ -36,7 +36,7 @@ def read_adapter(folder_or_id: str | os.PathLike[str], hub: dict[str, Any]) -> t
         raise
     values = read_json(Path(config_file))
     try:
-        config = PeftConfig.from_peft_type(**values)
+        config = PeftConfig.from_peft_type(**values)  # type: ignore[no-untyped-call]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{config_file} is no configuration that this peft knows ({error}): update peft?") from error
     try:

@@ -136,7 +136,9 @@ def check_model(model: Any) -> None:
     rope_type = config.rope_parameters["rope_type"]
     if rope_type not in ("default", "linear", "yarn", "llama3"):
         raise ValueError(f"rope_type {rope_type!r} is unknown to llama.cpp: it has default, linear, yarn and llama3")
-    if rope_type == "yarn" and (odd := {"mscale", "mscale_all_dim", "attention_factor"} & config.rope_parameters.keys()):
+    if rope_type == "yarn" and (
+        odd := {"mscale", "mscale_all_dim", "attention_factor"} & config.rope_parameters.keys()
+    ):
         raise ValueError(f"rope_parameters have {', '.join(sorted(odd))}, and llama.cpp knows yarn without")
 
 
@@ -205,15 +207,16 @@ def named_tensors(model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
 
 def pair_rotated_rows(weight: Tensor, head_dim: int) -> Tensor:
     """Rows of a query or key projection with the pairs that rotate together side by side: (0, D/2, 1, D/2 + 1, …)."""
-    heads = weight.unflatten(0, (-1, 2, head_dim // 2))
-    return heads.transpose(1, 2).flatten(0, 2)
+    heads = weight.view(-1, 2, head_dim // 2, *weight.shape[1:])
+    return heads.transpose(1, 2).reshape(weight.shape)
 
 
 def rope_factors(model: Any) -> np.ndarray[Any, Any]:
     """float32 [D/2]: by what Llama 3.1 divides each angle."""
     rotary, config = model.model.rotary_emb, model.config
     angles = torch.arange(0, config.head_dim, 2).float() / config.head_dim
-    return (config.rope_parameters["rope_theta"] ** -angles / rotary.inv_freq.float().cpu()).numpy()
+    factors: Tensor = config.rope_parameters["rope_theta"] ** -angles / rotary.inv_freq.float().cpu()
+    return factors.numpy()
 
 
 def kind_of(name: str, values: np.ndarray[Any, Any], dtype: str) -> str:

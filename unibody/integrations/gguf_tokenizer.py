@@ -49,7 +49,9 @@ def list_tokens(values: dict[str, Any], size: int) -> tuple[list[str], list[int]
     added = {entry["id"]: entry for entry in values.get("added_tokens") or ()}
     by_id |= {index: entry["content"] for index, entry in added.items()}
     if len(by_id) and max(by_id) >= size:
-        raise ValueError(f"token {max(by_id)} is none of the model's, which has {size}: is it another model's tokenizer?")
+        raise ValueError(
+            f"token {max(by_id)} is none of the model's, which has {size}: is it another model's tokenizer?"
+        )
     kinds = []
     for index in range(size):
         token = by_id.setdefault(index, f"[PAD{index}]")

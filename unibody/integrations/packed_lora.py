@@ -1,4 +1,4 @@
-"""LoRA (2106.09685) beside packed linear layers: y = W x + b + (α / r) · B A x, where W stays packed and only A and B learn.
+"""LoRA (2106.09685) beside packed linear layers: y = W x + b + s B A x, where W stays packed; A and B learn.
 
 peft finds the layer through `register_packed_layers`, which tells one configuration which classes of a model are packed.
 """
@@ -79,14 +79,14 @@ class LoraPackedLinear(Linear):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Makes the packed weight that of W + (α / r) · B A, rounded to its format again.
+        """Makes the packed weight that of W + s B A, rounded to its format again.
 
         ValueError: the format cannot be rounded to again, or a merged value is not finite; nothing has changed.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.lora_A]
         if not names:
             return
-        layer = self.get_base_layer()
+        layer: Any = self.get_base_layer()
         method = str(getattr(layer.config, "quant_method", ""))
         if method in ONE_WAY:
             raise ValueError(f"an adapter cannot be merged into {method}: {ONE_WAY[method]}: {UNMERGED}")
@@ -111,7 +111,8 @@ class LoraPackedLinear(Linear):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self.get_base_layer().hold(self.unmerged)
+        layer: Any = self.get_base_layer()
+        layer.hold(self.unmerged)
         self.unmerged = {}
         self.merged_adapters.clear()
 

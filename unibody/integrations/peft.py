@@ -54,7 +54,9 @@ class PeftAdapterMixin:
 
         if not isinstance(adapter_config, PeftConfig):
             found = type(adapter_config).__name__
-            raise TypeError(f"adapter_config is {found}, expected a configuration of peft, such as peft.LoraConfig(r=8)")
+            raise TypeError(
+                f"adapter_config is {found}, expected a configuration of peft, such as peft.LoraConfig(r=8)"
+            )
         name = adapter_name or DEFAULT
         self._inject(adapter_config, name)
         set_active(self, [name])
@@ -93,7 +95,7 @@ class PeftAdapterMixin:
         config.inference_mode = not is_trainable
         self._inject(config, name, low_cpu_mem_usage=low_cpu_mem_usage)
         try:
-            found = set_peft_model_state_dict(self, state, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
+            found: Any = set_peft_model_state_dict(self, state, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
             expected = set(self.get_adapter_state_dict(name))
             if not expected & state.keys():
                 raise KeyError(f"it has {min(state, default='nothing')}, and this model asks for {min(expected)}")
@@ -180,7 +182,9 @@ class PeftAdapterMixin:
         if self._hf_peft_config_loaded and name in self.peft_config:
             raise ValueError(f"there is an adapter {name!r} already: give this one another adapter_name")
         if packed_classes(model) and not hasattr(config, "_register_custom_module"):
-            raise ValueError(f"{type(config).__name__} has no layer for packed weights: use LoRA, or dequantize the model")
+            raise ValueError(
+                f"{type(config).__name__} has no layer for packed weights: use LoRA, or dequantize the model"
+            )
         config.base_model_name_or_path = config.base_model_name_or_path or getattr(self, "name_or_path", "") or None
         self._hf_peft_config_loaded = True
         with with_weights(model), warnings.catch_warnings():
@@ -202,7 +206,9 @@ class PeftAdapterMixin:
             set_active(self, [other for other in active if other != name] or [next(iter(configs))])
         if config is not None:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted")  # the last one of a layer
+                warnings.filterwarnings(
+                    "ignore", "Adapter .* was active which is now deleted"
+                )  # the last one of a layer
                 delete_adapter(self, name, prefix=PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type])  # type: ignore[arg-type]
         unwrap(self, layer_has_adapters)
         if not configs:
