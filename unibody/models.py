@@ -11,6 +11,7 @@ from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised
 from unibody.hub import locate
 from unibody.integrations.peft import PeftAdapterMixin
+from unibody.model_card import adapter_card
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 
@@ -62,6 +63,12 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, metaclass=Recognised):
         if ship_code:
             custom_object_save(self, folder, self.config)  # type: ignore[attr-defined]
         super().save_pretrained(folder, **options)  # type: ignore[misc]
+
+    def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
+        if not self._hf_peft_config_loaded:
+            return super()._model_card(repo_id, tags)
+        config: Any = self.config  # type: ignore[attr-defined]
+        return adapter_card(repo_id, config.to_dict(), type(self).__name__, self.name_or_path, tags)
 
 
 def adopt(model: Any) -> Any:

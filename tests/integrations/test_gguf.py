@@ -24,7 +24,7 @@ from oracle.inputs import token_ids
 from oracle.reference import save
 from oracle.zoo import Case, cases
 from peft import LoraConfig
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import unibody
 from unibody.integrations import export_gguf, replace_with_bnb_linear
@@ -149,6 +149,33 @@ def test_types(dtype: str, tmp_path: Path) -> None:
         ours = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
         spread = ours.max() - ours.mean()
         assert ours[answer["tokens"][0]] > ours.max() - 0.25 * spread
+
+
+@pytest.mark.parametrize("prefix", [True, False], ids=["llama", "gemma"])
+def test_tokenizer_of_characters(prefix: bool, tmp_path: Path) -> None:
+    """As Llama 2 and Gemma have it: all pairs that make a token are merges, in the order of the tokens; bytes for the rest."""
+    lines = [line for line in TEXT.read_text(encoding="utf-8").splitlines() if line]
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.Metaspace()
+    learned.train_from_iterator(lines[:200], trainers.BpeTrainer(vocab_size=200, show_progress=False))
+    pieces = sorted(learned.get_vocab(), key=learned.get_vocab().get)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges = [(t[:i], t[i:]) for t in pieces for i in range(1, len(t)) if t[:i] in vocabulary and t[i:] in vocabulary]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(spaces if prefix else spaces[1:])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}')
+    config = plain_model().config
+    config.vocab_size = len(tokens)
+    file = export_gguf(unibody.LlamaForCausalLM(config), tmp_path / "model.gguf", tokenizer=tmp_path)
+    with llama_cpp(file) as server:
+        for text in [*lines[:50], PROMPT, "naïve — café  x"]:
+            asked = {"content": text, "add_special": True}
+            assert ask(server, asked, "tokenize")["tokens"] == tokenizer.encode(text).ids
 
 
 def test_packed_models_are_dequantized(tmp_path: Path) -> None:
