@@ -207,6 +207,8 @@ def test_bad_input(tmp_path: Path) -> None:
         assert not any(path.name.endswith("gguf") or "gguf" in path.name for path in tmp_path.iterdir())
 
     refused("^dtype 'q3_k' is not one of f32, f16", model, dtype="q3_k")
+    with pytest.raises(TypeError, match=r"^export_gguf does not know revisoin$"):
+        export_gguf(model, file, tokenizer=tmp_path, revisoin="main")
     refused("^no folder is known that has the model's tokenizer.json", model, tokenizer=None)
     refused("tokenizer.json does not exist", model, tokenizer=tmp_path / "none")
     refused("^LlamaModel has no form in GGUF", model.model)

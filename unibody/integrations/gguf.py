@@ -81,6 +81,8 @@ def export_gguf(
         model = unibody.AutoModelForCausalLM.from_pretrained(source)
     elif Path(named := getattr(model, "name_or_path", "")).is_dir() and named:
         source = Path(named)
+    if hub:
+        raise TypeError(f"export_gguf does not know {', '.join(hub)}")
     check_model(model)
     architecture = ARCHITECTURES[model.config.model_type]
 
