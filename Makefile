@@ -21,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup services generate check test test-deep lint types bench clean
+.PHONY: help setup services generate check test test-deep lint types bench finetune clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,12 @@ types: $(FULL_READY) ## Check types with mypy
 
 bench: $(FULL_READY) ## Measure speed; benchmarks/README.md says how to read it
 	$(FULL)/bin/python -m benchmarks $(ARGS)
+
+finetune: $(FULL_READY) ## Fine-tune SmolLM2-135M with QLoRA on Persuasion, in build/finetune (minutes)
+	mkdir -p build/finetune
+	$(FULL)/bin/python examples/smollm2.py build/finetune/smollm2
+	$(FULL)/bin/python examples/finetune.py build/finetune/smollm2 tests/fixtures/text/persuasion.txt build/finetune/adapter \
+		--log build/finetune/log.jsonl --plot build/finetune/loss.svg $(ARGS)
 
 oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: bitsandbytes, gptqmodel, autoawq, hqq, quanto, auto-round, fbgemm, eetq, quark
 	$(PYTHON) -m venv --clear .venv-$@

@@ -322,6 +322,28 @@ def run(model: str, prompt: str, **options: object) -> None:
     sys.exit(run(model, prompt, options))
 
 
+@unibody.group(no_args_is_help=True)
+def export() -> None:
+    """Write a model in another program's format."""
+
+
+@export.command("gguf")
+@click.argument("model")
+@click.argument("out", type=FILE)
+@click.option("--dtype", default="f16", show_default=True, help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")
+@click.option("--tokenizer", type=FOLDER, help="The folder of the tokenizer.json, if it is not the model's.")
+@click.option("--pre", help="llama.cpp's name of how texts are split into words, if tokenizer.json does not tell.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
+def export_gguf(model: str, out: Path, **options: object) -> None:
+    """Write the one file that llama.cpp runs.
+
+    MODEL is a folder with a checkpoint of the Llama family, quantized or not, or a Hub id; OUT the file.
+    """
+    from unibody.integrations.gguf import run
+
+    sys.exit(run(model, out, options))
+
+
 @unibody.command()
 @click.argument("model")
 @click.option("--system", help="What the model is told before the conversation begins.")

@@ -55,6 +55,17 @@ def model_card(
     return "\n".join(lines)
 
 
+def adapter_card(
+    repo_id: str, config: dict[str, Any], class_name: str, base_model: str, tags: list[str] | None
+) -> str:
+    """The text for an adapter, which is loaded into the model that it was trained beside."""
+    card = model_card(repo_id, config, class_name, base_model, ["adapter", *(tags or [])])
+    head, _, _ = card.replace("library_name: unibody", "library_name: peft").partition("```python")
+    known = base_model if "\nbase_model: " in head else "the model that it was trained beside"
+    lines = ["```python", "import unibody", "", f'model = unibody.{class_name}.from_pretrained("{known}")']
+    return head + "\n".join([*lines, f'model.load_adapter("{repo_id}")', "```", ""])
+
+
 def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 

@@ -14,6 +14,8 @@ from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
+from unibody.integrations.peft import PeftAdapterMixin
+from unibody.model_card import adapter_card
 from unibody.model_types import class_names, find_class, named_class
 from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
@@ -53,7 +55,7 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
         return found
 
 
-class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
+class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
@@ -156,7 +158,13 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
         ship_code: bool = False,
         **options: Any,
     ) -> None:
-        """Writes the checkpoint; with `ship_code`, also the one file that the class needs, which anyone may load it with."""
+        """Writes the checkpoint, or of a model with adapters the active adapter alone.
+
+        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
+        """
+        if self._hf_peft_config_loaded:
+            self._save_adapter(folder)
+            return
         if "safe_serialization" in options:
             if not options["safe_serialization"]:
                 raise ValueError(
@@ -170,6 +178,12 @@ class PreTrainedModel(PushToHubMixin, nn.Module, metaclass=Recognised):
         if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
+
+    def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
+        if not self._hf_peft_config_loaded:
+            return super()._model_card(repo_id, tags)
+        config: Any = self.config
+        return adapter_card(repo_id, config.to_dict(), type(self).__name__, self.name_or_path, tags)
 
 
 def adopt(model: Any) -> Any:

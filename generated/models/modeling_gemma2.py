@@ -686,11 +686,11 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> T
 def last_token(hidden: Tensor, input_ids: Tensor | None, pad_token_id: int | None) -> Tensor:
     """Each row's last token that is not padding [B, H], of hidden states [B, S, H]."""
     if input_ids is None or pad_token_id is None:
-        if input_ids is not None and len(input_ids) > 1:
+        if input_ids is not None and input_ids.shape[0] > 1:
             raise ValueError("where a row of a batch ends is unknown: set config.pad_token_id")
         return hidden[:, -1]
     last = (torch.arange(hidden.shape[1], device=hidden.device) * (input_ids != pad_token_id)).argmax(-1)  # [B]
-    return hidden[torch.arange(len(last), device=hidden.device), last]
+    return hidden[torch.arange(last.shape[0], device=hidden.device), last]
 
 
 def build_config(config_class: Any, values: dict[str, Any], source: Path | str = "config.json") -> Any:

@@ -37,6 +37,18 @@ def test_make_help_lists_the_targets(root: Path) -> None:
     command = ["make", "--no-print-directory", "help"]
     text = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     targets = [line.split()[1] for line in text.splitlines()]
-    every_day = ["help", "setup", "services", "generate", "check", "test", "test-deep", "lint", "types", "bench"]
+    every_day = [
+        "help",
+        "setup",
+        "services",
+        "generate",
+        "check",
+        "test",
+        "test-deep",
+        "lint",
+        "types",
+        "bench",
+        "finetune",
+    ]
     assert targets == [*every_day, "oracle-%", "record-%", "clean"]
     assert all(len(line.split()) > 2 for line in text.splitlines())

@@ -222,7 +222,8 @@ class GenerativePreTrainedModel(GenerationMixin, PreTrainedModel):
     def save_pretrained(
         self, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB", **options: Any
     ) -> None:
-        """As PreTrainedModel's, and generation_config.json."""
+        """As PreTrainedModel's, and generation_config.json, unless an adapter alone is written."""
         self.generation_config.validate()
         super().save_pretrained(folder, max_shard_size, **options)
-        self.generation_config.save_pretrained(folder)
+        if not self._hf_peft_config_loaded:
+            self.generation_config.save_pretrained(folder)

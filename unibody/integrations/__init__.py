@@ -24,9 +24,18 @@ if TYPE_CHECKING:
         is_wandb_available,
         require,
     )
+    from unibody.integrations.bitsandbytes import replace_with_bnb_linear
+    from unibody.integrations.export import DecodingStep
+    from unibody.integrations.gguf import export_gguf
+    from unibody.integrations.packed_lora import register_packed_layers
+    from unibody.integrations.peft import AdapterLoadingInfo, PeftAdapterMixin
 
 __all__ = [
+    "AdapterLoadingInfo",
+    "DecodingStep",
     "MissingPackageError",
+    "PeftAdapterMixin",
+    "export_gguf",
     "is_accelerate_available",
     "is_available",
     "is_bitsandbytes_available",
@@ -38,6 +47,8 @@ __all__ = [
     "is_tensorboard_available",
     "is_trackio_available",
     "is_wandb_available",
+    "register_packed_layers",
+    "replace_with_bnb_linear",
     "require",
 ]
 
@@ -47,6 +58,11 @@ _PLACES = {  # the module below `unibody.integrations` of each name
         *("is_comet_available", "is_deepspeed_available", "is_gguf_available", "is_mlflow_available"),
         *("is_peft_available", "is_tensorboard_available", "is_trackio_available", "is_wandb_available", "require"),
     ),
+    "bitsandbytes": ("replace_with_bnb_linear",),
+    "export": ("DecodingStep",),
+    "gguf": ("export_gguf",),
+    "packed_lora": ("register_packed_layers",),
+    "peft": ("AdapterLoadingInfo", "PeftAdapterMixin"),
 }
 
 

@@ -1,0 +1,75 @@
+"""The code of docs/adapters.md and docs/export.md runs, from top to bottom; so does the example that fine-tunes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf import GGUFReader
+from integrations.packed import plain_model
+from integrations.test_gguf import SIZE, TEXT, sized_model, write_tokenizer
+from oracle.inputs import token_ids
+
+import unibody
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(folder)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    names: dict[str, Any] = {"folder": str(folder), "ids": token_ids(2, 12)}
+    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), page, "exec"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_model().save_pretrained(tmp_path)
+    names = run("adapters.md", tmp_path, monkeypatch)
+    assert names["trained"] == 2 * 2 * 8 * (128 + 128)
+    assert names["active"] == ["letters"]
+    assert {file.name for file in (tmp_path / "letters").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert not any("lora" in name for name, _ in names["merged"].named_modules())
+    assert names["losses"] == sorted(names["losses"], reverse=True)
+    assert names["tokens"].shape == (1, 16)
+    assert type(names["model"].model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert type(names["model"].lm_head) is torch.nn.Linear
+
+
+def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sized_model().save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    names = run("export.md", tmp_path, monkeypatch)
+    assert names["logits"].shape == (2, 1, SIZE)
+    with torch.no_grad():
+        ids = torch.cat((names["ids"], names["first"]), 1)
+        assert torch.allclose(names["logits"], names["model"](ids).logits[:, -1:], atol=1e-5)
+    assert GGUFReader(tmp_path / "model.gguf").fields["general.architecture"].contents() == "llama"
+
+
+@pytest.mark.slow
+def test_finetune(tmp_path: Path) -> None:
+    """Three steps on a tiny model: a log, a picture, and an adapter that fits."""
+    sized_model().save_pretrained(tmp_path / "base")
+    write_tokenizer(tmp_path / "base")
+    (tmp_path / "text.txt").write_text(TEXT.read_text(encoding="utf-8")[:12000], encoding="utf-8")
+    files = ["base", "text.txt", "adapter", "--steps", "3", "--log", "log.jsonl", "--plot", "loss.svg"]
+    command = [sys.executable, "-W", "ignore", str(ROOT / "examples/finetune.py"), *files]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [sorted(record) for record in records[::4]] == [["perplexity", "step"]] * 2
+    assert records[-1]["perplexity"] < records[0]["perplexity"]
+    assert (tmp_path / "loss.svg").read_text().startswith("<svg")
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert model.load_adapter(tmp_path / "adapter") == ([], [])
