@@ -60,6 +60,24 @@ if TYPE_CHECKING:
     from unibody.tokenization.python import PreTrainedTokenizer
     from unibody.tokenization.special_tokens import AddedToken
     from unibody.tokenization.templates import ChatTemplateError
+    from unibody.training.arguments import TrainingArguments
+    from unibody.training.callbacks import TrainerCallback
+    from unibody.training.checkpoints import get_last_checkpoint
+    from unibody.training.choices import IntervalStrategy, SaveStrategy, SchedulerType
+    from unibody.training.collators import (
+        DataCollatorForLanguageModeling,
+        DataCollatorForTokenClassification,
+        DataCollatorWithPadding,
+        default_data_collator,
+    )
+    from unibody.training.flow import DefaultFlowCallback, EarlyStoppingCallback
+    from unibody.training.loop import NonFiniteLossError
+    from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
+    from unibody.training.progress import PrinterCallback, ProgressCallback
+    from unibody.training.randomness import set_seed
+    from unibody.training.schedulers import get_scheduler
+    from unibody.training.state import TrainerControl, TrainerState
+    from unibody.training.trainer import Trainer
 
     __version__: str
 
@@ -80,23 +98,42 @@ __all__ = [
     "BertTokenizerFast",
     "CharSpan",
     "ChatTemplateError",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForTokenClassification",
+    "DataCollatorWithPadding",
+    "DefaultFlowCallback",
+    "EarlyStoppingCallback",
+    "EvalPrediction",
     "GPT2TokenizerFast",
     "GemmaTokenizerFast",
     "HfQuantizer",
     "HubError",
+    "IntervalStrategy",
     "LlamaTokenizerFast",
+    "NonFiniteLossError",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PredictionOutput",
+    "PrinterCallback",
+    "ProgressCallback",
     "PushToHubMixin",
     "QuantizationConfigMixin",
     "QuantizationMethod",
     "Qwen2TokenizerFast",
     "RobertaTokenizerFast",
+    "SaveStrategy",
+    "SchedulerType",
     "T5TokenizerFast",
     "TokenSpan",
+    "TrainOutput",
+    "Trainer",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
+    "TrainingArguments",
     "UnibodyError",
     "UntrustedCodeError",
     "XLMRobertaTokenizerFast",
@@ -107,13 +144,17 @@ __all__ = [
     "check_imports",
     "create_dynamic_module",
     "custom_object_save",
+    "default_data_collator",
     "get_cached_module_file",
     "get_class_from_dynamic_module",
+    "get_last_checkpoint",
     "get_relative_imports",
+    "get_scheduler",
     "has_file",
     "register_quantization_config",
     "register_quantizer",
     "resolve_trust_remote_code",
+    "set_seed",
 ]
 
 _PLACES = {  # the module below `unibody` of each name of the library
@@ -151,6 +192,24 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "tokenization.python": ("PreTrainedTokenizer",),
     "tokenization.special_tokens": ("AddedToken",),
     "tokenization.templates": ("ChatTemplateError",),
+    "training.arguments": ("TrainingArguments",),
+    "training.callbacks": ("TrainerCallback",),
+    "training.checkpoints": ("get_last_checkpoint",),
+    "training.choices": ("IntervalStrategy", "SaveStrategy", "SchedulerType"),
+    "training.collators": (
+        "DataCollatorForLanguageModeling",
+        "DataCollatorForTokenClassification",
+        "DataCollatorWithPadding",
+        "default_data_collator",
+    ),
+    "training.flow": ("DefaultFlowCallback", "EarlyStoppingCallback"),
+    "training.loop": ("NonFiniteLossError",),
+    "training.outputs": ("EvalPrediction", "PredictionOutput", "TrainOutput"),
+    "training.progress": ("PrinterCallback", "ProgressCallback"),
+    "training.randomness": ("set_seed",),
+    "training.schedulers": ("get_scheduler",),
+    "training.state": ("TrainerControl", "TrainerState"),
+    "training.trainer": ("Trainer",),
 }
 
 

@@ -24,9 +24,27 @@ if TYPE_CHECKING:
         is_wandb_available,
         require,
     )
+    from unibody.integrations.reporting import (
+        get_available_reporting_integrations,
+        get_reporting_integration_callbacks,
+    )
+    from unibody.integrations.reporting.comet import CometCallback
+    from unibody.integrations.reporting.jsonl import JsonlCallback
+    from unibody.integrations.reporting.mlflow import MLflowCallback
+    from unibody.integrations.reporting.tensorboard import TensorBoardCallback
+    from unibody.integrations.reporting.trackio import TrackioCallback
+    from unibody.integrations.reporting.wandb import WandbCallback
 
 __all__ = [
+    "CometCallback",
+    "JsonlCallback",
+    "MLflowCallback",
     "MissingPackageError",
+    "TensorBoardCallback",
+    "TrackioCallback",
+    "WandbCallback",
+    "get_available_reporting_integrations",
+    "get_reporting_integration_callbacks",
     "is_accelerate_available",
     "is_available",
     "is_bitsandbytes_available",
@@ -47,6 +65,13 @@ _PLACES = {  # the module below `unibody.integrations` of each name
         *("is_comet_available", "is_deepspeed_available", "is_gguf_available", "is_mlflow_available"),
         *("is_peft_available", "is_tensorboard_available", "is_trackio_available", "is_wandb_available", "require"),
     ),
+    "reporting": ("get_available_reporting_integrations", "get_reporting_integration_callbacks"),
+    "reporting.comet": ("CometCallback",),
+    "reporting.jsonl": ("JsonlCallback",),
+    "reporting.mlflow": ("MLflowCallback",),
+    "reporting.tensorboard": ("TensorBoardCallback",),
+    "reporting.trackio": ("TrackioCallback",),
+    "reporting.wandb": ("WandbCallback",),
 }
 
 
