@@ -14,6 +14,8 @@ EVENTS = (
     *("on_save", "on_log", "on_prediction_step", "on_push_begin"),
 )
 
+ANSWERED = {"on_log": "should_log", "on_evaluate": "should_evaluate", "on_save": "should_save"}
+
 
 class TrainerCallback:
     """Its methods are called at a run's events with the settings, the state and the control, which they may change.
@@ -94,8 +96,10 @@ class CallbackHandler:
         return next(same, None)
 
     def call(self, event: str, **values: Any) -> None:
-        """Tells everyone of an event."""
+        """Tells everyone of an event; what it was asked for by is taken down."""
         trainer = self.trainer
+        if event in ANSWERED:
+            setattr(trainer.control, ANSWERED[event], False)
         for callback in self.callbacks:
             answer = getattr(callback, event)(
                 trainer.args, trainer.state, trainer.control, model=trainer.model,

@@ -7,6 +7,7 @@ import time
 import warnings
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -129,10 +130,11 @@ class TrainingLoop:
 
     def restore_random_states(self, checkpoint: Path) -> None:
         file = checkpoint / self.random_states_file
-        if file.is_file():
+        try:
             set_random_states(torch.load(file, weights_only=True))
-        else:
-            warnings.warn(f"{checkpoint} has no {file.name}: dropout goes on with other random numbers", stacklevel=4)
+        except (FileNotFoundError, UnpicklingError):  # written by other processes, or by another library
+            text = f"{file} is not there, or not this library's: dropout goes on with other random numbers"
+            warnings.warn(text, stacklevel=4)
 
     @property
     def random_states_file(self) -> str:
@@ -244,10 +246,8 @@ class TrainingLoop:
                 state.loss_sum, state.steps_summed = 0.0, 0
                 trainer.log({**logs, "learning_rate": self.learning_rate})
         if control.should_evaluate:
-            control.should_evaluate = False
             self.judge(trainer.evaluate())
         if trainer.control.should_save:
-            trainer.control.should_save = False
             self.save()
             trainer.callback_handler.call("on_save")
             if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:

@@ -14,7 +14,8 @@ from unibody.training.choices import SchedulerType
 
 
 def constant(step: int, warmup: int) -> float:
-    return min(1.0, step / max(1, warmup)) if step < warmup else 1.0
+    """Up over the warmup, then level."""
+    return step / max(1, warmup) if step < warmup else 1.0
 
 
 def linear(step: int, warmup: int, total: int) -> float:
@@ -28,7 +29,7 @@ def progress(step: int, warmup: int, total: int) -> float:
 
 
 def cosine(step: int, warmup: int, total: int, num_cycles: float = 0.5, floor: float = 0.0) -> float:
-    """Half a cosine, or so many waves (2017, 1608.03983, equation 5, without restarts), above `floor`."""
+    """Half a cosine, or so many waves (1608.03983, equation 5), above `floor`."""
     if step < warmup:
         return constant(step, warmup)
     wave = 0.5 * (1 + math.cos(2 * math.pi * num_cycles * progress(step, warmup, total)))
@@ -36,7 +37,7 @@ def cosine(step: int, warmup: int, total: int, num_cycles: float = 0.5, floor: f
 
 
 def cosine_with_restarts(step: int, warmup: int, total: int, num_cycles: int = 1) -> float:
-    """Half cosines, each from the full rate again (1608.03983, equation 5)."""
+    """Half cosines, each from the full rate again (1608.03983, section 3)."""
     if step < warmup:
         return constant(step, warmup)
     done = progress(step, warmup, total)
@@ -48,7 +49,7 @@ def polynomial(step: int, warmup: int, total: int, start: float, lr_end: float =
     if step < warmup:
         return constant(step, warmup)
     left = 1 - min(1.0, progress(step, warmup, total))
-    return ((start - lr_end) * left**power + lr_end) / start
+    return float(((start - lr_end) * left**power + lr_end) / start)
 
 
 def inverse_sqrt(step: int, warmup: int, timescale: int) -> float:
@@ -98,8 +99,14 @@ def get_scheduler(
         return schedule(optimizer, kind, constant, warmup=warmup, **options)
     if kind == SchedulerType.INVERSE_SQRT:
         return schedule(optimizer, kind, inverse_sqrt, warmup=warmup, **{"timescale": warmup or 10_000, **options})
-    if total is None:
+    if total is None and not (kind == SchedulerType.WARMUP_STABLE_DECAY and "num_stable_steps" in options):
         raise ValueError(f"the schedule {kind} ends with the run: give num_training_steps")
+    if kind == SchedulerType.WARMUP_STABLE_DECAY:
+        if "num_decay_steps" not in options:
+            raise ValueError("warmup_stable_decay needs num_decay_steps, in lr_scheduler_kwargs")
+        decay = options.pop("num_decay_steps")
+        stable = options.pop("num_stable_steps", (total or 0) - warmup - decay)
+        return schedule(optimizer, kind, warmup_stable_decay, warmup=warmup, stable=stable, decay=decay, **options)
     if kind == SchedulerType.POLYNOMIAL:
         if options.get("lr_end", 1e-7) >= start:
             raise ValueError(f"lr_end {options.get('lr_end', 1e-7)} must be below the learning rate {start}")
@@ -111,12 +118,6 @@ def get_scheduler(
             raise ValueError("cosine_with_min_lr needs one of min_lr and min_lr_rate, in lr_scheduler_kwargs")
         options["floor"] = least / start if floor is None else floor
         return schedule(optimizer, kind, cosine, warmup=warmup, total=total, **options)
-    if kind == SchedulerType.WARMUP_STABLE_DECAY:
-        if "num_decay_steps" not in options:
-            raise ValueError("warmup_stable_decay needs num_decay_steps, in lr_scheduler_kwargs")
-        decay = options.pop("num_decay_steps")
-        stable = options.pop("num_stable_steps", total - warmup - decay)
-        return schedule(optimizer, kind, warmup_stable_decay, warmup=warmup, stable=stable, decay=decay, **options)
     function = {"linear": linear, "cosine": cosine, "cosine_with_restarts": cosine_with_restarts}[kind]
     return schedule(optimizer, kind, function, warmup=warmup, total=total, **options)
 
