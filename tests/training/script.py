@@ -22,7 +22,7 @@ from torch import nn
 import unibody
 from training.rows import rows
 from unibody.generated.models.modeling_llama import LlamaForCausalLM
-from unibody.training import checkpoints
+from unibody.training import checkpoints, engine
 
 
 class Noisy(nn.Module):
@@ -72,7 +72,7 @@ def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "
             if place.name == f".checkpoint-{step}.partial":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        unibody.training.engine.save_model = half  # type: ignore[attr-defined]
+        engine.save_model = half
     elif event:
         callbacks.append(Killer(event, int(step)))
     args = unibody.TrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **settings)

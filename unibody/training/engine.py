@@ -6,6 +6,7 @@ The trainer knows a model and an optimizer only through this. `Engine` is for on
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -33,6 +34,8 @@ class Engine:
             options["timeout"] = timedelta(seconds=args.ddp_timeout)
         on_cpu = args.use_cpu or not torch.accelerator.is_available()
         self.processes = PartialState(cpu=on_cpu, **options)
+        if self.processes.num_processes > 1:
+            atexit.register(self.leave)
         self.device: torch.device = torch.device("cpu") if on_cpu else self.processes.device
         self.model: Any = None  # as it is called; what it wraps is the trainer's model
         self.optimizer: Any = None
@@ -151,6 +154,11 @@ class Engine:
     def barrier(self) -> None:
         """Waits for the other processes."""
         self.processes.wait_for_everyone()
+
+    def leave(self) -> None:
+        """Takes leave of the other processes: gloo aborts a program that ends without it."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
     def save_model(self, model: nn.Module, folder: Path) -> None:
         """Writes the whole model; every process calls it."""
