@@ -65,7 +65,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def assert_logged(values: dict[int, dict[str, float]], logged: dict[int, dict[str, float]], precision: float = 0) -> None:
+def assert_logged(
+    values: dict[int, dict[str, float]], logged: dict[int, dict[str, float]], precision: float = 0
+) -> None:
     """Every value that was logged is there, at its step."""
     for step, expected in logged.items():
         assert expected.keys() <= values[step].keys()
@@ -82,7 +84,9 @@ def test_jsonl(trained: Any, tmp_path: Path) -> None:
 
 
 def test_tensorboard(trained: Any, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
     logged, values = trained("tensorboard"), dict[int, dict[str, float]]()
     events = accumulator.EventAccumulator(str(tmp_path / "out" / "runs" / "run-of-the-test")).Reload()
     for name in events.Tags()["scalars"]:
@@ -192,7 +196,9 @@ class Line(nn.Module):
 def trainer(folder: Path, **settings: Any) -> unibody.Trainer:
     callbacks = settings.pop("callbacks", [])
     data = [{"x": torch.ones(1), "labels": torch.ones(1)}] * 4
-    args = unibody.TrainingArguments(str(folder), max_steps=3, logging_steps=1, use_cpu=True, disable_tqdm=True, **settings)
+    args = unibody.TrainingArguments(
+        str(folder), max_steps=3, logging_steps=1, use_cpu=True, disable_tqdm=True, **settings
+    )
     return unibody.Trainer(Line(), args, train_dataset=data, eval_dataset=data, callbacks=callbacks)
 
 
@@ -216,7 +222,9 @@ def test_a_tracker_that_fails_stops_nothing(tmp_path: Path, method: str) -> None
 
     setattr(Fails, method, fail)
     made = trainer(tmp_path, report_to="none", callbacks=[Fails()])
-    with pytest.warns(UserWarning, match=r"^Fails failed, and reports no more; .*\(ConnectionError: no network\)$") as caught:
+    with pytest.warns(
+        UserWarning, match=r"^Fails failed, and reports no more; .*\(ConnectionError: no network\)$"
+    ) as caught:
         assert made.train().global_step == 3
     assert len(caught) == len(calls) == 1
 
@@ -243,7 +251,9 @@ def test_values_that_json_lacks(tmp_path: Path) -> None:
 def test_names() -> None:
     available = integrations.get_available_reporting_integrations()
     assert "jsonl" in available
-    assert set(available) == {name for name in reporting.TRACKERS if name == "jsonl" or integrations.is_available(name)}
+    assert set(available) == {
+        name for name in reporting.TRACKERS if name == "jsonl" or integrations.is_available(name)
+    }
     find = integrations.get_reporting_integration_callbacks
     assert find("none") == find([]) == find(None) == []
     assert find(["jsonl", "jsonl"]) == find("jsonl") == [integrations.JsonlCallback]

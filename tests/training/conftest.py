@@ -61,7 +61,14 @@ def run(llama: Checkpoint) -> Callable[..., Any]:
             **os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
             "ACCELERATE_TORCH_DEVICE": "cpu",
         }  # fmt: skip
-        command = [*launcher, str(SCRIPT), str(folder), str(llama.folder), json.dumps(settings), *([kill] if kill else [])]
+        command = [
+            *launcher,
+            str(SCRIPT),
+            str(folder),
+            str(llama.folder),
+            json.dumps(settings),
+            *([kill] if kill else []),
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         if kill:
             assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]

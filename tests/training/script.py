@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -34,8 +34,8 @@ class Noisy(nn.Module):
 
     def forward(self, input_ids: Any, attention_mask: Any, labels: Any) -> Any:
         loss = self.model(input_ids, attention_mask, labels=labels).loss
-        if self.training and self.noise:
-            loss = loss * (1 + self.noise * (random.random() + numpy.random.rand() + torch.rand(()).item()))
+        if self.training:
+            loss = loss * (1 + self.noise * (random.random() + np.random.rand() + torch.rand(()).item()))
         return {"loss": loss}
 
 
@@ -55,13 +55,16 @@ def collate(features: list[Any]) -> Any:
     """Rows in which one token in ten is another, drawn at random."""
     batch = unibody.default_data_collator(features)
     drawn = torch.rand(batch["input_ids"].shape) < 0.1
-    batch["input_ids"] = batch["input_ids"].masked_fill(drawn & (batch["attention_mask"] > 0), random.randrange(3, 128))
+    batch["input_ids"] = batch["input_ids"].masked_fill(
+        drawn & (batch["attention_mask"] > 0), random.randrange(3, 128)
+    )
     return batch
 
 
 def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "") -> None:
     noise, resume = settings.pop("noise", 0.1), settings.pop("resume", False)
-    model = Noisy(LlamaForCausalLM.from_pretrained(checkpoint), noise)
+    model = LlamaForCausalLM.from_pretrained(checkpoint)
+    model = Noisy(model, noise) if noise else model
     callbacks: list[Any] = []
     event, _, step = kill.partition(":")
     if event == "saving":  # halfway through writing the checkpoint of this step
@@ -82,7 +85,9 @@ def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "
     trainer.train(resume_from_checkpoint=resume)
     found = trainer.evaluate()
     if trainer.is_world_process_zero():
-        save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, folder / "weights.safetensors")
+        save_file(
+            {name: p.detach().contiguous() for name, p in model.named_parameters()}, folder / "weights.safetensors"
+        )
         text = json.dumps({"history": trainer.state.log_history, "eval_loss": found["eval_loss"]})
         (folder / "history.json").write_text(text, encoding="utf-8")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 import torch
 import transformers
+from tokenization.conftest import minilm
 from torch import Tensor
 
 import unibody
-from tokenization.conftest import minilm
 
 TEXTS = ["sir walter elliot", "of kellynch hall, in somersetshire, was a man who", "for"]
 
@@ -43,7 +43,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
     [
         [{"x": [1, 2], "label": 1}, {"x": [3, 4], "label": 0}],
         [{"x": [1.5, 2], "label": 0.5, "text": "a"}, {"x": [3, 4.0], "label": 1.5, "text": "b"}],
-        [{"x": numpy.ones((2, 3), dtype="float32"), "label_ids": [1, 2]}, {"x": numpy.zeros((2, 3), dtype="float32"), "label_ids": [3, 4]}],
+        [{"x": np.ones((2, 3), dtype="float32"), "label_ids": [1, 2]}, {"x": np.zeros((2, 3), dtype="float32"), "label_ids": [3, 4]}],
         [{"x": torch.ones(2), "label": torch.tensor(1)}, {"x": torch.zeros(2), "label": torch.tensor(0)}],
         [{"x": True, "none": None}, {"x": False, "none": None}],
     ],
@@ -53,7 +53,9 @@ def test_default(rows: list[dict[str, Any]]) -> None:
     assert_same(unibody.default_data_collator(rows), transformers.default_data_collator(rows))
 
 
-@pytest.mark.parametrize("options", [{}, {"pad_to_multiple_of": 8}, {"padding": "max_length", "max_length": 20}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"pad_to_multiple_of": 8}, {"padding": "max_length", "max_length": 20}], ids=str
+)
 def test_padding(tokenizer: Any, oracle: Any, options: dict[str, Any]) -> None:
     rows = features(tokenizer, label=[1, 0, 2])
     ours, theirs = (
@@ -91,7 +93,12 @@ def test_causal_language_modelling(tokenizer: Any, oracle: Any) -> None:
 def test_masking_with_the_same_random_numbers(tokenizer: Any, oracle: Any, shares: tuple[float, float]) -> None:
     """From torch's common generator, and from one of the collator's own."""
     for seed in (None, 5):
-        options = {"mlm_probability": 0.4, "mask_replace_prob": shares[0], "random_replace_prob": shares[1], "seed": seed}
+        options = {
+            "mlm_probability": 0.4,
+            "mask_replace_prob": shares[0],
+            "random_replace_prob": shares[1],
+            "seed": seed,
+        }
         ours = unibody.DataCollatorForLanguageModeling(tokenizer, **options)
         theirs = transformers.DataCollatorForLanguageModeling(oracle, **options)
         for _ in range(3):
@@ -130,7 +137,7 @@ def test_special_tokens_are_never_guessed(tokenizer: Any) -> None:
 
 
 def test_wrong(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="rows of column 'x' make no tensor .* use DataCollatorWithPadding"):
+    with pytest.raises(ValueError, match=r"rows of column 'x' make no tensor .* use DataCollatorWithPadding"):
         unibody.default_data_collator([{"x": [1]}, {"x": [1, 2]}])
     with pytest.raises(ValueError, match="mlm_probability is 2: it must be from 0 to 1"):
         unibody.DataCollatorForLanguageModeling(tokenizer, mlm_probability=2)

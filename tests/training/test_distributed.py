@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -35,7 +36,10 @@ def test_two_processes_are_one(run, tmp_path: Path) -> None:
             assert mine[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=1e-5)
-    assert {path.name for path in (tmp_path / "two" / "checkpoint-8").glob("rng*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert {path.name for path in (tmp_path / "two" / "checkpoint-8").glob("rng*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }
 
 
 @pytest.mark.slow
@@ -62,18 +66,16 @@ def test_a_process_that_dies_ends_the_run(llama, tmp_path: Path) -> None:
         "class Fails(unibody.TrainerCallback):\n"
         "    def on_step_end(self, args, state, control, **_):\n"
         "        if os.environ['RANK'] == '1' and state.global_step == 3:\n"
+        "            Path(sys.argv[1], 'died').touch()\n"
         "            raise RuntimeError('a worker of the test has died')\n"
         "script.Killer = lambda *_: Fails()\n"
         "script.main(Path(sys.argv[1]), Path(sys.argv[2]), {'max_steps': 1000}, 'x:1')\n",
         encoding="utf-8",
     )
     tests = SCRIPT.parents[1]
-    import os
-
     environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"}
-    started = time.monotonic()
     command = [*TORCHRUN, str(program), str(tmp_path / "out"), str(llama.folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     assert "RuntimeError: a worker of the test has died" in done.stderr
-    assert time.monotonic() - started < 60
+    assert time.time() - (tmp_path / "out" / "died").stat().st_mtime < 30

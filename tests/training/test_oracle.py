@@ -53,7 +53,10 @@ def assert_same_weights(ours: Any, theirs: Any) -> None:
 def test_bfloat16(trainer) -> None:
     """Under autocast the curve is the oracle's, as far as eight bits go, and the weights stay float32."""
     settings = {"max_steps": 10, "optim": "sgd", "learning_rate": 0.1}
-    runs = [trainer(library, **settings, bf16=bf16) for library, bf16 in ((unibody, True), (transformers, True), (unibody, False))]
+    runs = [
+        trainer(library, **settings, bf16=bf16)
+        for library, bf16 in ((unibody, True), (transformers, True), (unibody, False))
+    ]
     for run in runs:
         run.train()
     ours, theirs, full = ([log["loss"] for log in run.state.log_history[:-1]] for run in runs)
@@ -82,7 +85,9 @@ def test_same_events(trainer, settings: dict[str, Any]) -> None:
         def record(event: str, events: list[Any] = events) -> Any:
             def method(self: Any, args: Any, state: Any, control: Any, *rest: Any, **keywords: Any) -> None:
                 names = ("should_log", "should_evaluate", "should_save", "should_training_stop")
-                logs = {name for name in keywords.get("logs", ()) if name not in ("total_flos", "train_tokens_per_second")}
+                logs = {
+                    name for name in keywords.get("logs", ()) if name not in ("total_flos", "train_tokens_per_second")
+                }
                 flags = [getattr(control, name) for name in names]
                 events.append((event, state.global_step, round(state.epoch, 6), flags, sorted(keywords), sorted(logs)))
 
@@ -90,7 +95,9 @@ def test_same_events(trainer, settings: dict[str, Any]) -> None:
 
         recorder = type("Recorder", (library.TrainerCallback,), {event: record(event) for event in EVENTS})
         with warnings.catch_warnings():
-            made = trainer(library, **{"save_total_limit": 1, **settings}, eval_dataset=rows(6, seed=2), callbacks=[recorder()])
+            made = trainer(
+                library, **{"save_total_limit": 1, **settings}, eval_dataset=rows(6, seed=2), callbacks=[recorder()]
+            )
         made.train()
         made.predict(rows(3))
         assert made.state.log_history
@@ -105,7 +112,9 @@ def test_evaluation(trainer) -> None:
         logits, labels = found
         return {"right": (logits.argmax(-1)[:, :-1] == labels[:, 1:])[labels[:, 1:] != -100].mean()}
 
-    made = [trainer(library, compute_metrics=metrics, per_device_eval_batch_size=4) for library in (unibody, transformers)]
+    made = [
+        trainer(library, compute_metrics=metrics, per_device_eval_batch_size=4) for library in (unibody, transformers)
+    ]
     ours, theirs = (one.predict(rows(10, seed=3)) for one in made)
     assert ours.predictions.shape == theirs.predictions.shape == (10, 12, 128)
     assert abs(ours.predictions - theirs.predictions).max() < CLOSE
@@ -117,7 +126,13 @@ def test_evaluation(trainer) -> None:
 
 def test_resumes_from_the_oracles_checkpoint(trainer) -> None:
     """A run that transformers began goes on here as it would have gone on there."""
-    settings = {"max_steps": 12, "optim": "adamw_torch", "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 5}
+    settings = {
+        "max_steps": 12,
+        "optim": "adamw_torch",
+        "learning_rate": 1e-3,
+        "save_strategy": "steps",
+        "save_steps": 5,
+    }
     theirs = trainer(transformers, **settings)
     theirs.train()
     ours = trainer(unibody, **settings)

@@ -20,7 +20,10 @@ SETTINGS = {
 
 
 def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in log.items() if not k.endswith(("_runtime", "_per_second")) and k != "time"} for log in history]
+    return [
+        {k: v for k, v in log.items() if not k.endswith(("_runtime", "_per_second")) and k != "time"}
+        for log in history
+    ]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -91,7 +94,9 @@ def test_stopped_and_resumed(trainer, tmp_path: Path, more: dict[str, Any]) -> N
 
 
 def test_state_file(trainer) -> None:
-    made = trainer(max_steps=4, save_strategy="steps", save_steps=2, eval_dataset=rows(4), eval_strategy="steps", eval_steps=2)
+    made = trainer(
+        max_steps=4, save_strategy="steps", save_steps=2, eval_dataset=rows(4), eval_strategy="steps", eval_steps=2
+    )
     made.train()
     folder = Path(made.args.output_dir, "checkpoint-4")
     stored = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))

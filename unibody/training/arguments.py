@@ -172,10 +172,10 @@ class TrainingArguments:
         if self.load_best_model_at_end:
             if self.eval_strategy == IntervalStrategy.NO:
                 raise ValueError("load_best_model_at_end needs evaluations to compare: set eval_strategy")
-            if self.save_strategy not in (SaveStrategy.BEST, self.eval_strategy.value):
+            if self.save_strategy not in (SaveStrategy.BEST, str(self.eval_strategy)):
                 raise ValueError(
                     f"load_best_model_at_end needs a checkpoint of each evaluation: save_strategy is "
-                    f"{self.save_strategy.value!r} and eval_strategy {self.eval_strategy.value!r}; make them equal"
+                    f"{str(self.save_strategy)!r} and eval_strategy {str(self.eval_strategy)!r}; make them equal"
                 )
             if self.save_strategy == SaveStrategy.STEPS and not is_multiple(self.save_steps, self.eval_steps):
                 raise ValueError(

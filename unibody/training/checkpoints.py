@@ -42,7 +42,7 @@ def find_checkpoint(wanted: str | Path | bool, output_dir: str) -> Path:
                 f"{output_dir} holds no checkpoint-<step> to resume from: start without resume_from_checkpoint"
             )
         return Path(last)
-    folder = Path(wanted)
+    folder = Path(str(wanted))
     if lacking := [name for name in (STATE, OPTIMIZER) if not (folder / name).is_file()]:
         near = get_last_checkpoint(folder) if folder.is_dir() else None
         remedy = f"name {near}" if near else "name a folder checkpoint-<step> that a trainer wrote with its optimizer"

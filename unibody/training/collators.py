@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +138,7 @@ class DataCollatorForLanguageModeling:
                 self.tokenizer.get_special_tokens_mask(row, already_has_special_tokens=True) for row in labels.tolist()
             ]
             special_tokens_mask = torch.tensor(rows)
-        chances = torch.full(labels.shape, self.mlm_probability).masked_fill(special_tokens_mask.bool(), 0.0)
+        chances = torch.full(labels.shape, self.mlm_probability or 0.0).masked_fill(special_tokens_mask.bool(), 0.0)
         guessed = self.draw(chances)
         labels[~guessed] = IGNORED
         masked = self.draw(torch.full(labels.shape, self.mask_replace_prob)) & guessed
@@ -156,7 +156,7 @@ class DataCollatorForLanguageModeling:
 
 def pad(
     tokenizer: Any,
-    features: list[Mapping[str, Any]],
+    features: Sequence[Mapping[str, Any]],
     padding: bool | str = True,
     max_length: int | None = None,
     multiple: int | None = None,

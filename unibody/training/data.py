@@ -7,6 +7,7 @@ is the same when the batch is made again.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -36,12 +37,13 @@ def shard(order: Sequence[int], batch_size: int, shards: int, index: int, drop_l
 
     What is lacking at the end is taken from the beginning, unless `drop_last`.
     """
-    order, whole = list(order), batch_size * shards
+    every, whole = list(order), batch_size * shards
     if drop_last:
-        order = order[: len(order) - len(order) % whole]
-    elif shards > 1 and order:
-        order += [order[i % len(order)] for i in range(-len(order) % whole)]
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)][index::shards]
+        every = every[: len(every) - len(every) % whole]
+    elif shards > 1 and every:
+        every += [every[i % len(every)] for i in range(-len(every) % whole)]
+    batches: list[Sequence[int]] = [every[start : start + batch_size] for start in range(0, len(every), batch_size)]
+    return batches[index::shards]
 
 
 class Batches(Dataset[Any]):
@@ -96,7 +98,7 @@ class EpochLoader:
         size, whole = self.args.train_batch_size, self.args.train_batch_size * self.shards
         if self.args.dataloader_drop_last:
             return len(self.dataset) // whole
-        return -(-len(self.dataset) // (whole if self.shards > 1 else size))
+        return math.ceil(len(self.dataset) / (whole if self.shards > 1 else size))
 
     def __iter__(self) -> Iterator[Any]:
         seeds = (self.args.seed, self.epoch, self.index)

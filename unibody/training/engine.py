@@ -88,7 +88,7 @@ class Engine:
             "broadcast_buffers": self.args.ddp_broadcast_buffers,
         }
         places = None if self.device.type == "cpu" else [self.device]
-        chosen = {name: value for name, value in options.items() if value is not None}
+        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         return nn.parallel.DistributedDataParallel(model, device_ids=places, **chosen)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -105,7 +105,8 @@ class Engine:
         return context
 
     def backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()
+        scaled: Any = self.scaler.scale(loss)
+        scaled.backward()
 
     def clip(self, max_norm: float) -> float:
         """Scales the gradients down to this norm, 0: not at all; the norm that they had."""

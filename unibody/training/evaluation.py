@@ -88,7 +88,7 @@ def to_numpy(values: Any) -> Any:
 
 def concatenate(batches: list[Any]) -> Any:
     """Batches of arrays, or of tuples and mappings of them, as one; shorter rows are filled up with -100."""
-    import numpy
+    import numpy as np
 
     first = batches[0]
     if first is None:
@@ -97,15 +97,15 @@ def concatenate(batches: list[Any]) -> Any:
         return tuple(concatenate(list(parts)) for parts in zip(*batches, strict=True))
     if isinstance(first, Mapping):
         return {name: concatenate([batch[name] for batch in batches]) for name in first}
-    arrays = [numpy.atleast_1d(batch) for batch in batches]
+    arrays = [np.atleast_1d(batch) for batch in batches]
     if arrays[0].ndim > 1:
         longest = max(array.shape[1] for array in arrays)
         gaps = [[(0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)] for array in arrays]
         arrays = [
-            numpy.pad(array, gap, constant_values=IGNORED) if gap[1][1] else array
+            np.pad(array, gap, constant_values=IGNORED) if gap[1][1] else array
             for array, gap in zip(arrays, gaps, strict=True)
         ]
-    return numpy.concatenate(arrays)
+    return np.concatenate(arrays)
 
 
 def plain(value: Any) -> Any:

@@ -257,7 +257,9 @@ class TrainingLoop:
         """Whether this is the best evaluation so far; schedules that look at the metric move on."""
         trainer, state = self.trainer, self.trainer.state
         if isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
-            trainer.lr_scheduler.step(find_metric(self.args.metric_for_best_model or "loss", metrics))
+            judged = find_metric(self.args.metric_for_best_model or "loss", metrics)
+            if judged is not None:
+                trainer.lr_scheduler.step(judged)
         if self.args.metric_for_best_model is None:
             return
         value = find_metric(self.args.metric_for_best_model, metrics)

@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 IGNORED = -100
@@ -84,13 +83,3 @@ def find_predictions(outputs: Any, ignored: list[str]) -> Any:
         found = [] if find_loss(outputs) is not None else [outputs]
     kept = tuple(value for value in found if value is not None)
     return kept[0] if len(kept) == 1 else kept or None
-
-
-def smoothed_loss(model: Any, outputs: Any, labels: Tensor, amount: float, items: Any = None) -> Tensor:
-    """Cross-entropy with labels that give `amount` of their weight to all classes alike (1512.00567, section 7)."""
-    logits = find_predictions(outputs, [])
-    if is_causal(model):
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    options = {"ignore_index": IGNORED, "label_smoothing": amount, "reduction": "mean" if items is None else "sum"}
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), **options)
-    return loss if items is None else loss / items

@@ -25,10 +25,10 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
 def find_numpy() -> Any:
     """The module, or None where it is not installed."""
     try:
-        import numpy
+        import numpy as np
     except ImportError:
         return None
-    return numpy
+    return np
 
 
 def get_random_states(devices: bool = True) -> dict[str, Any]:

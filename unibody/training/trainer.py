@@ -28,6 +28,7 @@ from unibody.training.optimizers import optimizer_class, parameter_groups
 from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
 from unibody.training.progress import PrinterCallback, ProgressCallback
 from unibody.training.randomness import set_seed
+from unibody.training.recomputing import enable_gradient_checkpointing
 from unibody.training.schedulers import get_scheduler
 from unibody.training.state import TrainerControl, TrainerState
 
@@ -59,14 +60,11 @@ class Trainer:
         if (model is None) == (model_init is None):
             raise ValueError("the trainer needs either a model or model_init, the function that makes one")
         if args.eval_strategy != IntervalStrategy.NO and eval_dataset is None:
-            raise ValueError(f"eval_strategy is {args.eval_strategy.value!r}, and there is no eval_dataset: give one")
+            raise ValueError(f"eval_strategy is {str(args.eval_strategy)!r}, and there is no eval_dataset: give one")
         self.engine = self.create_engine()
         set_seed(args.seed, args.full_determinism)
         self.model_init = model_init
-        self.model: Any = model if model_init is None else model_init()
-        self.engine.place_model(self.model)
-        if args.gradient_checkpointing:
-            self.enable_gradient_checkpointing()
+        self.model = self.placed(model_init() if model_init is not None else model)
         self.train_dataset, self.eval_dataset, self.processing_class = train_dataset, eval_dataset, processing_class
         is_tokenizer = hasattr(processing_class, "pad")
         self.data_collator = data_collator or (
@@ -108,13 +106,19 @@ class Trainer:
         checkpoint = find_checkpoint(wanted, self.args.output_dir) if wanted else None
         if self.model_init is not None:
             set_seed(self.args.seed, self.args.full_determinism)
-            self.model = self.model_init()
-            self.engine.place_model(self.model)
+            self.model = self.placed(self.model_init())
         self.optimizer, self.lr_scheduler = self.given_optimizers
         output = TrainingLoop(self).run(checkpoint)
         if self.args.push_to_hub:
             self.push_to_hub()
         return output
+
+    def placed(self, model: Any) -> Any:
+        """The model where it computes, and as the settings want it."""
+        self.engine.place_model(model)
+        if self.args.gradient_checkpointing:
+            enable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs)
+        return model
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -192,7 +196,8 @@ class Trainer:
             if not self.args.average_tokens_across_devices:
                 loss = loss / shards
         self.engine.backward(loss * shards)  # gradients are averaged over the processes
-        return loss.detach().float()
+        contribution: Tensor = loss.detach().float()
+        return contribution
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -245,7 +250,8 @@ class Trainer:
                 self.optimizer = found(parameter_groups(self.model, self.args.weight_decay), **options)
             except TypeError as error:
                 raise ValueError(f"{found.__name__} does not take these optim_args: {error}") from error
-        return self.optimizer
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule that was given, or the one that the settings name."""
@@ -258,13 +264,6 @@ class Trainer:
 
     def get_learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def enable_gradient_checkpointing(self) -> None:
-        if not hasattr(self.model, "gradient_checkpointing_enable"):
-            raise ValueError(
-                f"{type(self.model).__name__} has no gradient_checkpointing_enable: set gradient_checkpointing=False"
-            )
-        self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs or None)
 
     def log(self, logs: dict[str, float]) -> None:
         """Adds values to the history, and tells the callbacks."""

@@ -85,6 +85,6 @@ def named(logs: dict[str, Any]) -> dict[str, float]:
 
 def settings(args: Any, model: Any) -> dict[str, Any]:
     """What a run is described by: the model's configuration and the training arguments, as plain values."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     return {**values, **args.to_sanitized_dict()}

@@ -29,7 +29,8 @@ class TensorBoardCallback(ReportingCallback):
             folder = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(Path(args.output_dir, "runs", run))
             self.writer = SummaryWriter(folder, purge_step=state.global_step + 1 if state.global_step else None)
         self.writer.add_text("args", args.to_json_string())
-        if hasattr(config := getattr(model, "config", None), "to_dict"):
+        config: Any = getattr(model, "config", None)
+        if hasattr(config, "to_dict"):
             self.writer.add_text("model_config", json.dumps(config.to_dict(), default=str, indent=2))
 
     def write(self, values: dict[str, float], state: TrainerState) -> None:

@@ -23,7 +23,7 @@ class TrackioCallback(ReportingCallback):
         from trackio import context_vars
 
         if context_vars.current_run.get() is None:
-            options = {"space_id": space} if (space := os.environ.get("TRACKIO_SPACE_ID")) else {}
+            options: dict[str, Any] = {"space_id": space} if (space := os.environ.get("TRACKIO_SPACE_ID")) else {}
             config, name = settings(args, model), args.run_name
             trackio.init(project=args.project, name=name, config=config, resume="allow", embed=False, **options)
             self.owned = True
@@ -37,5 +37,6 @@ class TrackioCallback(ReportingCallback):
         if self.owned:
             import trackio
 
-            trackio.finish()
+            finish: Any = trackio.finish
+            finish()
             self.owned = False
