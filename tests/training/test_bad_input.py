@@ -61,7 +61,10 @@ class Nothing(nn.Module):
         ({"eval_strategy": "steps"}, "eval_strategy is 'steps', and there is no eval_dataset: give one"),
         ({"report_to": "tensorbord"}, "report_to names 'tensorbord', which is no tracker: do you mean 'tensorboard'"),
         ({"model_init": nn.Module, "model": nn.Module()}, "needs either a model or model_init"),
-        ({"model": Nothing(), "gradient_checkpointing": True}, "Nothing has neither gradient_checkpointing_enable nor layers"),
+        (
+            {"model": Nothing(), "gradient_checkpointing": True},
+            "Nothing has neither gradient_checkpointing_enable nor layers",
+        ),
     ],
 )
 def test_trainer(trainer, settings: dict[str, Any], message: str) -> None:
@@ -118,12 +121,17 @@ def test_no_checkpoint(trainer, saved: Path, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     with pytest.raises(ValueError, match=r"empty holds no checkpoint-<step> to resume from: start without"):
         made.train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match=r"nowhere is no checkpoint to resume from, it has no trainer_state\.json, optimizer\.pt: name a folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"nowhere is no checkpoint to resume from, it has no trainer_state\.json, optimizer\.pt: name a folder",
+    ):
         made.train(resume_from_checkpoint=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=rf"it has no trainer_state\.json, optimizer\.pt: name {saved}/checkpoint-2$"):
         made.train(resume_from_checkpoint=saved)
     (saved / "checkpoint-2" / "optimizer.pt").unlink()
-    with pytest.raises(ValueError, match=r"it has no optimizer\.pt: name a folder checkpoint-<step> that a trainer wrote with its"):
+    with pytest.raises(
+        ValueError, match=r"it has no optimizer\.pt: name a folder checkpoint-<step> that a trainer wrote with its"
+    ):
         made.train(resume_from_checkpoint=saved / "checkpoint-2")
     assert all(torch.equal(tensor, before[name]) for name, tensor in made.model.state_dict().items())
     assert not (tmp_path / "empty").exists()
@@ -131,11 +139,16 @@ def test_no_checkpoint(trainer, saved: Path, tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_model(trainer, saved: Path) -> None:
     checkpoint = saved / "checkpoint-2"
-    with pytest.raises(ValueError, match=r"is a checkpoint of another model than this Nothing: it lacks linear\.bias, linear\.weight; it has besides lm_head\.weight, "):
+    with pytest.raises(
+        ValueError,
+        match=r"is a checkpoint of another model than this Nothing: it lacks linear\.bias, linear\.weight; it has besides lm_head\.weight, ",
+    ):
         trainer(model=Nothing(), max_steps=4).train(resume_from_checkpoint=checkpoint)
     config = unibody.LlamaConfig.from_pretrained(checkpoint)
     config.intermediate_size = 32
-    with pytest.raises(ValueError, match=r"it differs in model\.layers\.\d\.mlp\.\w+\.weight: \[32, 64\] stored, \[32, 32\] wanted"):
+    with pytest.raises(
+        ValueError, match=r"it differs in model\.layers\.\d\.mlp\.\w+\.weight: \[32, 64\] stored, \[32, 32\] wanted"
+    ):
         trainer(model=unibody.LlamaForCausalLM(config), max_steps=4).train(resume_from_checkpoint=checkpoint)
     with pytest.raises(ValueError, match="checkpoint-2 has done 2 steps, and this run ends at 1"):
         trainer(max_steps=1, optim="sgd").train(resume_from_checkpoint=checkpoint)
@@ -145,7 +158,9 @@ def test_checkpoint_of_a_later_release(trainer, saved: Path) -> None:
     file = saved / "checkpoint-2" / "trainer_state.json"
     state = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**state, "format_version": 99}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"trainer_state\.json has format_version 99, and this release reads 1: update it"):
+    with pytest.raises(
+        ValueError, match=r"trainer_state\.json has format_version 99, and this release reads 1: update it"
+    ):
         trainer(max_steps=4).train(resume_from_checkpoint=True)
     file.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"trainer_state\.json is not JSON .*: take another checkpoint"):
@@ -197,7 +212,10 @@ def test_nan_stops(trainer) -> None:
 
 def test_infinite_gradient_stops(trainer) -> None:
     made = cracked(trainer, 14)
-    with pytest.raises(unibody.NonFiniteLossError, match=r"^step 4: the norm of the gradient is nan and the loss [\d.]+, in epoch 0, batches from 6 on"):
+    with pytest.raises(
+        unibody.NonFiniteLossError,
+        match=r"^step 4: the norm of the gradient is nan and the loss [\d.]+, in epoch 0, batches from 6 on",
+    ):
         made.train()
     assert made.model.weight.isfinite().all()
 

@@ -14,6 +14,15 @@ import torch
 from training.conftest import SCRIPT
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = (
+    str(Path(sys.executable).with_name("accelerate")),
+    "launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--main_process_port",
+    "0",
+)
 SETTINGS = {
     "noise": 0, "max_steps": 20, "learning_rate": 1e-3, "weight_decay": 0.1, "lr_scheduler_type": "cosine", "warmup_steps": 3,
     "logging_steps": 1, "save_steps": 8, "eval_strategy": "steps", "eval_steps": 10, "per_device_eval_batch_size": 2,
@@ -44,13 +53,13 @@ def test_two_processes_are_one(run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_resume(run, tmp_path: Path) -> None:
-    """With random numbers of their own in each process, bit for bit."""
-    settings = {**SETTINGS, "noise": 0.1, "launcher": TORCHRUN, "per_device_train_batch_size": 2}
-    whole = run(tmp_path / "whole", **settings)
+    """With random numbers of their own in each process, bit for bit; started by accelerate, resumed by torchrun."""
+    settings = {**SETTINGS, "noise": 0.1, "per_device_train_batch_size": 2}
+    whole = run(tmp_path / "whole", launcher=ACCELERATE, **settings)
     folder = tmp_path / "parts"
     folder.mkdir()
     (folder / "checkpoint-8").symlink_to(tmp_path / "whole" / "checkpoint-8", target_is_directory=True)
-    resumed = run(folder, resume=True, **settings)
+    resumed = run(folder, resume=True, launcher=TORCHRUN, **settings)
     for name, weight in whole["weights"].items():
         assert torch.equal(weight, resumed["weights"][name]), name
     losses = [[log["loss"] for log in found["history"] if "loss" in log] for found in (whole, resumed)]

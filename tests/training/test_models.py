@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from models.test_training import LABELLED, labelled_batch
 from oracle.inputs import padded_batch
 from oracle.zoo import Case, cases
 from torch import nn
 
 import unibody
-from models.test_training import LABELLED, labelled_batch
 from training.rows import rows
 
 
@@ -60,7 +60,10 @@ class Line(nn.Module):
 
 def points() -> list[dict[str, torch.Tensor]]:
     """Points on a plane."""
-    return [{"x": torch.tensor([float(i % 4), float(i // 4)]), "labels": torch.tensor(i % 4 + 2.0 * (i // 4))} for i in range(16)]
+    return [
+        {"x": torch.tensor([float(i % 4), float(i // 4)]), "labels": torch.tensor(i % 4 + 2.0 * (i // 4))}
+        for i in range(16)
+    ]
 
 
 def test_loss_of_ones_own(trainer) -> None:
@@ -88,7 +91,9 @@ def test_subclass(trainer, tmp_path: Path) -> None:
     """A trainer with a loss and an optimizer of its own, over tuples."""
 
     class Squares(unibody.Trainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             x, y = inputs
             outputs = model(x)
             loss = ((outputs - y) ** 2).mean()
@@ -99,7 +104,9 @@ def test_subclass(trainer, tmp_path: Path) -> None:
             return self.optimizer
 
     data = torch.utils.data.TensorDataset(*(torch.stack([p[name] for p in points()]) for name in ("x", "labels")))
-    args = unibody.TrainingArguments(str(tmp_path), use_cpu=True, num_train_epochs=20, lr_scheduler_type="constant", disable_tqdm=True)
+    args = unibody.TrainingArguments(
+        str(tmp_path), use_cpu=True, num_train_epochs=20, lr_scheduler_type="constant", disable_tqdm=True
+    )
     made = Squares(Line(), args, torch.utils.data.default_collate, data, data)
     made.train()
     assert made.evaluate()["eval_loss"] < 0.05
@@ -112,8 +119,18 @@ def test_accumulation_is_one_large_batch(trainer, llama) -> None:
     for row in data[:2]:
         row["labels"] = torch.full_like(row["labels"], -100)
     made = [
-        trainer(train_dataset=data, train_sampling_strategy="sequential", max_steps=3, optim="sgd", learning_rate=0.1, **sizes)
-        for sizes in ({"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4})
+        trainer(
+            train_dataset=data,
+            train_sampling_strategy="sequential",
+            max_steps=3,
+            optim="sgd",
+            learning_rate=0.1,
+            **sizes,
+        )
+        for sizes in (
+            {"per_device_train_batch_size": 4},
+            {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        )
     ]
     for one in made:
         one.train()
@@ -124,7 +141,9 @@ def test_accumulation_is_one_large_batch(trainer, llama) -> None:
 def test_weight_decay_is_for_matrices() -> None:
     from unibody.training.optimizers import get_decay_parameter_names
 
-    (case,) = (case for case in cases("AutoModelForSequenceClassification") if str(case) == "BertForSequenceClassification")
+    (case,) = (
+        case for case in cases("AutoModelForSequenceClassification") if str(case) == "BertForSequenceClassification"
+    )
     model = case.model_class(case.config_class.from_dict(case.config))
     decayed = set(get_decay_parameter_names(model))
     assert {name for name, parameter in model.named_parameters() if parameter.dim() > 1} == decayed
@@ -137,11 +156,24 @@ def test_gradient_checkpointing(trainer, case: Case) -> None:
     weights = []
     for enabled in (False, True):
         torch.manual_seed(0)
-        model = case.model_class(case.config_class.from_dict({**case.config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
-        made = trainer(model=model, train_dataset=examples(case), max_steps=2, optim="sgd", learning_rate=0.1, gradient_checkpointing=enabled)
+        model = case.model_class(
+            case.config_class.from_dict(
+                {**case.config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+            )
+        )
+        made = trainer(
+            model=model,
+            train_dataset=examples(case),
+            max_steps=2,
+            optim="sgd",
+            learning_rate=0.1,
+            gradient_checkpointing=enabled,
+        )
         made.train()
         kept.append(0)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.__setitem__(-1, kept[-1] + t.nbytes) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.__setitem__(-1, kept[-1] + t.nbytes) or t, lambda t: t
+        ):
             model(**labelled_batch(case))
         weights.append(list(model.parameters()))
     assert kept[1] < 0.6 * kept[0]
@@ -198,7 +230,10 @@ def test_metrics_see_inputs_losses_and_reduced_logits(trainer) -> None:
 
 def test_rows_of_unequal_length_are_put_together(trainer) -> None:
     batch = padded_batch((9, 4), side="right")
-    data = [{"input_ids": batch.input_ids[i : i + 1, :n][0], "labels": batch.input_ids[i, :n]} for i, n in enumerate((9, 4))]
+    data = [
+        {"input_ids": batch.input_ids[i : i + 1, :n][0], "labels": batch.input_ids[i, :n]}
+        for i, n in enumerate((9, 4))
+    ]
     found = trainer(per_device_eval_batch_size=1).predict(data)
     assert found.predictions.shape[:2] == (2, 9)
     assert (found.predictions[1, 4:] == -100).all() and (found.label_ids[1, 4:] == -100).all()
