@@ -206,13 +206,6 @@ def trainer(folder: Path, **settings: Any) -> unibody.Trainer:
 def test_a_tracker_that_fails_stops_nothing(tmp_path: Path, method: str) -> None:
     calls: list[str] = []
 
-    class Broken(ReportingCallback):
-        def __getattribute__(self, name: str) -> Any:
-            if name != method:
-                return super().__getattribute__(name)
-            calls.append(name)
-            raise ConnectionError("no network")
-
     class Fails(ReportingCallback):
         pass
 

@@ -59,7 +59,6 @@ def run(llama: Checkpoint) -> Callable[..., Any]:
         tests = SCRIPT.parents[1]
         environment = {
             **os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-            "ACCELERATE_TORCH_DEVICE": "cpu",
         }  # fmt: skip
         command = [
             *launcher,

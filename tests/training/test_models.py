@@ -184,7 +184,6 @@ def test_gradient_checkpointing(trainer, case: Case) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_number_of_workers_gives_the_same_batches(trainer, workers: int) -> None:
     """Also what a collator draws; the program's own random numbers are left alone."""
-    drawn: list[float] = []
 
     def collate(features: list[Any]) -> Any:
         batch = unibody.default_data_collator(features)
@@ -197,8 +196,7 @@ def test_any_number_of_workers_gives_the_same_batches(trainer, workers: int) -> 
     expected = torch.rand(1)
     torch.manual_seed(3)
     loader.start(1, 20)
-    for batch in loader:
-        drawn.append(round(batch["noise"].item(), 6))
+    drawn = [round(batch["noise"].item(), 6) for batch in loader]
     assert torch.equal(torch.rand(1), expected)
     assert len(set(drawn)) == 5
     loader.start(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,21 @@ def test_stopped_and_resumed(trainer, tmp_path: Path, more: dict[str, Any]) -> N
         assert torch.equal(mine, other)
 
 
+def test_another_batch_size_goes_on_at_the_same_example(trainer) -> None:
+    """So that a run can go on with other batches, or on another number of processes."""
+
+    class Watched(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    seen: list[int] = []
+    data = {"train_dataset": Watched(rows()), "save_strategy": "steps", "save_steps": 4}
+    trainer(max_steps=4, per_device_train_batch_size=4, **data).train()
+    trainer(max_steps=8, per_device_train_batch_size=2, **data).train(resume_from_checkpoint=True)
+    assert seen == torch.randperm(50, generator=torch.Generator().manual_seed(42)).tolist()[:24]
+
+
 def test_state_file(trainer) -> None:
     made = trainer(
         max_steps=4, save_strategy="steps", save_steps=2, eval_dataset=rows(4), eval_strategy="steps", eval_steps=2
@@ -141,8 +158,6 @@ def test_early_stopping_counts_on_after_a_resume(trainer, tmp_path: Path) -> Non
 
 def test_sigterm_saves_and_stops(trainer) -> None:
     """What Slurm and Kubernetes send before they end a job."""
-    import os
-    import signal
 
     class Terminated(unibody.TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

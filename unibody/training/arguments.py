@@ -119,7 +119,6 @@ class TrainingArguments:
     dataloader_drop_last: bool = False
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
-    dataloader_persistent_workers: bool = False
     dataloader_prefetch_factor: int | None = None
 
     ddp_backend: str | None = None
@@ -130,7 +129,7 @@ class TrainingArguments:
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
-        for name in options.keys() - set(known):
+        for name in (name for name in options if name not in known):
             near = get_close_matches(name, known, n=1, cutoff=0.5)
             remedy = f": do you mean {near[0]}?" if near else ""
             raise TypeError(f"{cls.__name__} has no {name!r}{remedy}")

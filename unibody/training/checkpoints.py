@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from unibody.core.saving import write_atomically
 
 NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
-OPTIMIZER = "optimizer.pt"
 
 
 def checkpoint_folders(output_dir: str | Path) -> list[Path]:
@@ -33,8 +32,8 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
     return str(folders[-1]) if folders else None
 
 
-def find_checkpoint(wanted: str | Path | bool, output_dir: str) -> Path:
-    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it is none."""
+def find_checkpoint(wanted: str | Path | bool, output_dir: str, needed: Iterable[str]) -> Path:
+    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it lacks a file that is needed."""
     if wanted is True:
         last = get_last_checkpoint(output_dir)
         if last is None:
@@ -43,7 +42,7 @@ def find_checkpoint(wanted: str | Path | bool, output_dir: str) -> Path:
             )
         return Path(last)
     folder = Path(str(wanted))
-    if lacking := [name for name in (STATE, OPTIMIZER) if not (folder / name).is_file()]:
+    if lacking := [name for name in (STATE, *needed) if not (folder / name).exists()]:
         near = get_last_checkpoint(folder) if folder.is_dir() else None
         remedy = f"name {near}" if near else "name a folder checkpoint-<step> that a trainer wrote with its optimizer"
         raise ValueError(f"{folder} is no checkpoint to resume from, it has no {', '.join(lacking)}: {remedy}")

@@ -174,7 +174,7 @@ def forward_names(model: nn.Module) -> set[str] | None:
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             return names
-        inner = getattr(model, "base_model", model)
-        if inner is model:
-            return names if len(names) > 1 else None
+        inner = getattr(model, "base_model", None)
+        if inner is None or inner is model:
+            return None if inner is None else names
         model = inner

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,18 @@ from unibody.training.checkpoints import load_model, save_model
 class Engine:
     """One process or several, each with the whole model; accelerate says which device and which processes there are."""
 
+    resumes_from: ClassVar[tuple[str, ...]] = (
+        "optimizer.pt",
+        "scheduler.pt",
+    )  # what a checkpoint needs, besides weights
+
     def __init__(self, args: TrainingArguments) -> None:
         require("accelerate", "The trainer")
         from accelerate import PartialState
 
         self.args = args
         options: dict[str, Any] = {} if args.ddp_backend is None else {"backend": args.ddp_backend}
-        if not PartialState._shared_state:
-            options["timeout"] = timedelta(seconds=args.ddp_timeout)
+        options["timeout"] = timedelta(seconds=args.ddp_timeout)
         on_cpu = args.use_cpu or not torch.accelerator.is_available()
         self.processes = PartialState(cpu=on_cpu, **options)
         if self.processes.num_processes > 1:

@@ -49,8 +49,8 @@ class TrainingLoop:
                 "an epoch of train_dataset has no batch: it is empty, or dataloader_drop_last leaves none"
             )
         self.max_steps, self.epochs = self.plan()
+        self.batch_size = self.args.train_batch_size * self.engine.data_shards  # of all processes
         self.learning_rate = self.gradient_norm = 0.0
-        self.logged_step = 0
 
     def plan(self) -> tuple[int, int]:
         """How many steps and epochs there will be. ValueError: nothing says so."""
@@ -86,7 +86,7 @@ class TrainingLoop:
         if self.args.load_best_model_at_end:
             self.load_best_model()
         steps, tokens = state.global_step - before, state.num_input_tokens_seen - tokens
-        rows = steps * self.args.train_batch_size * self.args.gradient_accumulation_steps * self.engine.data_shards
+        rows = steps * self.batch_size * self.args.gradient_accumulation_steps
         metrics = speed("train", seconds, samples=rows, steps=steps, **({"tokens": tokens} if tokens else {}))
         metrics["train_loss"] = state.total_loss / max(1, state.global_step - state.skipped_steps)
         trainer.log(metrics)
@@ -99,14 +99,8 @@ class TrainingLoop:
         state = TrainerState() if checkpoint is None else TrainerState.load_from_json(checkpoint / checkpoints.STATE)
         if state.global_step > self.max_steps:
             raise ValueError(f"{checkpoint} has done {state.global_step} steps, and this run ends at {self.max_steps}")
-        size = self.args.train_batch_size
-        if checkpoint is not None and state.train_batch_size not in (None, size):
-            warnings.warn(
-                f"{checkpoint} was written with per_device_train_batch_size {state.train_batch_size}, and now it is "
-                f"{size}: the order of the data is another",
-                stacklevel=4,
-            )
-        state.max_steps, state.num_train_epochs, state.train_batch_size = self.max_steps, self.epochs, size
+        state.max_steps, state.num_train_epochs = self.max_steps, self.epochs
+        state.train_batch_size = self.args.train_batch_size
         for name in ("logging_steps", "eval_steps", "save_steps"):
             every = getattr(self.args, name)
             setattr(state, name, math.ceil(every * self.max_steps) if every < 1 else int(every))
@@ -114,10 +108,10 @@ class TrainingLoop:
         state.is_local_process_zero = self.engine.is_local_main_process
         if state.position is None:
             done, steps = state.global_step, self.steps or ENDLESS
-            skip = done % steps * self.args.gradient_accumulation_steps
-            state.position = {"epoch": done // steps, "batch": skip}
+            batches = done % steps * self.args.gradient_accumulation_steps
+            state.position = {"epoch": done // steps, "examples": batches * self.batch_size}
         if self.args.ignore_data_skip:
-            state.position["batch"] = 0
+            state.position["examples"] = 0
         return state
 
     def restore(self, checkpoint: Path) -> None:
@@ -143,7 +137,7 @@ class TrainingLoop:
     def run_epochs(self) -> None:
         trainer, call, state = self.trainer, self.trainer.callback_handler.call, self.trainer.state
         assert state.position is not None
-        first, skip = state.position["epoch"], state.position["batch"]
+        first, skip = state.position["epoch"], state.position["examples"] // self.batch_size
         for epoch in range(first, self.epochs):
             if state.global_step >= self.max_steps:
                 break
@@ -153,7 +147,7 @@ class TrainingLoop:
             done = self.run_epoch(epoch, skip)
             if done == 0:
                 raise ValueError(f"train_dataset gave no batch in epoch {epoch}")
-            state.position, skip = {"epoch": epoch + 1, "batch": 0}, 0
+            state.position, skip = {"epoch": epoch + 1, "examples": 0}, 0
             call("on_epoch_end")
             self.follow_up()
             if trainer.control.should_training_stop:
@@ -171,7 +165,7 @@ class TrainingLoop:
             done += len(batches)
             state.global_step += 1
             state.epoch = epoch + done / length
-            state.position = {"epoch": epoch, "batch": done}
+            state.position = {"epoch": epoch, "examples": done * self.batch_size}
             if not taken:
                 state.skipped_steps += 1
             call("on_step_end")

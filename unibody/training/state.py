@@ -33,7 +33,7 @@ class TrainerState:
     is_local_process_zero: bool = True
     is_world_process_zero: bool = True
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
-    position: dict[str, int] | None = None  # the epoch, and the forward passes done in it
+    position: dict[str, int] | None = None  # the epoch, and how many examples of it are done
     loss_sum: float = 0.0  # of the steps since the last log
     steps_summed: int = 0
     total_loss: float = 0.0  # of all steps

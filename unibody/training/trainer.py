@@ -103,7 +103,7 @@ class Trainer:
         if self.train_dataset is None:
             raise ValueError("there is nothing to train on: give a train_dataset")
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        checkpoint = find_checkpoint(wanted, self.args.output_dir) if wanted else None
+        checkpoint = find_checkpoint(wanted, self.args.output_dir, self.engine.resumes_from) if wanted else None
         if self.model_init is not None:
             set_seed(self.args.seed, self.args.full_determinism)
             self.model = self.placed(self.model_init())

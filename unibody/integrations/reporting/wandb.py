@@ -20,7 +20,6 @@ class WandbCallback(ReportingCallback):
     def __init__(self) -> None:
         super().__init__()
         self.run: Any = None
-        self.owned = False
 
     def start(self, args: Any, state: TrainerState, model: Any) -> None:
         import wandb
