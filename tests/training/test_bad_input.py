@@ -126,7 +126,9 @@ def test_no_checkpoint(trainer, saved: Path, tmp_path: Path) -> None:
         match=r"nowhere is no checkpoint to resume from, it has no trainer_state\.json, optimizer\.pt, scheduler\.pt: name a folder",
     ):
         made.train(resume_from_checkpoint=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=rf"it has no trainer_state\.json, optimizer\.pt, scheduler\.pt: name {saved}/checkpoint-2$"):
+    with pytest.raises(
+        ValueError, match=rf"it has no trainer_state\.json, optimizer\.pt, scheduler\.pt: name {saved}/checkpoint-2$"
+    ):
         made.train(resume_from_checkpoint=saved)
     (saved / "checkpoint-2" / "optimizer.pt").unlink()
     with pytest.raises(

@@ -24,10 +24,8 @@ from unibody.training.checkpoints import load_model, save_model
 class Engine:
     """One process or several, each with the whole model; accelerate says which device and which processes there are."""
 
-    resumes_from: ClassVar[tuple[str, ...]] = (
-        "optimizer.pt",
-        "scheduler.pt",
-    )  # what a checkpoint needs, besides weights
+    # What a checkpoint needs besides weights and trainer_state.json.
+    resumes_from: ClassVar[tuple[str, ...]] = ("optimizer.pt", "scheduler.pt")
 
     def __init__(self, args: TrainingArguments) -> None:
         require("accelerate", "The trainer")
