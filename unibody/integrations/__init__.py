@@ -29,13 +29,31 @@ if TYPE_CHECKING:
     from unibody.integrations.gguf import export_gguf
     from unibody.integrations.packed_lora import register_packed_layers
     from unibody.integrations.peft import AdapterLoadingInfo, PeftAdapterMixin
+    from unibody.integrations.reporting import (
+        get_available_reporting_integrations,
+        get_reporting_integration_callbacks,
+    )
+    from unibody.integrations.reporting.comet import CometCallback
+    from unibody.integrations.reporting.jsonl import JsonlCallback
+    from unibody.integrations.reporting.mlflow import MLflowCallback
+    from unibody.integrations.reporting.tensorboard import TensorBoardCallback
+    from unibody.integrations.reporting.trackio import TrackioCallback
+    from unibody.integrations.reporting.wandb import WandbCallback
 
 __all__ = [
     "AdapterLoadingInfo",
+    "CometCallback",
     "DecodingStep",
+    "JsonlCallback",
+    "MLflowCallback",
     "MissingPackageError",
     "PeftAdapterMixin",
+    "TensorBoardCallback",
+    "TrackioCallback",
+    "WandbCallback",
     "export_gguf",
+    "get_available_reporting_integrations",
+    "get_reporting_integration_callbacks",
     "is_accelerate_available",
     "is_available",
     "is_bitsandbytes_available",
@@ -63,6 +81,13 @@ _PLACES = {  # the module below `unibody.integrations` of each name
     "gguf": ("export_gguf",),
     "packed_lora": ("register_packed_layers",),
     "peft": ("AdapterLoadingInfo", "PeftAdapterMixin"),
+    "reporting": ("get_available_reporting_integrations", "get_reporting_integration_callbacks"),
+    "reporting.comet": ("CometCallback",),
+    "reporting.jsonl": ("JsonlCallback",),
+    "reporting.mlflow": ("MLflowCallback",),
+    "reporting.tensorboard": ("TensorBoardCallback",),
+    "reporting.trackio": ("TrackioCallback",),
+    "reporting.wandb": ("WandbCallback",),
 }
 
 

@@ -276,7 +276,7 @@ def read_device(device: int | str | torch.device) -> torch.device:
 
 def show_progress(answers: Iterator[Any], inputs: Any) -> Iterator[Any]:
     try:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError("progress=True shows a bar with tqdm, which is not installed: pip install tqdm") from error
     return iter(tqdm(answers, total=len(inputs) if hasattr(inputs, "__len__") else None))

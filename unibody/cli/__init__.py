@@ -1,0 +1,46 @@
+"""The `unibody` command. What a command needs is imported when it runs: `unibody --help` loads no compiler."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from unibody.cli import compiler, models
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        import unibody
+
+        click.echo(f"unibody {unibody.__version__}")
+        context.exit()
+
+
+@click.group(no_args_is_help=True)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
+def unibody() -> None:
+    """Compiles modular definitions of models and quantizers into standalone single files.
+
+    A NAME is a definition, such as `llama` or `models/llama`; a command without names takes all of them.
+    """
+
+
+for command in (*compiler.COMMANDS, *models.COMMANDS):
+    unibody.add_command(command)
+
+
+def main() -> None:
+    """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
+    try:
+        unibody(prog_name="unibody")
+    except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
+        traceback.print_exc()
+        click.echo(
+            "\nunibody: internal error. This is a defect of unibody, not of your input: please report it with the lines above.",
+            err=True,
+        )
+        sys.exit(2)

@@ -1,0 +1,39 @@
+"""Gradient checkpointing (1604.06174): layers keep only their inputs, and are computed again in the backward pass."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> None:
+    """By the model's own method; of a generated model, for each of its layers. ValueError: it has neither.
+
+    `options` are those of torch.utils.checkpoint.
+    """
+    own: Any = getattr(model, "gradient_checkpointing_enable", None)
+    if own is not None:
+        own(options or None)
+        return
+    names = getattr(model, "_no_split_modules", None) or ()
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has neither gradient_checkpointing_enable nor layers in _no_split_modules: "
+            "set gradient_checkpointing=False"
+        )
+    for layer in layers:
+        layer.recomputing_options = {"use_reentrant": False, **options}  # type: ignore[assignment]
+        layer.forward = MethodType(recomputed, layer)
+
+
+def recomputed(layer: Any, *arguments: Any, **named: Any) -> Any:
+    """What the layer's class computes; while training, from its inputs once more in the backward pass."""
+    forward = MethodType(type(layer).forward, layer)
+    if layer.training and torch.is_grad_enabled():
+        return checkpoint(forward, *arguments, **layer.recomputing_options, **named)
+    return forward(*arguments, **named)
