@@ -64,6 +64,8 @@ class Hub:
     faults: list[tuple[str, Any]] = field(
         default_factory=list
     )  # pattern of "METHOD path", status or "cut"; each happens once
+    halved: list[str] = field(default_factory=list)  # paths of files whose next download stops in the middle
+    resumed: list[int] = field(default_factory=list)  # from which bytes on downloads have been asked for
     asked: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
     storage: Path | None = None  # the folder of Xet's storage; None: the client is not to use Xet
@@ -335,7 +337,17 @@ class Request(BaseHTTPRequestHandler):
                 "X-Linked-Size": str(len(data)),
                 "X-Linked-Etag": f'"{etag}"',
             }
-        self.send(200, data, headers)
+        begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if begin is not None and self.command == "GET":
+            self.hub.resumed.append(int(begin[1]))
+            headers["Content-Range"] = f"bytes {begin[1]}-{len(data) - 1}/{len(data)}"
+            self.send(206, data[int(begin[1]) :], headers)
+        elif path in self.hub.halved and self.command == "GET":
+            self.hub.halved.remove(path)
+            self.send(200, data[: len(data) // 2], {**headers, "Content-Length": str(len(data))})
+            self.close_connection = True
+        else:
+            self.send(200, data, headers)
 
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

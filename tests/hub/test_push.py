@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hub.conftest import Client
-from hub.loopback import Hub
+from hub.loopback import Hub, Repository, sha256
 
 
 def test_push_and_pull(hub: Hub, client: Client) -> None:
@@ -165,6 +165,22 @@ answers["error"] = error(lambda: model.push_to_hub("alice/tiny"))
     assert client(script) == {"error": "nothing"}
     assert sum(line.startswith("PUT lfs/") for line in hub.asked) == uploads, "what is there is not sent again"
     assert "model.safetensors" in repository.commits[repository.refs["main"]]
+
+
+def test_a_download_that_is_cut_off(hub: Hub, client: Client) -> None:
+    """It goes on after the last block that the client has written, and the file is whole."""
+    data = bytes(range(256)) * 100_000
+    repository = hub.repositories["alice/large"] = Repository()
+    repository.commit({"large.bin": data}, "Large", "main", None)
+    hub.halved.append("large.bin")
+    found = client("""
+import hashlib
+path = Path(unibody.cached_file("alice/large", "large.bin"))
+answers["file"] = hashlib.sha256(path.read_bytes()).hexdigest()
+""")
+    assert found["file"] == sha256(data)
+    (start,) = hub.resumed
+    assert 0 < start <= len(data) // 2
 
 
 @pytest.mark.slow
