@@ -33,7 +33,7 @@ def expand_kernels(unit: Unit) -> None:
         for row in rows:
             for keyword in row.keywords:
                 if keyword.arg == "template":
-                    module, entry = _expand(unit, definition, row, keyword)
+                    module, entry = _expand(definition, row, keyword)
                     for made, function in module.definitions.items():
                         if made in family.definitions or made in family.expanded:
                             message = f"the template of this row defines `{made}`, which is there already"
@@ -61,7 +61,7 @@ def _rows(definition: Definition) -> list[ast.Call]:
     return found
 
 
-def _expand(unit: Unit, definition: Definition, row: ast.Call, keyword: ast.keyword) -> tuple[Module, str]:
+def _expand(definition: Definition, row: ast.Call, keyword: ast.keyword) -> tuple[Module, str]:
     """The module that a row's template makes for a layer, and the name of its function."""
     template = _literal(keyword.value)
     file = TEMPLATES / "kernels" / str(template)
@@ -71,10 +71,9 @@ def _expand(unit: Unit, definition: Definition, row: ast.Call, keyword: ast.keyw
         raise CompileError(at(definition.text, keyword.value, "UB004", message, f"the templates are {known}"))
     name = str(_literal(row.args[0])) if row.args else definition.name.lower()
     entry = re.sub(r"\W", "_", name) + "_matmul"
-    namespace = unit.source.output.rpartition("/")[2].removesuffix(".py")
     facts: dict[str, Any] = {**_facts(definition), **{k.arg: _literal(k.value) for k in row.keywords if k.arg}}
     try:
-        text = render_traced(f"kernels/{file.name}", **facts, name=entry, layer=definition.name, namespace=namespace)
+        text = render_traced(f"kernels/{file.name}", **facts, name=entry, layer=definition.name)
     except CompileError as error:
         (found,) = error.diagnostics
         said = f"{found.path}:{found.line}: {found.source.strip()}"

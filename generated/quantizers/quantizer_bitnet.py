@@ -524,7 +524,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_bitnet::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(
     x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
 ) -> Tensor:

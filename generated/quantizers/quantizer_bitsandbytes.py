@@ -814,7 +814,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_bitsandbytes::triton_int8_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
 def triton_int8_matmul_operator(
     x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -904,7 +904,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_bitsandbytes::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
     """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
     import triton

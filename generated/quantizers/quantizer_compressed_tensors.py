@@ -965,7 +965,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_compressed_tensors::triton_int8_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
 def triton_int8_matmul_operator(
     x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -1064,7 +1064,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_compressed_tensors::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(
     x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
 ) -> Tensor:
@@ -1167,7 +1167,7 @@ def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_compressed_tensors::triton_groups_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
 def triton_groups_matmul_operator(
     x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
@@ -1263,7 +1263,7 @@ def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_compressed_tensors::triton_float4_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
 def triton_float4_matmul_operator(
     x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
 ) -> Tensor:

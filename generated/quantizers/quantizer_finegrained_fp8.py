@@ -537,7 +537,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_finegrained_fp8::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(
     x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
 ) -> Tensor:

@@ -666,7 +666,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_gptq::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(
     x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int, step: int
 ) -> Tensor:

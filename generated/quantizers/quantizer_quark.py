@@ -920,7 +920,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_quark::triton_int8_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
 def triton_int8_matmul_operator(
     x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -1019,7 +1019,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_quark::triton_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
 def triton_matmul_operator(
     x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
 ) -> Tensor:
@@ -1122,7 +1122,7 @@ def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_quark::triton_groups_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
 def triton_groups_matmul_operator(
     x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:
@@ -1218,7 +1218,7 @@ def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_quark::triton_float4_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
 def triton_float4_matmul_operator(
     x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
 ) -> Tensor:

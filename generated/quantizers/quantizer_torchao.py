@@ -678,7 +678,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_torchao::triton_int8_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
 def triton_int8_matmul_operator(
     x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -771,7 +771,7 @@ def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op("quantizer_torchao::triton_groups_matmul", mutates_args=())
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
 def triton_groups_matmul_operator(
     x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
 ) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,13 @@ def test_traced(name: str, kernel: str, others: Any) -> None:
     with FakeTensorMode():
         y = operator(empty(5, 96, dtype=torch.bfloat16), *others())
         assert (y.shape, y.dtype, y.device.type) == ((5, 64), torch.bfloat16, "cuda")
+
+
+def test_copies_of_a_file_keep_their_own_operators() -> None:
+    """The library's module and a copy beside it register different names: torch would take an operator from the first."""
+    copy, library = generated("quark"), import_module("unibody.generated.quantizers.quantizer_quark")
+    names = {module.triton_matmul_operator._qualname for module in (copy, library)}
+    assert names == {
+        "alone_quantizer_quark::triton_matmul",
+        "unibody_generated_quantizers_quantizer_quark::triton_matmul",
+    }

@@ -34,7 +34,6 @@ class PeftAdapterMixin:
     """
 
     peft_config: dict[str, Any]
-    generation_config: Any = None  # peft's wrapper asks for one
     _hf_peft_config_loaded: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
