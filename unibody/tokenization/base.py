@@ -11,7 +11,7 @@ from unibody.tokenization.encoding import BatchEncoding
 from unibody.tokenization.files import FilesMixin
 from unibody.tokenization.inputs import read_texts
 from unibody.tokenization.options import UNLIMITED, Options, check_truncation, padded, settle_lengths
-from unibody.tokenization.vocabulary import Vocabulary
+from unibody.tokenization.vocabulary import Vocabulary, open_method
 
 logger = logging.get_logger(__name__)
 
@@ -126,7 +126,7 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         self, texts: list[Any], pairs: list[Any] | None, options: Options
     ) -> tuple[dict[str, list[Any]], Any]:
         """The columns of a batch, a list of rows each, and the encodings of a fast tokenizer."""
-        raise NotImplementedError
+        raise open_method(self, "_encode_batch")
 
     def encode(self, text: Any, text_pair: Any = None, add_special_tokens: bool = True, **options: Any) -> Any:
         """The `input_ids` of a call."""
@@ -134,11 +134,11 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
         """The tokens of a text."""
-        raise NotImplementedError
+        raise open_method(self, "tokenize")
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a text, or a pair, gets."""
-        raise NotImplementedError
+        raise open_method(self, "num_special_tokens_to_add")
 
     @property
     def max_len_single_sentence(self) -> int:
@@ -239,7 +239,7 @@ class PreTrainedTokenizerBase(FilesMixin, ChatMixin, Vocabulary):
         return self.clean_up_tokenization_spaces
 
     def _decode(self, ids: list[int], skip_special_tokens: bool, **options: Any) -> str:
-        raise NotImplementedError
+        raise open_method(self, "_decode")
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **options: Any) -> list[str]:
         """The texts of rows of numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -235,9 +235,6 @@ def checked(name: str) -> str:
 
 def save_each(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     """Writes texts to files of a folder; their paths."""
-    writers: dict[str, Callable[[Path], Any]] = {
-        name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in files.items()
-    }
-    for name, write in writers.items():
-        write_atomically(folder / name, write)
+    for name, text in files.items():
+        write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return tuple(str(folder / name) for name in files)

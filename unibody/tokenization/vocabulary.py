@@ -47,27 +47,27 @@ class Vocabulary:
     @property
     def vocab_size(self) -> int:
         """The number of tokens, without those that were added."""
-        raise NotImplementedError(f"{type(self).__name__} does not say its vocab_size")
+        raise open_method(self, "vocab_size")
 
     def get_vocab(self) -> dict[str, int]:
         """The numbers of all tokens, added ones included."""
-        raise NotImplementedError(f"{type(self).__name__} does not give its vocabulary (get_vocab)")
+        raise open_method(self, "get_vocab")
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """The tokens that are found before the text is split, by their numbers."""
-        raise NotImplementedError
+        raise open_method(self, "added_tokens_decoder")
 
     def _add_tokens(self, tokens: list[AddedToken]) -> int:
-        raise NotImplementedError
+        raise open_method(self, "_add_tokens")
 
     def _find_id(self, token: str) -> int | None:
         """The number of a token; None: there is no such token."""
-        raise NotImplementedError
+        raise open_method(self, "_find_id")
 
     def _find_token(self, number: int) -> str | None:
         """The token of a number; None: there is no such number."""
-        raise NotImplementedError
+        raise open_method(self, "_find_token")
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
@@ -170,3 +170,11 @@ class Vocabulary:
             return self._find_token(ids)
         special = self._skipped_ids() if skip_special_tokens else ()
         return [self._find_token(int(number)) for number in ids if int(number) not in special]
+
+
+def open_method(tokenizer: Any, name: str) -> NotImplementedError:
+    """The error for what a class has left open."""
+    kind = type(tokenizer).__name__
+    return NotImplementedError(
+        f"{kind} does not define {name}: PreTrainedTokenizer and PreTrainedTokenizerFast say what a class of one's own needs"
+    )
