@@ -22,7 +22,8 @@ from torch import nn
 import unibody
 from training.rows import rows
 from unibody.generated.models.modeling_llama import LlamaForCausalLM
-from unibody.training import checkpoints, engine
+from unibody.training import checkpoints
+from unibody.training.engines import data_parallel
 
 
 class Noisy(nn.Module):
@@ -75,7 +76,7 @@ def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "
             if place.name == f".checkpoint-{step}.partial":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        engine.save_model = half
+        data_parallel.save_model = half
     elif event:
         callbacks.append(Killer(event, int(step)))
     args = unibody.TrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **settings)

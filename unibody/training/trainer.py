@@ -20,7 +20,7 @@ from unibody.training.checkpoints import STATE, find_checkpoint
 from unibody.training.choices import IntervalStrategy, TokenCount
 from unibody.training.collators import DataCollatorWithPadding, default_data_collator
 from unibody.training.data import ColumnFilter, EpochLoader, evaluation_loader, forward_names
-from unibody.training.engine import Engine
+from unibody.training.engines import Engine, choose_engine
 from unibody.training.evaluation import evaluation_loop
 from unibody.training.flow import DefaultFlowCallback, PreemptionCallback
 from unibody.training.loop import TrainingLoop
@@ -92,8 +92,8 @@ class Trainer:
         self.callback_handler.call("on_init_end")
 
     def create_engine(self) -> Engine:
-        """What carries model and optimizer; another engine is chosen here."""
-        return Engine(self.args)
+        """What carries model and optimizer; a subclass may bring one of its own."""
+        return choose_engine(self.args)
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Trains, from the beginning or from a checkpoint (True: the last in output_dir), with the same result.

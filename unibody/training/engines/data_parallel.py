@@ -1,7 +1,6 @@
-"""What carries a model and its optimizer through training: forward, backward, clip, step, save, load, and talk to the other processes.
+"""One process, or several that each hold the whole model: forward, backward, clip, step, save, load, and talk to the others.
 
-The trainer knows a model and an optimizer only through this. `Engine` is for one process, or several that each hold the whole model
-(DistributedDataParallel); an engine that shards the model overrides what differs.
+The trainer knows a model and an optimizer only through an engine; one that shards the model overrides what differs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,16 @@
+"""What carries a model and its optimizer through training, one module for each way to spread them over processes.
+
+`data_parallel.py` is the first, and the base of all: each process holds the whole model. The settings say which it is.
+"""
+
+from __future__ import annotations
+
+from unibody.training.arguments import TrainingArguments
+from unibody.training.engines.data_parallel import Engine
+
+__all__ = ["Engine", "choose_engine"]
+
+
+def choose_engine(args: TrainingArguments) -> Engine:
+    """The engine that the settings ask for."""
+    return Engine(args)
