@@ -6,6 +6,7 @@ evaluation into FOLDER; with EVENT:STEP it kills itself there.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -62,7 +63,14 @@ def collate(features: list[Any]) -> Any:
     return batch
 
 
+def record_threads(folder: Path) -> None:
+    """Writes which threads are left at the end of the program."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads_{os.environ.get('RANK', '0')}.json").write_text(json.dumps(names), encoding="utf-8")
+
+
 def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "") -> None:
+    atexit.register(record_threads, folder)  # before the engine's own, so that it runs after that
     noise, resume = settings.pop("noise", 0.1), settings.pop("resume", False)
     model = LlamaForCausalLM.from_pretrained(checkpoint)
     model = Noisy(model, noise) if noise else model

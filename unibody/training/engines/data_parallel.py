@@ -6,9 +6,12 @@ The trainer knows a model and an optimizer only through an engine; one that shar
 from __future__ import annotations
 
 import atexit
+import gc
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +37,10 @@ class Engine:
         options: dict[str, Any] = {} if args.ddp_backend is None else {"backend": args.ddp_backend}
         options["timeout"] = timedelta(seconds=args.ddp_timeout)
         on_cpu = args.use_cpu or not torch.accelerator.is_available()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import_module(
+                "torch._dynamo"
+            )  # as DistributedDataParallel does; after the group is made, it would hold it for good
         self.processes = PartialState(cpu=on_cpu, **options)
         if self.processes.num_processes > 1:
             atexit.register(self.leave)
@@ -158,7 +165,13 @@ class Engine:
         self.processes.wait_for_everyone()
 
     def leave(self) -> None:
-        """Takes leave of the other processes: gloo aborts a program that ends without it."""
+        """Takes leave of the other processes, at the end of the program.
+
+        gloo's threads let go of the last tensors that they sent some time after these have arrived, and abort the program if
+        Python is no longer there. They are waited for where the group is destroyed, which it is when nothing holds it.
+        """
+        self.model = None
+        gc.collect()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
