@@ -14,6 +14,7 @@ from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
+from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.integrations.peft import PeftAdapterMixin
 from unibody.model_card import adapter_card
 from unibody.model_types import class_names, find_class, named_class
@@ -113,7 +114,11 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
             options["quantizer"] = find_quantizer(stored, quantization_config)
         placement = None
-        if device_map is not None and device is None:
+        if is_deepspeed_zero3_enabled():
+            from unibody.integrations.deepspeed.partition import partition_instead
+
+            options["quantizer"] = partition_instead(options["quantizer"], device_map)
+        elif device_map is not None and device is None:
             placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
             options["quantizer"] = placement
         found = super().from_pretrained(folder, **options)  # type: ignore[misc]
