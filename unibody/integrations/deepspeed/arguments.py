@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from unibody.integrations.deepspeed.configuration import HfDeepSpeedConfig
 
 AUTO = "auto"
-SIZES = ("hidden_size", "hidden_sizes")
-OF_THE_HIDDEN_SIZE = {  # elements of a bucket, by the hidden size H
+OF_THE_HIDDEN_SIZE: dict[str, Callable[[int], int]] = {  # elements of a bucket, by the hidden size H
     "zero_optimization.reduce_bucket_size": lambda size: size * size,
     "zero_optimization.stage3_prefetch_bucket_size": lambda size: int(0.9 * size * size),
     "zero_optimization.stage3_param_persistence_threshold": lambda size: 10 * size,
@@ -135,9 +135,9 @@ def hidden_size(model: Any) -> int | None:
     """The largest hidden size of a model, by its configuration; None: that names none."""
     config = getattr(model, "config", None)
     for part in (config, getattr(config, "text_config", None)):
-        single, several = (getattr(part, name, None) for name in SIZES)
-        if single or several:
-            return int(single or max(several))
+        found: Any = getattr(part, "hidden_size", None) or max(getattr(part, "hidden_sizes", None) or (0,))
+        if found:
+            return int(found)
     return None
 
 

@@ -30,6 +30,7 @@ from unibody.training.engines.data_parallel import Engine
 
 logger = get_logger(__name__)
 GATHER = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
+REMEDY = "`python CHECKPOINT/zero_to_fp32.py CHECKPOINT OUT --safe_serialization` writes them whole"
 
 
 class DeepSpeedEngine(Engine):
@@ -44,6 +45,7 @@ class DeepSpeedEngine(Engine):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)  # deepspeed has its own
         self.dtype: torch.dtype = self.config.dtype()
         self.saved: Path | None = None  # where the parts of this step are already
+        self.told = False
 
     def place_model(self, model: nn.Module) -> None:
         """To the device; under ZeRO-3 deepspeed brings each weight there, a part of it to each process."""
@@ -116,14 +118,14 @@ class DeepSpeedEngine(Engine):
             with replaced_state(model, state):
                 super().save_model(model, folder)
         else:
-            if self.is_main_process and hasattr(model, "config"):
-                model.config.save_pretrained(folder)
+            config: Any = getattr(model, "config", None)
+            if self.is_main_process and hasattr(config, "save_pretrained"):
+                config.save_pretrained(folder)
             self.save_parts(folder)
             self.saved = folder
-            logger.warning(
-                "%s holds the weights in parts, for %s is not set: `python %s/zero_to_fp32.py %s OUT --safe_serialization` "
-                "writes them whole", folder, GATHER, folder, folder,
-            )  # fmt: skip
+            if not self.told:
+                logger.warning("checkpoints hold the weights in parts, for %s is not set: %s", GATHER, REMEDY)
+            self.told = True
 
     def load_model(self, model: nn.Module, folder: Path) -> None:
         """Fills the model with the weights that a checkpoint holds in parts, or whole; with the former comes the optimizer."""
