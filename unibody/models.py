@@ -167,6 +167,13 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
 
         With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
         """
+        from unibody.integrations.deepspeed.partition import is_partitioned
+
+        if is_partitioned(self) and "state_dict" not in vars(self):  # a trainer lends one that is whole
+            raise ValueError(
+                "ZeRO-3 keeps the weights in parts: save with the trainer's save_model, on all processes, or first gather them "
+                "with deepspeed.zero.GatheredParameters into the state dict of another model"
+            )
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
             return

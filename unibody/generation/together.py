@@ -57,4 +57,6 @@ def has_parts(model: Any) -> bool:
     """Whether a process has only a part of the weights."""
     from torch.distributed.fsdp import FSDPModule
 
-    return isinstance(model, FSDPModule) or any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    from unibody.integrations.deepspeed.partition import is_partitioned
+
+    return isinstance(model, FSDPModule) or is_partitioned(model)

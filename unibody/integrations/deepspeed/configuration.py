@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 import json
 import os
@@ -79,20 +78,18 @@ def read_config(source: Any) -> dict[str, Any]:
         return copy.deepcopy(source)
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"a DeepSpeed configuration is a path or a dictionary, not {type(source).__name__}")
-    name, text = str(source), None
-    if Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
+    name, found = str(source), None
+    if os.path.isfile(name):  # Path.is_file raises for names as long as a text
+        try:
+            found = json.loads(Path(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{name} is not JSON ({error}): correct it") from error
     else:
         try:
-            text, name = base64.urlsafe_b64decode(name).decode("utf-8"), "the base64 text"
-        except (ValueError, binascii.Error):
-            raise ValueError(
-                f"{name} is no file: name that of a DeepSpeed configuration, or give a dictionary"
-            ) from None
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error}): correct it") from error
+            found = json.loads(base64.urlsafe_b64decode(name))
+        except ValueError:
+            remedy = "name that of a DeepSpeed configuration, or give a dictionary"
+            raise ValueError(f"{name} is no file: {remedy}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds a {type(found).__name__}, expected an object of keys and values")
     return found

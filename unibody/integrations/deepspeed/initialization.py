@@ -25,6 +25,8 @@ def deepspeed_init(trainer: Any, num_training_steps: int, inference: bool = Fals
         optimizer = None
     else:
         optimizer = trainer.create_optimizer()
+        # DeepSpeed drops empty groups, which a schedule would miss.
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         config.config.setdefault("zero_allow_untested_optimizer", True)
         config.config.setdefault("zero_force_ds_cpu_optimizer", False)
     if has_section(config, "scheduler"):

@@ -53,6 +53,7 @@ class DeepSpeedEngine(Engine):
             super().place_model(model)
 
     def start(self, trainer: Any, steps: int) -> None:
+        self.check_settings()
         optimizer, scheduler = deepspeed_init(trainer, steps)
         config = self.config.completed(self.args)
         self.initialize(trainer.model, config, optimizer)
@@ -62,6 +63,15 @@ class DeepSpeedEngine(Engine):
         elif scheduler is None:
             scheduler = trainer.create_scheduler(steps, self.model.basic_optimizer)
         trainer.lr_scheduler = scheduler
+
+    def check_settings(self) -> None:
+        """ValueError: settings that DeepSpeed would not keep to."""
+        if self.dtype == torch.float16 and not self.config.is_true("zero_optimization.stage"):
+            raise ValueError(
+                "without ZeRO, DeepSpeed does not scale the loss in float16: set zero_optimization.stage to 1, or bf16"
+            )
+        if self.args.push_to_hub and self.config.is_zero3() and not self.config.is_true(GATHER):
+            raise ValueError(f"push_to_hub uploads whole weights: set {GATHER} to true")
 
     def prepare_evaluation(self, trainer: Any) -> None:
         """Lets a model that is partitioned, and not trained yet, gather its weights as it computes."""
