@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not for type checkers
 
 from unibody.integrations.availability import require
 
@@ -41,7 +42,7 @@ def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None
         if "WORLD_SIZE" in os.environ:
             distributed.init_process_group(backend, timeout=timeout)
         else:
-            distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+            distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         atexit.register(leave)
     os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed asks for it again and again
     deepspeed.init_distributed(backend, verbose=False)
