@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -27,6 +28,32 @@ RUNS = {
     "adamw": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.1, "lr_scheduler_type": "cosine", "warmup_steps": 3},
 }  # fmt: skip
 CLOSE = 1e-5  # of two ways to compute the same in float32
+AUTO = "auto"
+BATCH = dict.fromkeys(
+    ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), AUTO
+)
+OPTIMIZER = {
+    "type": "AdamW",
+    "params": {**dict.fromkeys(("lr", "betas", "eps", "weight_decay"), AUTO), "torch_adam": True},
+}
+SCHEDULER = {
+    "type": "WarmupDecayLR",
+    "params": dict.fromkeys(("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "total_num_steps"), AUTO),
+}
+SIZES = dict.fromkeys(
+    ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"), AUTO
+)
+SAME: dict[str, dict[str, Any]] = {  # what transformers runs too
+    "ours-2": {**BATCH, "zero_optimization": {"stage": 2}},
+    "ours-3": {**BATCH, "zero_optimization": {"stage": 3, **SIZES}},
+    "optimizer-1": {**BATCH, "optimizer": OPTIMIZER, "zero_optimization": {"stage": 1}},
+    "both-2": {**BATCH, "optimizer": OPTIMIZER, "scheduler": SCHEDULER, "zero_optimization": {"stage": 2}},
+    "both-3": {**BATCH, "optimizer": OPTIMIZER, "scheduler": SCHEDULER, "zero_optimization": {"stage": 3, **SIZES}},
+}
+SAME_SETTINGS: dict[str, Any] = {
+    "max_steps": 10, "learning_rate": 1e-2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "weight_decay": 0.1,
+    "warmup_steps": 2, "max_grad_norm": 0.5, "optim": "adamw_torch", "lr_scheduler_type": "cosine",
+}  # fmt: skip
 STEADY = {"learning_rate": 1e-3, "max_steps": 12, "save_steps": 4, "per_device_train_batch_size": 2, "warmup_steps": 3}
 
 
@@ -74,6 +101,16 @@ def curves() -> dict[str, Any]:
                 "parameters": sum(getattr(p, "ds_tensor", p).numel() for p in trainer.model.parameters()),
                 "norm_of_deepspeed": float(engine.get_global_grad_norm() or 0) if stage else None,
             }  # fmt: skip
+    return found
+
+
+def same() -> dict[str, Any]:
+    """The runs of SAME."""
+    found = {}
+    for name, deepspeed in SAME.items():
+        trainer = make("same", deepspeed, **SAME_SETTINGS)
+        trainer.train()
+        found[name] = list(zip(logged(trainer), logged(trainer, "grad_norm"), strict=True))
     return found
 
 
@@ -205,12 +242,18 @@ def again() -> dict[str, Any]:
 
 
 def refusing(other: str) -> dict[str, str]:
-    found = {}
+    """What is refused; needs the checkpoints of `saving`."""
+    found, fewer = {}, FOLDER / "fewer"
+    if RANK == 0:
+        shutil.copytree(FOLDER / "saving-2" / "checkpoint-6", fewer)
+        next(fewer.glob("*/*zero_pp_rank_1_*")).unlink()
+    torch.distributed.barrier()
     contradicting = config(2, train_micro_batch_size_per_gpu=7, gradient_clipping=3.0)
     attempts = {
         "contradiction": lambda: make("refusing", contradicting).train(),
         "optimizer": lambda: twice(),
         "no checkpoint": lambda: make("refusing", config(2)).train(resume_from_checkpoint=other),
+        "other number": lambda: make("refusing", config(2)).train(resume_from_checkpoint=fewer),
         "other model": lambda: fill(make("refusing", config(3)), Path(other)),
         "upload": lambda: make(
             "refusing", {"zero_optimization": {"stage": 3}}, push_to_hub=True, hub_model_id="a/b"
