@@ -15,6 +15,7 @@ from unibody.core.choices import choose
 from unibody.core.hub import read_json
 from unibody.deprecation import FORMER, rename_argument
 from unibody.editions import file_class_of
+from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.model_types import class_names, find_class, known_types, register_class, with_mixin
 from unibody.models import PreTrainedConfig, PreTrainedModel
 
@@ -192,7 +193,12 @@ class AutoModelClass(AutoClass):
             config = copy.deepcopy(config)
             config.attn_implementation = attn_implementation
         choose(ATTENTION, config.attn_implementation, "attn_implementation")
-        model: AnyModel = found(config)
+        if is_deepspeed_zero3_enabled():
+            from unibody.integrations.deepspeed.partition import make_partitioned
+
+            model: AnyModel = make_partitioned(found, config)
+            return model
+        model = found(config)
         return model if dtype is None else model.to(dtype)
 
     @classmethod

@@ -14,6 +14,7 @@ from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
+from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.integrations.peft import PeftAdapterMixin
 from unibody.model_card import adapter_card
 from unibody.model_types import class_names, find_class, named_class
@@ -113,7 +114,11 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
             options["quantizer"] = find_quantizer(stored, quantization_config)
         placement = None
-        if device_map is not None and device is None:
+        if is_deepspeed_zero3_enabled():
+            from unibody.integrations.deepspeed.partition import partition_instead
+
+            options["quantizer"] = partition_instead(options["quantizer"], device_map)
+        elif device_map is not None and device is None:
             placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
             options["quantizer"] = placement
         found = super().from_pretrained(folder, **options)  # type: ignore[misc]
@@ -162,6 +167,13 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
 
         With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
         """
+        from unibody.integrations.deepspeed.partition import is_partitioned
+
+        if is_partitioned(self) and "state_dict" not in vars(self):  # a trainer lends one that is whole
+            raise ValueError(
+                "ZeRO-3 keeps the weights in parts: save with the trainer's save_model, on all processes, or first gather them "
+                "with deepspeed.zero.GatheredParameters into the state dict of another model"
+            )
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
             return

@@ -15,6 +15,7 @@ from unibody.generation.configuration import FILE, GenerationConfig
 from unibody.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from unibody.generation.request import Request, make_request, prompt_ids, settle
 from unibody.generation.search import search
+from unibody.generation.together import each_in_step, in_step
 from unibody.hub import locate
 from unibody.models import PreTrainedModel
 
@@ -68,6 +69,7 @@ class GenerationMixin:
         prefix_allowed_tokens_fn: Callable[[int, Tensor], Any] | None = None,
         *,
         streamer: Any = None,
+        synced_gpus: bool | None = None,
         **options: Any,
     ) -> Any:
         """The prompts [B, S] and what follows them [B · num_return_sequences, S + new]; rows that end early are padded.
@@ -76,24 +78,28 @@ class GenerationMixin:
         `input_ids` (a name for `inputs`), `attention_mask` [B, S] (0 where a prompt is padding, on its left),
         `past_key_values` (a cache of the beginning), `assistant_model`, `tokenizer` (for stop strings), `seed`. A `streamer` gets
         the prompts, the tokens of each step, and the end, whatever comes between. With `return_dict_in_generate` the result is a
-        named tuple. ValueError: an option is unknown, makes no sense, or does not fit another.
+        named tuple. `synced_gpus` says whether several processes generate in step, None: if each has a part of the weights.
+        ValueError: an option is unknown, makes no sense, or does not fit another.
         """
+        assistant = options.get("assistant_model")
         request, drafter = self._prepare(
             inputs, generation_config, logits_processor, stopping_criteria, prefix_allowed_tokens_fn, options
         )
         if request.settings.num_beams > 1:
             if streamer is not None:
                 raise ValueError("a streamer needs num_beams=1: beams are not texts before the end")
-            found = beam_search(request)
+            with in_step(self, synced_gpus):
+                found = beam_search(request)
             return found if request.settings.return_dict_in_generate else found.sequences
         steps = [request.input_ids]
         try:
             if streamer is not None:
                 streamer.put(request.input_ids.cpu())
-            for tokens in decode(request, drafter):
-                steps.append(tokens[:, None])
-                if streamer is not None:
-                    streamer.put(tokens.cpu())
+            with in_step(self, synced_gpus, assistant):
+                for tokens in decode(request, drafter):
+                    steps.append(tokens[:, None])
+                    if streamer is not None:
+                        streamer.put(tokens.cpu())
         finally:
             if streamer is not None:
                 streamer.end()
@@ -111,15 +117,18 @@ class GenerationMixin:
         logits_processor: Sequence[Any] | None = None,
         stopping_criteria: Sequence[Any] | None = None,
         prefix_allowed_tokens_fn: Callable[[int, Tensor], Any] | None = None,
+        *,
+        synced_gpus: bool | None = None,
         **options: Any,
     ) -> Iterator[Tensor]:
         """The next tokens [B], step by step, each computed when it is asked for; the options are those of `generate`."""
+        assistant = options.get("assistant_model")
         request, drafter = self._prepare(
             inputs, generation_config, logits_processor, stopping_criteria, prefix_allowed_tokens_fn, options
         )
         if request.settings.num_beams > 1:
             raise ValueError("stream needs num_beams=1: beams are not texts before the end")
-        return decode(request, drafter)
+        return each_in_step(self, decode(request, drafter), synced_gpus, assistant)
 
     def _prepare(
         self,

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
         require,
     )
     from unibody.integrations.bitsandbytes import replace_with_bnb_linear
+    from unibody.integrations.deepspeed.arguments import HfTrainerDeepSpeedConfig
+    from unibody.integrations.deepspeed.configuration import (
+        HfDeepSpeedConfig,
+        deepspeed_config,
+        is_deepspeed_zero3_enabled,
+        set_hf_deepspeed_config,
+        unset_hf_deepspeed_config,
+    )
+    from unibody.integrations.deepspeed.initialization import deepspeed_init, deepspeed_load_checkpoint
     from unibody.integrations.export import DecodingStep
     from unibody.integrations.gguf import export_gguf
     from unibody.integrations.packed_lora import register_packed_layers
@@ -44,6 +53,8 @@ __all__ = [
     "AdapterLoadingInfo",
     "CometCallback",
     "DecodingStep",
+    "HfDeepSpeedConfig",
+    "HfTrainerDeepSpeedConfig",
     "JsonlCallback",
     "MLflowCallback",
     "MissingPackageError",
@@ -51,6 +62,9 @@ __all__ = [
     "TensorBoardCallback",
     "TrackioCallback",
     "WandbCallback",
+    "deepspeed_config",
+    "deepspeed_init",
+    "deepspeed_load_checkpoint",
     "export_gguf",
     "get_available_reporting_integrations",
     "get_reporting_integration_callbacks",
@@ -59,6 +73,7 @@ __all__ = [
     "is_bitsandbytes_available",
     "is_comet_available",
     "is_deepspeed_available",
+    "is_deepspeed_zero3_enabled",
     "is_gguf_available",
     "is_mlflow_available",
     "is_peft_available",
@@ -68,6 +83,8 @@ __all__ = [
     "register_packed_layers",
     "replace_with_bnb_linear",
     "require",
+    "set_hf_deepspeed_config",
+    "unset_hf_deepspeed_config",
 ]
 
 _PLACES = {  # the module below `unibody.integrations` of each name
@@ -77,6 +94,12 @@ _PLACES = {  # the module below `unibody.integrations` of each name
         *("is_peft_available", "is_tensorboard_available", "is_trackio_available", "is_wandb_available", "require"),
     ),
     "bitsandbytes": ("replace_with_bnb_linear",),
+    "deepspeed.arguments": ("HfTrainerDeepSpeedConfig",),
+    "deepspeed.configuration": (
+        *("HfDeepSpeedConfig", "deepspeed_config", "is_deepspeed_zero3_enabled"),
+        *("set_hf_deepspeed_config", "unset_hf_deepspeed_config"),
+    ),
+    "deepspeed.initialization": ("deepspeed_init", "deepspeed_load_checkpoint"),
     "export": ("DecodingStep",),
     "gguf": ("export_gguf",),
     "packed_lora": ("register_packed_layers",),

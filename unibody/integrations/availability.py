@@ -30,7 +30,7 @@ PACKAGES = {
     "accelerate": Package("accelerate", "1.10", "accelerate", ("accelerate",)),
     "bitsandbytes": Package("bitsandbytes", "0.46", "bitsandbytes", ("bitsandbytes",)),
     "comet": Package("comet_ml", "3.43", "comet", ("comet-ml",)),
-    "deepspeed": Package("deepspeed", "0.16", "deepspeed", ("deepspeed",)),
+    "deepspeed": Package("deepspeed", "0.19", "deepspeed", ("deepspeed",)),
     "gguf": Package("gguf", "0.17", "gguf", ("gguf",)),
     "mlflow": Package("mlflow", "2.14", "mlflow", ("mlflow", "mlflow-skinny")),
     "peft": Package("peft", "0.17", "peft", ("peft",)),

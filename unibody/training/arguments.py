@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from unibody.training.choices import (
     HubStrategy,
@@ -121,11 +121,14 @@ class TrainingArguments:
     dataloader_pin_memory: bool = True
     dataloader_prefetch_factor: int | None = None
 
+    deepspeed: str | dict[str, Any] | None = None  # DeepSpeed's configuration: a file, or what it would hold
     ddp_backend: str | None = None
     ddp_timeout: int = 1800  # seconds
     ddp_find_unused_parameters: bool | None = None
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool | None = None
+
+    hf_deepspeed_config = cast(Any, None)  # no setting: what `deepspeed` says, for as long as these arguments live
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
@@ -155,6 +158,11 @@ class TrainingArguments:
             raise ValueError("bf16 and fp16 are both set: choose one")
         self._check_intervals()
         self._check_best_model()
+        if self.deepspeed is not None:
+            from unibody.integrations.deepspeed.arguments import HfTrainerDeepSpeedConfig
+
+            self.hf_deepspeed_config = HfTrainerDeepSpeedConfig(self.deepspeed)
+            self.hf_deepspeed_config.trainer_config_process(self)
 
     def _check_intervals(self) -> None:
         if self.eval_steps is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unibody.core.loading import read_tensors
 from unibody.core.saving import write_atomically
@@ -106,20 +106,31 @@ def save_model(model: Any, folder: Path) -> None:
 def load_model(model: nn.Module, folder: Path) -> None:
     """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's."""
     stored, state = read_tensors(folder), model.state_dict()
+    require_same_weights(model, stored, folder)
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            state[name].copy_(tensor)
+
+
+def require_same_weights(model: nn.Module, stored: dict[str, Tensor], folder: Path) -> None:
+    """ValueError: the weights of a checkpoint are another model's; those of this one may be in parts."""
+    state = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    state = {name: state.get(name, tensor) for name, tensor in model.state_dict().items()}
     shared: dict[int, list[str]] = {}
     for name, tensor in state.items():
-        shared.setdefault(tensor.data_ptr(), []).append(name)
+        shared.setdefault(tensor.data_ptr() or id(tensor), []).append(name)
     once = {other for names in shared.values() if set(names) & stored.keys() for other in names if other not in stored}
     lacking, unknown = sorted(state.keys() - stored.keys() - once), sorted(stored.keys() - state.keys())
+    shapes = {name: list(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in state.items()}
     differing = [
-        f"{name}: {list(tensor.shape)} stored, {list(state[name].shape)} wanted"
+        f"{name}: {list(tensor.shape)} stored, {shapes[name]} wanted"
         for name, tensor in stored.items()
-        if name in state and tensor.shape != state[name].shape
+        if name in state and list(tensor.shape) != shapes[name]
     ]
     if lacking or unknown or differing:
         parts = (("lacks ", lacking), ("has besides ", unknown), ("differs in ", differing))
         text = "; ".join(f"it {verb}{', '.join(names[:3])}{' …' * (len(names) > 3)}" for verb, names in parts if names)
         raise ValueError(f"{folder} is a checkpoint of another model than this {type(model).__name__}: {text}")
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            state[name].copy_(tensor)

@@ -21,6 +21,7 @@ def evaluation_loop(
 ) -> EvalLoopOutput:
     """Every number is the same for any number of processes: each batch is computed once, and counted once."""
     started, model, wanted = time.perf_counter(), trainer.model, trainer.args.include_for_metrics
+    trainer.engine.prepare_evaluation(trainer)
     was_training = model.training
     model.eval()
     batches: list[tuple[int, float | None, Any, Any, Any]] = []

@@ -66,9 +66,7 @@ class TrainingLoop:
         trainer, call = self.trainer, self.trainer.callback_handler.call
         trainer.state = self.begin_state(checkpoint)
         trainer.train_dataloader = self.loader
-        self.engine.prepare(trainer.model, lambda _: trainer.create_optimizer())
-        trainer.optimizer = self.engine.optimizer
-        trainer.lr_scheduler = trainer.create_scheduler(self.max_steps, trainer.optimizer)
+        self.engine.start(trainer, self.max_steps)
         set_seed(self.args.seed + self.engine.data_shard, self.args.full_determinism)
         if self.engine.is_main_process:
             checkpoints.remove_leftovers(self.args.output_dir)
@@ -203,9 +201,9 @@ class TrainingLoop:
             self.refuse_step(loss, values, epoch, first)
             return False
         call("on_pre_optimizer_step")
-        engine.step()
+        taken = engine.step()
         call("on_optimizer_step")
-        if not isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
+        if taken and not isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
             trainer.lr_scheduler.step()
         state.loss_sum += loss
         state.total_loss += loss

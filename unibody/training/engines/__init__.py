@@ -13,4 +13,8 @@ __all__ = ["Engine", "choose_engine"]
 
 def choose_engine(args: TrainingArguments) -> Engine:
     """The engine that the settings ask for."""
+    if args.deepspeed is not None:
+        from unibody.training.engines.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(args)
     return Engine(args)

@@ -81,6 +81,15 @@ class Engine:
         """Brings a model to where it computes."""
         model.to(self.device)
 
+    def start(self, trainer: Any, steps: int) -> None:
+        """Makes what a run of so many steps needs: the trainer's optimizer and schedule, and `self.model`."""
+        self.prepare(trainer.model, lambda _: trainer.create_optimizer())
+        trainer.optimizer = self.optimizer
+        trainer.lr_scheduler = trainer.create_scheduler(steps, trainer.optimizer)
+
+    def prepare_evaluation(self, trainer: Any) -> None:
+        """Lets a model compute that is not trained, or not yet."""
+
     def prepare(self, model: nn.Module, make_optimizer: Callable[[nn.Module], Any]) -> None:
         """Makes the model's optimizer, and wraps both for training; from now on `self.model` is what is called."""
         self.optimizer = make_optimizer(model)
@@ -122,11 +131,13 @@ class Engine:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return float(nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf")))
 
-    def step(self) -> None:
-        """Updates the weights, and forgets the gradients."""
+    def step(self) -> bool:
+        """Updates the weights, and forgets the gradients; False: only the latter, for the loss in float16 was scaled too high."""
+        before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        return self.scaler.get_scale() >= before
 
     def discard(self) -> None:
         """Forgets the gradients of a step that is not taken."""
