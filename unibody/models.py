@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 import torch
 from torch import nn
 
+from unibody import deferral
 from unibody.deprecation import FORMER, rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
@@ -113,6 +114,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
             options["quantizer"] = find_quantizer(stored, quantization_config)
         placement = None
+        if deferral.expected and options["quantizer"] is None and device_map is None and not options.get("device"):
+            options["quantizer"] = deferral.Deferral()
         if device_map is not None and device is None:
             placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
             options["quantizer"] = placement

@@ -19,6 +19,7 @@ from unibody.training.choices import (
     SchedulerType,
     TokenCount,
 )
+from unibody.training.fsdp_config import read_fsdp_config
 
 CHOICES = {
     "eval_strategy": IntervalStrategy,
@@ -127,6 +128,9 @@ class TrainingArguments:
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool | None = None
 
+    fsdp: bool | str | list[str] | None = None  # shards the model over the processes: docs/fsdp.md
+    fsdp_config: dict[str, Any] | str | None = None  # or the path of a JSON file
+
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in (name for name in options if name not in known):
@@ -153,6 +157,7 @@ class TrainingArguments:
             setattr(self, name, dict(getattr(self, name) or {}))
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both set: choose one")
+        read_fsdp_config(self.fsdp, self.fsdp_config)
         self._check_intervals()
         self._check_best_model()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unibody.core.loading import read_tensors
 from unibody.core.saving import write_atomically
@@ -103,23 +103,38 @@ def save_model(model: Any, folder: Path) -> None:
     write_atomically(folder / "model.safetensors", lambda path: save_module(model, str(path)))
 
 
-def load_model(model: nn.Module, folder: Path) -> None:
-    """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's."""
+def load_model(model: nn.Module, folder: Path, copy: Callable[[Any, Tensor], Any] = Tensor.copy_) -> None:
+    """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's.
+
+    `copy(own, stored)` puts one tensor into one of the model's, of which a process may have a part only.
+    """
     stored, state = read_tensors(folder), model.state_dict()
-    shared: dict[int, list[str]] = {}
-    for name, tensor in state.items():
-        shared.setdefault(tensor.data_ptr(), []).append(name)
+    compare(model, folder, {name: tuple(tensor.shape) for name, tensor in stored.items()}, state)
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            copy(state[name], tensor)
+
+
+def compare(model: nn.Module, folder: Path, stored: dict[str, tuple[int, ...]], state: dict[str, Any]) -> None:
+    """ValueError: the shapes that are stored are another model's than this one, of which `state` is the state."""
+    shared: dict[str, list[str]] = {}
+    for name, first in first_names(model).items():
+        shared.setdefault(first, []).append(name)
     once = {other for names in shared.values() if set(names) & stored.keys() for other in names if other not in stored}
     lacking, unknown = sorted(state.keys() - stored.keys() - once), sorted(stored.keys() - state.keys())
     differing = [
-        f"{name}: {list(tensor.shape)} stored, {list(state[name].shape)} wanted"
-        for name, tensor in stored.items()
-        if name in state and tensor.shape != state[name].shape
+        f"{name}: {list(shape)} stored, {list(state[name].shape)} wanted"
+        for name, shape in stored.items()
+        if name in state and shape != tuple(state[name].shape)
     ]
     if lacking or unknown or differing:
         parts = (("lacks ", lacking), ("has besides ", unknown), ("differs in ", differing))
         text = "; ".join(f"it {verb}{', '.join(names[:3])}{' …' * (len(names) > 3)}" for verb, names in parts if names)
         raise ValueError(f"{folder} is a checkpoint of another model than this {type(model).__name__}: {text}")
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            state[name].copy_(tensor)
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For each weight the first of the names that it has, where it is tied to others."""
+    found: dict[int, str] = {}
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name: found.setdefault(id(tensor), name) for name, tensor in every}

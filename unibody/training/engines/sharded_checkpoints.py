@@ -1,0 +1,132 @@
+"""Checkpoints of sharded models: as one process would write them, or each process its part (torch.distributed.checkpoint).
+
+The whole ones are the same files that a run without FSDP writes and reads. The others lie where accelerate puts them, too:
+`pytorch_model_fsdp_0` and `optimizer_0` in the checkpoint's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unibody.training import checkpoints
+from unibody.training.engines.sharded_modules import like_shards
+
+MODEL, OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
+
+
+def gathered(tensor: Any, keep: bool) -> Tensor | None:
+    """The whole of a tensor of which each process has a shard, on the CPU; None where it is not kept. Every process calls it."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().cpu() if keep else None
+
+
+def gathered_state(model: nn.Module, keep: bool) -> dict[str, Any]:
+    """The model's state with whole tensors, gathered one by one; tied weights are one tensor, and empty where it is not kept."""
+    first, found = checkpoints.first_names(model), dict[str, Any]()
+    for name, tensor in model.state_dict().items():
+        source = first.get(name, name)
+        found[name] = found[source] if source in found else gathered(tensor, keep)
+    return found if keep else {}
+
+
+def class_before(model: Any) -> type:
+    """The model's class without what FSDP has put before it."""
+    _, before = type(model).__bases__
+    return before
+
+
+@contextmanager
+def as_before(model: Any, state: dict[str, Any]) -> Iterator[None]:
+    """While it lasts, the model has the class that it had before it was sharded, and this state."""
+    sharded = type(model)
+    model.__class__ = class_before(model)
+    vars(model)["state_dict"] = lambda *_, **__: dict(state)
+    try:
+        yield
+    finally:
+        del vars(model)["state_dict"]
+        model.__class__ = sharded
+
+
+def save_whole(model: Any, folder: Path, keep: bool) -> None:
+    """Writes what from_pretrained reads; the process that keeps the whole does it."""
+    state = gathered_state(model, keep)
+    if keep:
+        with as_before(model, state):
+            checkpoints.save_model(model, folder)
+
+
+def save_sharded(model: Any, folder: Path, first: bool) -> None:
+    """Writes each process's part of the weights, and config.json."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    checkpoint.save({"model": get_model_state_dict(model)}, checkpoint_id=folder / MODEL)
+    if first and hasattr(config := getattr(model, "config", None), "save_pretrained"):
+        config.architectures = [class_before(model).__name__]
+        config.save_pretrained(folder)
+
+
+@torch.no_grad()
+def load_whole(model: Any, folder: Path) -> None:
+    """Each process reads its part of the files that `save_whole`, or a run without FSDP, has written."""
+    checkpoints.load_model(model, folder, copy=lambda own, stored: own.copy_(like_shards(stored, own)))
+
+
+def load_sharded(model: Any, folder: Path) -> None:
+    """Fills the model from a checkpoint of any number of processes. ValueError: it is another model's."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+    state = get_model_state_dict(model)
+    stored = checkpoint.FileSystemReader(folder / MODEL).read_metadata().state_dict_metadata
+    checkpoints.compare(model, folder, {n.removeprefix("model."): tuple(m.size) for n, m in stored.items()}, state)
+    checkpoint.load({"model": state}, checkpoint_id=folder / MODEL)
+    set_model_state_dict(model, state)
+
+
+def whole_optimizer(optimizer: Any, keep: bool) -> dict[str, Any]:
+    """The optimizer's state as one process would have it, gathered tensor by tensor."""
+    state = optimizer.state_dict()
+    every = {
+        number: {name: gathered(v, keep) if isinstance(v, Tensor) else v for name, v in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": every}
+
+
+def load_whole_optimizer(optimizer: Any, folder: Path) -> None:
+    """Each process reads its part of the state that one process, or `whole_optimizer`, has written."""
+    state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    every = {
+        number: {
+            name: like_shards(v, own) if isinstance(v, Tensor) and v.shape == own.shape else v
+            for name, v in values.items()
+        }
+        for number, own in enumerate(parameters)
+        if (values := state["state"].get(number)) is not None
+    }
+    optimizer.load_state_dict({**state, "state": every})
+
+
+def save_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    checkpoint.save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder / OPTIMIZER)
+
+
+def load_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    state = get_optimizer_state_dict(model, optimizer)
+    checkpoint.load({"optimizer": state}, checkpoint_id=folder / OPTIMIZER)
+    set_optimizer_state_dict(model, optimizer, state)
