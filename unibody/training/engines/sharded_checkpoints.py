@@ -63,14 +63,15 @@ def save_whole(model: Any, folder: Path, keep: bool) -> None:
 
 
 def save_sharded(model: Any, folder: Path, first: bool) -> None:
-    """Writes each process's part of the weights, and config.json."""
+    """Writes each process's part of the weights, and what else a checkpoint has: config.json and the like."""
     from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
     checkpoint.save({"model": get_model_state_dict(model)}, checkpoint_id=folder / MODEL)
-    if first and hasattr(config := getattr(model, "config", None), "save_pretrained"):
-        config.architectures = [class_before(model).__name__]
-        config.save_pretrained(folder)
+    if first:
+        with as_before(model, {}):
+            checkpoints.save_model(model, folder)
+        (folder / "model.safetensors").unlink()  # of no weights
 
 
 @torch.no_grad()

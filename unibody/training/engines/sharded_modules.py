@@ -82,7 +82,6 @@ def shard_model(model: nn.Module, config: FsdpConfig, mesh: Any, device: torch.d
             ignored_params=whole,
         )
     fill_late(model, late, torch.device("cpu") if config.offload else device)
-    # The root keeps its weights after forward, for the backward pass that follows at once; where none follows, it need not.
     model.register_forward_hook(give_back)
 
 
@@ -123,6 +122,11 @@ def like_shards(tensor: Tensor, parameter: Any) -> Any:
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def give_back(model: Any, inputs: Any, outputs: Any) -> None:
+def give_back(model: nn.Module, inputs: Any, outputs: Any) -> None:
+    """After a forward pass that no backward pass follows, every unit is in shards again."""
+    from torch.distributed.fsdp import FSDPModule
+
     if not torch.is_grad_enabled():
-        model.reshard()
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
