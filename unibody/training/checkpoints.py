@@ -108,11 +108,31 @@ def load_model(model: nn.Module, folder: Path, copy: Callable[[Any, Tensor], Any
 
     `copy(own, stored)` puts one tensor into one of the model's, of which a process may have a part only.
     """
-    stored, state = read_tensors(folder), model.state_dict()
+    stored, state = read_adapters(model, folder) if has_adapters(model) else (read_tensors(folder), model.state_dict())
     compare(model, folder, {name: tuple(tensor.shape) for name, tensor in stored.items()}, state)
     with torch.no_grad():
         for name, tensor in stored.items():
             copy(state[name], tensor)
+
+
+def has_adapters(model: Any) -> bool:
+    """Whether a model is trained, and stored, as adapters beside a base that is elsewhere."""
+    return bool(getattr(model, "peft_config", None))
+
+
+def read_adapters(model: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of the adapter that a checkpoint holds, and those of the model's active one, by the same names."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from unibody.integrations.adapter_files import PREFIX, WEIGHTS
+
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} has no {WEIGHTS}, and this {type(model).__name__} has adapters: train it without")
+    (name,) = model.active_adapters() if hasattr(model, "get_adapter_state_dict") else model.active_adapters
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    stored = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(folder / WEIGHTS).items()}
+    return stored, {key.removeprefix(PREFIX): tensor for key, tensor in state.items()}
 
 
 def compare(model: nn.Module, folder: Path, stored: dict[str, tuple[int, ...]], state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from unibody.integrations.fsdp import is_fsdp_managed_module
 from unibody.training.arguments import TrainingArguments
+from unibody.training.checkpoints import has_adapters
 from unibody.training.engines import sharded_checkpoints as stored
 from unibody.training.engines.data_parallel import Engine
 from unibody.training.engines.meshes import build_mesh, sharding_sizes
@@ -95,7 +96,7 @@ class FullyShardedEngine(Engine):
         return float(norm)
 
     def save_model(self, model: nn.Module, folder: Path, whole: bool = True) -> None:
-        if whole or not self.config.sharded_checkpoints:
+        if whole or not self.config.sharded_checkpoints or has_adapters(model):
             stored.save_whole(model, folder, keep=self.is_main_process)
         else:
             stored.save_sharded(model, folder, first=self.is_main_process)

@@ -27,9 +27,15 @@ def gathered(tensor: Any, keep: bool) -> Tensor | None:
 
 
 def gathered_state(model: nn.Module, keep: bool) -> dict[str, Any]:
-    """The model's state with whole tensors, gathered one by one; tied weights are one tensor, and empty where it is not kept."""
+    """The model's state with whole tensors, gathered one by one; tied weights are one tensor, and empty where it is not kept.
+
+    Of a model with adapters, what is trained: the base is stored elsewhere.
+    """
     first, found = checkpoints.first_names(model), dict[str, Any]()
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    if checkpoints.has_adapters(model):
+        state = {name: state[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, tensor in state.items():
         source = first.get(name, name)
         found[name] = found[source] if source in found else gathered(tensor, keep)
     return found if keep else {}
@@ -65,13 +71,36 @@ def save_whole(model: Any, folder: Path, keep: bool) -> None:
 def save_sharded(model: Any, folder: Path, first: bool) -> None:
     """Writes each process's part of the weights, and what else a checkpoint has: config.json and the like."""
     from torch.distributed import checkpoint
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    checkpoint.save({"model": get_model_state_dict(model)}, checkpoint_id=folder / MODEL)
+    checkpoint.save({"model": sharded_state(model)}, checkpoint_id=folder / MODEL)
     if first:
         with as_before(model, {}):
             checkpoints.save_model(model, folder)
         (folder / "model.safetensors").unlink()  # of no weights
+
+
+def sharded_state(model: nn.Module) -> dict[str, Any]:
+    """The model's state, in shards as it is; a tied weight is there once."""
+    first = checkpoints.first_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if first.get(name, name) == name}
+
+
+def read_metadata(folder: Path) -> Any:
+    """What a folder of parts says that it holds. OSError: it is no such folder; ValueError: a part is missing, or cut off."""
+    from torch.distributed.checkpoint import FileSystemReader
+
+    if not (folder / ".metadata").is_file():
+        raise FileNotFoundError(f"{folder} is not there or has no .metadata: name a checkpoint of SHARDED_STATE_DICT")
+    metadata = FileSystemReader(folder).read_metadata()
+    needed: dict[str, int] = {}
+    for part in (metadata.storage_data or {}).values():
+        needed[part.relative_path] = max(needed.get(part.relative_path, 0), part.offset + part.length)
+    for name, size in needed.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}, a process's part: fetch it, or take another checkpoint")
+        if (found := (folder / name).stat().st_size) < size:
+            raise ValueError(f"{folder / name} has {found} bytes of {size}: fetch it again, or take another checkpoint")
+    return metadata
 
 
 @torch.no_grad()
@@ -81,15 +110,15 @@ def load_whole(model: Any, folder: Path) -> None:
 
 
 def load_sharded(model: Any, folder: Path) -> None:
-    """Fills the model from a checkpoint of any number of processes. ValueError: it is another model's."""
+    """Fills the model from a checkpoint of any number of processes. ValueError: it is another model's, or not whole."""
     from torch.distributed import checkpoint
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
-    state = get_model_state_dict(model)
-    stored = checkpoint.FileSystemReader(folder / MODEL).read_metadata().state_dict_metadata
-    checkpoints.compare(model, folder, {n.removeprefix("model."): tuple(m.size) for n, m in stored.items()}, state)
+    stored = read_metadata(folder / MODEL).state_dict_metadata
+    state = sharded_state(model)
+    checkpoints.compare(
+        model, folder, {n.removeprefix("model."): tuple(m.size) for n, m in stored.items()}, model.state_dict()
+    )
     checkpoint.load({"model": state}, checkpoint_id=folder / MODEL)
-    set_model_state_dict(model, state)
 
 
 def whole_optimizer(optimizer: Any, keep: bool) -> dict[str, Any]:
