@@ -15,6 +15,7 @@ from unibody.dynamic_modules import custom_object_save
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
+from unibody.integrations.fsdp import is_fsdp_managed_module
 from unibody.integrations.peft import PeftAdapterMixin
 from unibody.model_card import adapter_card
 from unibody.model_types import class_names, find_class, named_class
@@ -165,6 +166,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
 
         With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
         """
+        if is_fsdp_managed_module(self):
+            raise ValueError(f"this process has only shards of {type(self).__name__}: save it with trainer.save_model")
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
             return

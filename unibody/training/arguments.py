@@ -19,7 +19,7 @@ from unibody.training.choices import (
     SchedulerType,
     TokenCount,
 )
-from unibody.training.fsdp_config import read_fsdp_config
+from unibody.training.fsdp_config import announce_fsdp, launched_fsdp, read_fsdp_config
 
 CHOICES = {
     "eval_strategy": IntervalStrategy,
@@ -157,7 +157,9 @@ class TrainingArguments:
             setattr(self, name, dict(getattr(self, name) or {}))
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both set: choose one")
-        read_fsdp_config(self.fsdp, self.fsdp_config)
+        self.fsdp, self.fsdp_config = launched_fsdp(self.fsdp, self.fsdp_config)
+        self.sharding = read_fsdp_config(self.fsdp, self.fsdp_config)
+        announce_fsdp(self.sharding)
         self._check_intervals()
         self._check_best_model()
 

@@ -18,6 +18,10 @@ from unibody.core.saving import write_atomically
 
 NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
+MODEL_PARTS, OPTIMIZER_PARTS = (
+    "pytorch_model_fsdp_0",
+    "optimizer_0",
+)  # folders to which each process writes, as in accelerate
 
 
 def checkpoint_folders(output_dir: str | Path) -> list[Path]:
@@ -33,7 +37,10 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
 
 
 def find_checkpoint(wanted: str | Path | bool, output_dir: str, needed: Iterable[str]) -> Path:
-    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it lacks a file that is needed."""
+    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it lacks a file that is needed.
+
+    Where there are two kinds of a file, "one or the other" names both.
+    """
     if wanted is True:
         last = get_last_checkpoint(output_dir)
         if last is None:
@@ -42,9 +49,12 @@ def find_checkpoint(wanted: str | Path | bool, output_dir: str, needed: Iterable
             )
         return Path(last)
     folder = Path(str(wanted))
-    if lacking := [name for name in (STATE, *needed) if not (folder / name).exists()]:
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if lacking := [name for name in (STATE, *needed) if there.isdisjoint(name.split(" or "))]:
         near = get_last_checkpoint(folder) if folder.is_dir() else None
         remedy = f"name {near}" if near else "name a folder checkpoint-<step> that a trainer wrote with its optimizer"
+        if OPTIMIZER_PARTS in there:
+            remedy = "it is in parts, which fsdp=True resumes from"
         raise ValueError(f"{folder} is no checkpoint to resume from, it has no {', '.join(lacking)}: {remedy}")
     return folder
 
@@ -150,7 +160,9 @@ def compare(model: nn.Module, folder: Path, stored: dict[str, tuple[int, ...]], 
     if lacking or unknown or differing:
         parts = (("lacks ", lacking), ("has besides ", unknown), ("differs in ", differing))
         text = "; ".join(f"it {verb}{', '.join(names[:3])}{' …' * (len(names) > 3)}" for verb, names in parts if names)
-        raise ValueError(f"{folder} is a checkpoint of another model than this {type(model).__name__}: {text}")
+        raise ValueError(
+            f"{folder} is a checkpoint of another model than this {type(model).__name__.removeprefix('FSDP')}: {text}"
+        )
 
 
 def first_names(model: nn.Module) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from unibody import deferral
-from unibody.integrations.fsdp import EFFICIENT_LOADING, IN_USE
+from unibody.integrations.fsdp import EFFICIENT_LOADING, IN_USE, YES
 from unibody.training.choices import StateDictType, WrapPolicy
 
 OPTIONS = ("full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2", "offload", "auto_wrap", "no_shard")
@@ -41,6 +41,11 @@ FOREIGN = {  # keys for another machine or version, and what to do
     "xla_fsdp_settings": "it is for TPUs, which this library does not drive: leave it out",
     "sharding_strategy": "write fsdp='full_shard', 'shard_grad_op' or 'hybrid_shard'",
 }
+BY_LAUNCHER = (  # settings that `accelerate launch --use_fsdp` hands over, as FSDP_<NAME>
+    *("version", "reshard_after_forward", "offload_params", "auto_wrap_policy", "min_num_params", "state_dict_type"),
+    *("transformer_cls_to_wrap", "cpu_ram_efficient_loading", "activation_checkpointing"),
+)
+LAUNCHED = os.environ.get(IN_USE, "").lower() in YES  # before anything here says so, too
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,11 @@ class FsdpConfig:
 
 
 def read_fsdp_config(fsdp: Any, fsdp_config: Any) -> FsdpConfig | None:
-    """The settings; None: no FSDP is asked for. ValueError: an option or key that is unknown, contradicts others or is not possible.
-
-    Whether models are to leave their weights unread until they are sharded goes to the environment, as in the ecosystem.
-    """
+    """The settings; None: no FSDP is asked for. ValueError: an option or key that is unknown, contradicts others or is not possible."""
     options, given = read_options(fsdp), read_keys(fsdp_config)
     if not options:
         if given:
             warnings.warn("fsdp_config has no effect without fsdp: set fsdp=True", stacklevel=4)
-        deferral.expect(False)
         return None
     strategy = next((option for option in options if option in STRATEGIES), "full_shard")
     hybrid, resharding = strategy.startswith("hybrid"), strategy in ("full_shard", "hybrid_shard")
@@ -90,8 +91,10 @@ def read_fsdp_config(fsdp: Any, fsdp_config: Any) -> FsdpConfig | None:
     if any(given.get(name) is not None for name in SIZES) and not hybrid:
         raise ValueError(f"{' and '.join(SIZES)} are for shards that are replicated: set fsdp='hybrid_shard'")
     if int(given.get("version") or 2) != 2:
-        raise ValueError("fsdp_config: version 1 is torch's former FSDP, which this library does not drive: leave it out")
-    found = FsdpConfig(
+        raise ValueError(
+            "fsdp_config: version 1 is torch's former FSDP, which this library does not drive: leave it out"
+        )
+    return FsdpConfig(
         reshard_after_forward=read_reshard(given.get("reshard_after_forward"), resharding),
         hybrid=hybrid,
         dp_replicate_size=given.get("dp_replicate_size"),
@@ -105,10 +108,29 @@ def read_fsdp_config(fsdp: Any, fsdp_config: Any) -> FsdpConfig | None:
         state_dict_type=StateDictType(str(given.get("state_dict_type") or StateDictType.FULL)),
         precision=read_precision(given.get("mixed_precision_policy") or {}),
     )
-    deferral.expect(found.cpu_ram_efficient_loading)
-    os.environ[IN_USE] = "true"
-    os.environ[EFFICIENT_LOADING] = str(found.cpu_ram_efficient_loading).lower()
-    return found
+
+
+def announce_fsdp(config: FsdpConfig | None) -> None:
+    """Lets the models that are loaded from now on leave their weights unread if they are to be; the environment says so, too."""
+    late = config is not None and config.cpu_ram_efficient_loading
+    deferral.expect(late)
+    if config is not None:
+        os.environ[IN_USE] = "true"
+        os.environ[EFFICIENT_LOADING] = str(late).lower()
+
+
+def launched_fsdp(fsdp: Any, fsdp_config: Any) -> tuple[Any, Any]:
+    """The two settings; where they say nothing and accelerate's launcher was told to use FSDP, what it was told."""
+    if fsdp is not None or not LAUNCHED:
+        return fsdp, fsdp_config
+    given = {name: os.environ[key] for name in BY_LAUNCHER if os.environ.get(key := f"FSDP_{name.upper()}")}
+    if given.get("version") != "2":
+        raise ValueError("accelerate launch asks for torch's former FSDP: pass --fsdp_version 2")
+    if given.get("auto_wrap_policy") != WrapPolicy.SIZE:
+        given.pop("min_num_params", None)  # it always has one
+    if (layers := given.pop("transformer_cls_to_wrap", None)) is not None:
+        given["transformer_layer_cls_to_wrap"] = layers
+    return True, {**given, **(fsdp_config or {})}
 
 
 def read_options(fsdp: Any) -> list[str]:
@@ -133,7 +155,9 @@ def read_keys(fsdp_config: Any) -> dict[str, Any]:
         try:
             fsdp_config = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ValueError(f"fsdp_config names {file}, which cannot be read ({error.strerror}): name a file") from error
+            raise ValueError(
+                f"fsdp_config names {file}, which cannot be read ({error.strerror}): name a file"
+            ) from error
         except ValueError as error:
             raise ValueError(f"fsdp_config names {file}, which is not JSON: {error}") from error
     if not isinstance(fsdp_config, Mapping | None):
@@ -144,7 +168,8 @@ def read_keys(fsdp_config: Any) -> dict[str, Any]:
             raise ValueError(f"fsdp_config has {key}: {FOREIGN[key]}")
         if key in FIXED and value is not None and str(value).lower() != str(FIXED[key]).lower():
             warnings.warn(
-                f"fsdp_config: {key}={value} has no effect, FSDP2 always works as if it were {FIXED[key]}", stacklevel=5
+                f"fsdp_config: {key}={value} has no effect, FSDP2 always works as if it were {FIXED[key]}",
+                stacklevel=5,
             )
         if key not in (*KEYS, *FIXED, *FOREIGN):
             near = get_close_matches(key, KEYS, n=1, cutoff=0.5)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unibody.core.saving import parse_size, write_atomically, write_json
-from unibody.training.checkpoints import written_whole
-from unibody.training.engines.sharded_checkpoints import MODEL, read_metadata
+from unibody.training.checkpoints import MODEL_PARTS, written_whole
+from unibody.training.engines.sharded_checkpoints import read_metadata
 
 OF_A_RUN = re.compile(r"(optimizer|scheduler|scaler)\.pt|rng_state.*|trainer_state\.json|training_args\.json")
 
@@ -30,7 +30,7 @@ def merge_sharded_checkpoint(
     source, target = Path(checkpoint), Path(output_dir)
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target} holds files already: name a folder that is new or empty")
-    stored: dict[str, Any] = read_metadata(source / MODEL).state_dict_metadata
+    stored: dict[str, Any] = read_metadata(source / MODEL_PARTS).state_dict_metadata
     sizes = {name: meta.size.numel() * meta.properties.dtype.itemsize for name, meta in stored.items()}
     limit, files, held = parse_size(max_shard_size), list[list[str]](), 0
     for name, size in sizes.items():
@@ -46,7 +46,7 @@ def merge_sharded_checkpoint(
         places: dict[str, str] = {}
         for number, names in enumerate(files, 1):
             file = f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"
-            tensors = read_parts(source / MODEL, {name: stored[name] for name in names})
+            tensors = read_parts(source / MODEL_PARTS, {name: stored[name] for name in names})
             write_atomically(place / file, partial(save_file, tensors, metadata={"format": "pt"}))
             places |= dict.fromkeys(tensors, file)
         if len(files) > 1:
@@ -58,7 +58,7 @@ def merge_sharded_checkpoint(
 def read_parts(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Whole tensors by their names in the model, put together from all processes' files."""
     import torch
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     tensors = {
         name.removeprefix("model."): torch.empty(meta.size, dtype=meta.properties.dtype)
@@ -66,7 +66,7 @@ def read_parts(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it need not be there
-        checkpoint.load({"model": tensors}, checkpoint_id=folder, no_dist=True)
+        load({"model": tensors}, checkpoint_id=folder, no_dist=True)
     return tensors
 
 

@@ -14,7 +14,7 @@ __all__ = ["Engine", "choose_engine"]
 
 def choose_engine(args: TrainingArguments) -> Engine:
     """The engine that the settings ask for."""
-    if args.fsdp:
+    if args.sharding is not None:
         from unibody.training.engines.fully_sharded import FullyShardedEngine
 
         return FullyShardedEngine(args)

@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from unibody import deferral
 from unibody.integrations.fsdp import is_fsdp_managed_module
 from unibody.training.arguments import TrainingArguments
-from unibody.training.checkpoints import has_adapters
+from unibody.training.checkpoints import MODEL_PARTS, OPTIMIZER_PARTS, has_adapters
 from unibody.training.engines import sharded_checkpoints as stored
 from unibody.training.engines.data_parallel import Engine
 from unibody.training.engines.meshes import build_mesh, sharding_sizes
 from unibody.training.engines.sharded_modules import shard_model
-from unibody.training.fsdp_config import read_fsdp_config
 from unibody.training.recomputing import enable_gradient_checkpointing
 
 OF_DDP = ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers")
@@ -31,13 +31,12 @@ OF_DDP = ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buff
 class FullyShardedEngine(Engine):
     """One process or several, each with its shards; with replicas (HSDP) a group of processes has them all."""
 
-    resumes_from: ClassVar[tuple[str, ...]] = ("scheduler.pt",)
+    resumes_from: ClassVar[tuple[str, ...]] = (f"optimizer.pt or {OPTIMIZER_PARTS}", "scheduler.pt")
 
     def __init__(self, args: TrainingArguments) -> None:
         super().__init__(args)
-        config = read_fsdp_config(args.fsdp, args.fsdp_config)
-        assert config is not None
-        self.config = config
+        assert args.sharding is not None
+        self.config = config = args.sharding
         if config.offload and self.device.type == "cpu":
             raise ValueError("fsdp offloads shards to the CPU, which is where this run computes: leave 'offload' out")
         if idle := [name for name in OF_DDP if getattr(args, name) is not None]:
@@ -55,6 +54,7 @@ class FullyShardedEngine(Engine):
                 enable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs)
             shard_model(model, self.config, self.mesh, self.device, self.precision())
         self.sharded = model
+        deferral.expect(False)  # a model that is loaded later is another's
 
     def precision(self) -> Any:
         """In which types units compute, and gradients are summed: with bf16 and fp16, in these and in float32."""
@@ -103,7 +103,7 @@ class FullyShardedEngine(Engine):
 
     def load_model(self, model: nn.Module, folder: Path) -> None:
         """Fills the model from either kind of checkpoint, whatever kind this run writes."""
-        load = stored.load_sharded if (folder / stored.MODEL).is_dir() else stored.load_whole
+        load = stored.load_sharded if (folder / MODEL_PARTS).is_dir() else stored.load_whole
         load(model, folder)
 
     def save_optimizer(self, folder: Path) -> None:
@@ -117,7 +117,7 @@ class FullyShardedEngine(Engine):
             torch.save(self.scaler.state_dict(), folder / "scaler.pt")
 
     def load_optimizer(self, folder: Path) -> None:
-        if (folder / stored.OPTIMIZER).is_dir():
+        if (folder / OPTIMIZER_PARTS).is_dir():
             stored.load_sharded_optimizer(self.sharded, self.optimizer, folder)
         else:
             stored.load_whole_optimizer(self.optimizer, folder)

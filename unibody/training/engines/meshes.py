@@ -6,7 +6,6 @@ import math
 import os
 from typing import Any
 
-import torch
 from torch import distributed
 
 
@@ -19,7 +18,8 @@ def build_mesh(device_type: str, sizes: dict[str, int]) -> Any:
 
     if not distributed.is_initialized():
         backend = {"cuda": "nccl", "xpu": "xccl", "hpu": "hccl"}.get(device_type, "gloo")
-        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+        alone = distributed.HashStore()  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     if (wanted := math.prod(sizes.values())) != (there := distributed.get_world_size()):
         grid = " × ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"{grid} are {wanted} processes, and there are {there}: start {wanted}, or change a size")
@@ -47,5 +47,3 @@ def sharding_sizes(world_size: int, hybrid: bool, replicas: int | None, shards: 
             "or set dp_replicate_size in fsdp_config"
         )
     return {"dp_replicate": replicas, "dp_shard": shards}
-
-

@@ -1,7 +1,6 @@
 """Checkpoints of sharded models: as one process would write them, or each process its part (torch.distributed.checkpoint).
 
-The whole ones are the same files that a run without FSDP writes and reads. The others lie where accelerate puts them, too:
-`pytorch_model_fsdp_0` and `optimizer_0` in the checkpoint's folder.
+The whole ones are the same files that a run without FSDP writes and reads.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from unibody.training import checkpoints
+from unibody.training.checkpoints import MODEL_PARTS, OPTIMIZER_PARTS
 from unibody.training.engines.sharded_modules import like_shards
-
-MODEL, OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
 
 
 def gathered(tensor: Any, keep: bool) -> Tensor | None:
@@ -52,11 +50,12 @@ def as_before(model: Any, state: dict[str, Any]) -> Iterator[None]:
     """While it lasts, the model has the class that it had before it was sharded, and this state."""
     sharded = type(model)
     model.__class__ = class_before(model)
-    vars(model)["state_dict"] = lambda *_, **__: dict(state)
+    vars(model).update(state_dict=lambda *_, **__: dict(state), _is_fsdp_managed_module=False)
     try:
         yield
     finally:
         del vars(model)["state_dict"]
+        model._is_fsdp_managed_module = True
         model.__class__ = sharded
 
 
@@ -70,9 +69,9 @@ def save_whole(model: Any, folder: Path, keep: bool) -> None:
 
 def save_sharded(model: Any, folder: Path, first: bool) -> None:
     """Writes each process's part of the weights, and what else a checkpoint has: config.json and the like."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    checkpoint.save({"model": sharded_state(model)}, checkpoint_id=folder / MODEL)
+    save({"model": sharded_state(model)}, checkpoint_id=folder / MODEL_PARTS)
     if first:
         with as_before(model, {}):
             checkpoints.save_model(model, folder)
@@ -87,7 +86,7 @@ def sharded_state(model: nn.Module) -> dict[str, Any]:
 
 def read_metadata(folder: Path) -> Any:
     """What a folder of parts says that it holds. OSError: it is no such folder; ValueError: a part is missing, or cut off."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
     if not (folder / ".metadata").is_file():
         raise FileNotFoundError(f"{folder} is not there or has no .metadata: name a checkpoint of SHARDED_STATE_DICT")
@@ -99,7 +98,9 @@ def read_metadata(folder: Path) -> Any:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}, a process's part: fetch it, or take another checkpoint")
         if (found := (folder / name).stat().st_size) < size:
-            raise ValueError(f"{folder / name} has {found} bytes of {size}: fetch it again, or take another checkpoint")
+            raise ValueError(
+                f"{folder / name} has {found} bytes of {size}: fetch it again, or take another checkpoint"
+            )
     return metadata
 
 
@@ -111,14 +112,14 @@ def load_whole(model: Any, folder: Path) -> None:
 
 def load_sharded(model: Any, folder: Path) -> None:
     """Fills the model from a checkpoint of any number of processes. ValueError: it is another model's, or not whole."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    stored = read_metadata(folder / MODEL).state_dict_metadata
+    stored = read_metadata(folder / MODEL_PARTS).state_dict_metadata
     state = sharded_state(model)
     checkpoints.compare(
         model, folder, {n.removeprefix("model."): tuple(m.size) for n, m in stored.items()}, model.state_dict()
     )
-    checkpoint.load({"model": state}, checkpoint_id=folder / MODEL)
+    load({"model": state}, checkpoint_id=folder / MODEL_PARTS)
 
 
 def whole_optimizer(optimizer: Any, keep: bool) -> dict[str, Any]:
@@ -147,16 +148,16 @@ def load_whole_optimizer(optimizer: Any, folder: Path) -> None:
 
 
 def save_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    checkpoint.save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder / OPTIMIZER)
+    save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder / OPTIMIZER_PARTS)
 
 
 def load_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     state = get_optimizer_state_dict(model, optimizer)
-    checkpoint.load({"optimizer": state}, checkpoint_id=folder / OPTIMIZER)
+    load({"optimizer": state}, checkpoint_id=folder / OPTIMIZER_PARTS)
     set_optimizer_state_dict(model, optimizer, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,9 @@ def shard_model(model: nn.Module, config: FsdpConfig, mesh: Any, device: torch.d
             unit,
             mesh=mesh,
             reshard_after_forward=config.reshard_after_forward if unit is not model else None,
-            mp_policy=policy,
+            mp_policy=policy
+            if unit is model
+            else dataclasses.replace(policy, output_dtype=None),  # of the model's outputs
             offload_policy=CPUOffloadPolicy() if config.offload else OffloadPolicy(),
             ignored_params=whole,
         )
@@ -110,7 +113,8 @@ def fill_late(model: nn.Module, weights: dict[str, Tensor], device: torch.device
         if parameter.is_meta:
             held: Any = like_shards(weights[name], parameter)
             held = held.to(device=device, dtype=parameter.dtype)
-            torch.utils.swap_tensors(parameter, nn.Parameter(held, parameter.requires_grad))
+            swap: Any = torch.utils.swap_tensors  # the parameter stays the same object, which others hold, too
+            swap(parameter, nn.Parameter(held, parameter.requires_grad))
 
 
 def like_shards(tensor: Tensor, parameter: Any) -> Any:
