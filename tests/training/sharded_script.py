@@ -26,7 +26,7 @@ SMALL = {
 }  # fmt: skip
 
 
-class Wrapped(nn.Module):
+class WrappedForCausalLM(nn.Module):
     """A module of a user's own, with a model of a generated file in it."""
 
     def __init__(self, checkpoint: str) -> None:
@@ -64,7 +64,7 @@ def family(name: str) -> Any:
 
 def make(kind: str, checkpoint: str) -> Any:
     """The model of a case; the default is the checkpoint's, in float32."""
-    makers = {"wrapped": Wrapped, "file": LlamaForCausalLM.from_pretrained, "tied": tied, "qlora": qlora}
+    makers = {"wrapped": WrappedForCausalLM, "file": LlamaForCausalLM.from_pretrained, "tied": tied, "qlora": qlora}
     if kind in makers:
         return makers[kind](checkpoint)
     if kind.startswith("family:"):
@@ -103,11 +103,11 @@ def run(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         die_while_saving(case["kill"])
     args = unibody.TrainingArguments(str(folder / case["name"]), **settings)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
-    before = memory("VmRSS")
+    resident, before = memory("VmRSS"), memory("RssAnon")
     model = make(case.get("model", ""), case["checkpoint"])
-    devices, loaded = sorted({p.device.type for p in model.parameters()}), memory("VmHWM") - before
+    devices, loaded = sorted({p.device.type for p in model.parameters()}), memory("RssAnon") - before
     trainer = unibody.Trainer(model, args, unibody.default_data_collator, rows(48), rows(7, seed=2))
-    peak = memory("VmHWM") - before
+    peak, held = memory("VmHWM") - resident, memory("RssAnon") - before
     trainer.train(resume_from_checkpoint=case.get("resume", False))
     evaluated = trainer.evaluate()
     logs = [log for log in trainer.state.log_history if "loss" in log]
@@ -119,7 +119,7 @@ def run(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
         "parameters": local_bytes(model.parameters()),
         "optimizer": local_bytes(state),
         "units": sorted({type(m).__name__ for m in model.modules() if isinstance(m, unit_class())}),
-        "devices": devices, "loaded": loaded, "peak": peak,
+        "devices": devices, "loaded": loaded, "peak": peak, "held": held,
         "tied": len({id(p) for p in model.parameters()}) < len(list(model.named_parameters(remove_duplicate=False))),
         "predictions": list(trainer.predict(rows(5, seed=4)).predictions.shape) if case.get("predict") else None,
     }  # fmt: skip

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenization.conftest import ROOT, minilm
 
 import unibody
 from training.conftest import SCRIPT
 from training.test_distributed import ACCELERATE, TORCHRUN
+from training.test_page import TEXTS
 
 WORKER = SCRIPT.with_name("sharded_script.py")
 FOUR = (*TORCHRUN[:-1], "4")
 LAUNCHED = (
-    *(ACCELERATE[0], "launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"),
-    *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_state_dict_type", "SHARDED_STATE_DICT"),
-)
+    ACCELERATE[0], "launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0",
+    "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_state_dict_type", "SHARDED_STATE_DICT",
+)  # fmt: skip
 PARTS = {"state_dict_type": "SHARDED_STATE_DICT"}
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Bert", "Roberta")
 BRIEF = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 2, "eval_strategy": "no"}
@@ -48,6 +50,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     tests = SCRIPT.parents[1]
     environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"}
+    # What is freed is given back at once, so that what a process holds can be read from /proc.
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command = [*launcher, str(WORKER), str(folder), str(checkpoint), json.dumps(cases)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert (done.returncode == 0) == (status == 0), done.stdout[-1000:] + done.stderr[-5000:]
@@ -67,19 +71,19 @@ class Runs:
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / name / "final" / "model.safetensors")
 
-    def check(self, name: str, reference: str, processes: int, steps: int = 20) -> None:
+    def check(self, name: str, runs: Runs, reference: str, processes: int, steps: int = 20) -> None:
         """Every process saw the reference's losses, gradient norms and evaluation; the weights are the reference's."""
-        mine, (other, *_) = self(name), self(reference)
+        mine, (other, *_) = self(name), runs(reference)
         assert len(mine) == processes, mine
         for one in mine:
             assert "error" not in one, one["error"]
             assert len(one["losses"]) == steps
             for key in ("losses", "norms", "eval_loss"):
                 assert one[key] == pytest.approx(other[key], rel=0, abs=1e-5), key
-        weights = self.weights(reference)
-        assert weights.keys() == self.weights(name).keys()
-        for key, tensor in self.weights(name).items():
-            torch.testing.assert_close(tensor, weights[key], rtol=0, atol=1e-5)
+        theirs = {key.removeprefix("inner."): tensor for key, tensor in self.weights(name).items()}
+        for key, tensor in runs.weights(reference).items():
+            torch.testing.assert_close(theirs.pop(key), tensor, rtol=0, atol=1e-5)
+        assert not theirs
 
 
 def copied(source: Path, target: Path, last: int) -> None:
@@ -154,22 +158,240 @@ def two(llama, large: Path, one: Runs, tmp_path_factory: pytest.TempPathFactory)
     return Runs(folder)
 
 
+@pytest.fixture(scope="module")
+def killed(llama, two: Runs, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Two processes, of which one is killed while they save step 16; then started again, by accelerate's launcher."""
+    folder = tmp_path_factory.mktemp("killed")
+    settings = {**rows_of(4, 2), "fsdp": True, "fsdp_config": PARTS}
+    launch(TORCHRUN, folder, llama.folder, [case("parts", settings, kill=16)], status=1)
+    left = {path.name for path in (folder / "parts").iterdir()}
+    assert left == {"checkpoint-8", ".checkpoint-16.partial"}
+    launch(LAUNCHED, folder, llama.folder, [case("parts", rows_of(4, 2), resume=True)])
+    return Runs(folder)
+
+
+@pytest.fixture(scope="module")
+def four(llama, two: Runs, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Four processes that go on from two: all shards, and two replicas of two shards."""
+    folder = tmp_path_factory.mktemp("four")
+    for name in ("ddp", "parts"):
+        copied(two.folder / name, folder / name, last=16)
+    hybrid = {"dp_replicate_size": 2, **PARTS}
+    cases = [
+        case("ddp", rows_of(4, 4, fsdp=True), resume=True),
+        case("parts", rows_of(4, 4, fsdp="hybrid_shard", fsdp_config=hybrid), resume=True),
+    ]
+    launch(FOUR, folder, llama.folder, cases)
+    return Runs(folder)
+
+
+@pytest.fixture(scope="module")
+def back(llama, four: Runs, two: Runs, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """One process that goes on from two: with FSDP from parts, without it from a whole checkpoint; and what it refuses."""
+    folder = tmp_path_factory.mktemp("back")
+    copied(two.folder / "adamw", folder / "plain", last=16)
+    for name in ("parts", "refused"):
+        copied(two.folder / "parts", folder / name, last=16)
+    shutil.rmtree(folder / "parts" / "checkpoint-8")
+    copied(two.folder / "tied", folder / "tied", last=8)
+    copied(two.folder / "qlora", folder / "qlora", last=8)
+    cases = [
+        case("plain", rows_of(4, 1), resume=True),
+        case("parts", rows_of(4, 1, fsdp=True), resume=True),
+        case("tied", rows_of(4, 1, fsdp=True, max_steps=10), model="tied", resume=True),
+        case("qlora", rows_of(4, 1), model="qlora", resume=True),
+        case("refused", rows_of(4, 1), resume=True),
+        case("other", rows_of(4, 1, fsdp=True), model="tied", resume=str(folder / "refused" / "checkpoint-8")),
+    ]
+    launch((sys.executable,), folder, llama.folder, cases)
+    return Runs(folder)
+
+
 def test_one_process(one: Runs) -> None:
-    one.check("whole", "adamw", 1)
-    one.check("parts", "adamw", 1)
+    one.check("whole", one, "adamw", 1)
+    one.check("parts", one, "adamw", 1)
     assert one("whole")[0]["units"] == ["FSDPLlamaDecoderLayer", "FSDPLlamaForCausalLM"]
 
 
-def test_two_processes_are_one(one: Runs, two: Runs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("ddp", "adamw"), ("adamw", "adamw"), ("sgd", "sgd"), ("parts", "adamw"), ("file", "adamw"), ("sized", "adamw"), ("wrapped", "adamw")],
+)  # fmt: skip
+def test_two_processes_are_one(one: Runs, two: Runs, name: str, reference: str) -> None:
     """One process, DDP and FSDP: the same run; of weights and optimizer, each process of FSDP has half."""
-    both = Runs(tmp_path)
-    for name, reference in (("adamw", "adamw"), ("sgd", "sgd"), ("parts", "adamw"), ("ddp", "adamw"), ("file", "adamw"), ("sized", "adamw")):
-        for suffix, runs, source in (("", two, name), ("_one", one, reference)):
-            (tmp_path / f"{name}{suffix}").symlink_to(runs.folder / source, target_is_directory=True)
-        both.check(name, f"{name}_one", 2)
-        (whole,) = one(reference)
-        for process in two(name) if name != "ddp" else ():
-            assert process["parameters"] + process["optimizer"] <= 0.6 * (whole["parameters"] + whole["optimizer"])
-            assert process["parameters"] <= 0.6 * whole["parameters"] and process["optimizer"] <= 0.6 * whole["optimizer"]
-    assert two("sized")[0]["units"] != two("adamw")[0]["units"] == ["FSDPLlamaDecoderLayer", "FSDPLlamaForCausalLM"]
+    two.check(name, one, reference, 2)
+    (whole,) = one(reference)
+    for process in two(name) if name != "ddp" else ():
+        assert process["parameters"] <= 0.6 * whole["parameters"] and process["optimizer"] <= 0.6 * whole["optimizer"]
+
+
+def test_units(two: Runs) -> None:
+    assert two("adamw")[0]["units"] == ["FSDPLlamaDecoderLayer", "FSDPLlamaForCausalLM"]
+    assert two("sized")[0]["units"] == [
+        "FSDPEmbedding", "FSDPLinear", "FSDPLlamaAttention", "FSDPLlamaForCausalLM", "FSDPLlamaMLP",
+    ]  # fmt: skip
     assert two("adamw")[1]["predictions"] == [5, 12, 128]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families(two: Runs, name: str) -> None:
+    """Every generated family, tied embeddings included."""
+    two.check(f"{name}_fsdp", two, f"{name}_ddp", 2, steps=3)
+    assert two(f"{name}_fsdp")[0]["tied"] == two(f"{name}_ddp")[0]["tied"]
+
+
+def test_ties_and_first_values(two: Runs) -> None:
+    """Processes whose models began with other values train the first one's, as in DDP; tied weights stay one."""
+    two.check("tied", two, "tied_ddp", 2, steps=10)
+    assert all(process["tied"] for process in two("tied"))
+
+
+def test_mixed_precision(one: Runs, two: Runs) -> None:
+    """Another arithmetic, the same run but for its rounding; the weights keep their type."""
+    (mine, _), (other,) = two("bf16"), one("adamw")
+    assert mine["losses"] == pytest.approx(other["losses"], abs=2e-3)
+    assert mine["losses"] != pytest.approx(other["losses"], abs=1e-5)
+    assert {tensor.dtype for tensor in two.weights("bf16").values()} == {torch.float32}
+
+
+def test_four_bits(one: Runs, two: Runs, back: Runs) -> None:
+    """Adapters beside packed weights are sharded, and go on on another number of processes; the packed stay as they are."""
+    (whole,), mine = one("qlora"), two("qlora")
+    for found in (*mine, *back("qlora")):
+        assert found["losses"] == pytest.approx(whole["losses"], abs=1e-5)
+    assert mine[0]["optimizer"] <= 0.6 * whole["optimizer"]
+    names = {path.name for path in (two.folder / "qlora" / "final").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_weights_are_read_in_parts(two: Runs) -> None:
+    """With cpu_ram_efficient_loading no process has more in memory than its shards, and the file that is mapped."""
+    for late, now in zip(two("late"), two("now"), strict=True):
+        assert late["losses"] == now["losses"]
+        assert late["devices"] == ["meta"] and now["devices"] == ["cpu"]
+        whole = 2 * late["parameters"]
+        assert late["loaded"] < 0.1 * whole and now["loaded"] > 0.8 * whole
+        assert late["held"] < 0.6 * whole
+        assert late["peak"] < 0.8 * now["peak"]
+
+
+def test_killed_and_resumed(two: Runs, killed: Runs) -> None:
+    """The same run as one that was not killed, number for number; what was half written is gone."""
+    assert [found["losses"] for found in killed("parts")] == [found["losses"] for found in two("parts")]
+    for name, tensor in two.weights("parts").items():
+        assert torch.equal(tensor, killed.weights("parts")[name]), name
+    assert sorted(path.name for path in (killed.folder / "parts").glob("*checkpoint*")) == [
+        "checkpoint-16", "checkpoint-20", "checkpoint-8",
+    ]  # fmt: skip
+
+
+def test_other_numbers_of_processes(one: Runs, two: Runs, four: Runs, back: Runs) -> None:
+    """1 → 2, 2 → 4 and 2 → 1 processes, whole checkpoints and parts, with FSDP and without."""
+    two.check("adamw_from_one", one, "adamw", 2)
+    two.check("parts_from_one", one, "adamw", 2)
+    four.check("ddp", one, "adamw", 4)
+    four.check("parts", one, "adamw", 4)
+    back.check("plain", one, "adamw", 1)
+    back.check("parts", one, "adamw", 1)
+    back.check("tied", two, "tied_ddp", 1, steps=10)
+    (whole,) = one("adamw")
+    assert [round(whole["parameters"] / runs("parts")[0]["parameters"]) for runs in (one, two, four)] == [1, 2, 2]
+    assert round(whole["parameters"] / four("ddp")[0]["parameters"]) == 4
+
+
+def test_checkpoints(two: Runs) -> None:
+    """A whole one is what DDP writes; of the other, each process has written its part."""
+    whole, same, parts = (two.folder / name / "checkpoint-8" for name in ("adamw", "ddp", "parts"))
+    assert {path.name for path in whole.iterdir()} == {path.name for path in same.iterdir()}
+    for name in ("adamw", "parts", "file"):
+        config = json.loads((two.folder / name / "checkpoint-8" / "config.json").read_text(encoding="utf-8"))
+        assert config["architectures"] == ["LlamaForCausalLM"]
+    sizes = [(parts / "pytorch_model_fsdp_0" / f"__{rank}_0.distcp").stat().st_size for rank in (0, 1)]
+    assert max(sizes) < 0.9 * (whole / "model.safetensors").stat().st_size and min(sizes) > 0.9 * max(sizes)
+    assert not (parts / "model.safetensors").exists() and not (parts / "optimizer.pt").exists()
+    saved, plain = (torch.load(path / "optimizer.pt", weights_only=True) for path in (whole, same))
+    for number, values in plain["state"].items():
+        for name, value in values.items():
+            torch.testing.assert_close(saved["state"][number][name], value, rtol=0, atol=1e-6)
+
+
+def test_merging(two: Runs, tmp_path: Path) -> None:
+    """One checkpoint of the parts, with the weights that accelerate merges of them; sizes of files, and ties, are kept."""
+    from accelerate.utils import merge_fsdp_weights
+
+    parts = two.folder / "parts" / "checkpoint-20"
+    merged = unibody.merge_sharded_checkpoint(parts, tmp_path / "merged", max_shard_size="30KB")
+    assert {path.name for path in merged.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors.index.json",
+        *(f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)),
+    }  # fmt: skip
+    state = unibody.AutoModelForCausalLM.from_pretrained(merged).state_dict()
+    merge_fsdp_weights(str(parts / "pytorch_model_fsdp_0"), str(tmp_path / "theirs"))
+    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    assert theirs.keys() == state.keys() and all(torch.equal(tensor, state[n]) for n, tensor in theirs.items())
+    model = unibody.AutoModelForCausalLM.from_pretrained(
+        unibody.merge_sharded_checkpoint(two.folder / "tied" / "checkpoint-10", tmp_path / "tied")
+    )
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_half_a_checkpoint_is_not_merged(two: Runs, tmp_path: Path) -> None:
+    parts = tmp_path / "checkpoint-8"
+    shutil.copytree(two.folder / "parts" / "checkpoint-8", parts)
+    file = parts / "pytorch_model_fsdp_0" / "__1_0.distcp"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2000])
+    for remedy in (
+        r"__1_0\.distcp has \d+ bytes of \d+: fetch it again",
+        r"has no __1_0\.distcp, a process's part: fetch it",
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            unibody.merge_sharded_checkpoint(parts, tmp_path / "out")
+        file.unlink(missing_ok=True)
+    with pytest.raises(OSError, match=r"adamw/checkpoint-8/pytorch_model_fsdp_0 is not there or has no \.metadata"):
+        unibody.merge_sharded_checkpoint(two.folder / "adamw" / "checkpoint-8", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
+    with pytest.raises(ValueError, match="checkpoint-8 holds files already: name a folder that is new or empty"):
+        unibody.merge_sharded_checkpoint(two.folder / "parts" / "checkpoint-8", parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong_layer", "ValueError: transformer_layer_cls_to_wrap names LlamaDecoderLayers, which LlamaForCausalLM does not have: "
+         "it has Embedding, Linear, LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaModel, "),
+        ("offload", "ValueError: fsdp offloads shards to the CPU, which is where this run computes: leave 'offload' out"),
+        ("hybrid", "ValueError: hybrid_shard has one group of 2 processes, and nothing to replicate: write 'full_shard', or set "),
+        ("indivisible", "ValueError: hybrid_shard over 2 processes: dp_replicate_size × dp_shard_size has to be 2"),
+        ("adafactor", "ValueError: Adafactor does not work on shards in this release of torch: choose another optim"),
+    ],
+)  # fmt: skip
+def test_refused(two: Runs, name: str, message: str) -> None:
+    assert all(found["error"].startswith(message) for found in two(name)), two(name)
+
+
+def test_page(tmp_path: Path) -> None:
+    """The code of docs/fsdp.md is a script, which two processes run."""
+    tokenizer = unibody.AutoTokenizer.from_pretrained(str(minilm()))
+    config = unibody.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    unibody.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "fsdp.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "train.py").write_text("\n".join([f"folder, texts = 'base', {TEXTS}", *code]), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*TORCHRUN, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    merged, tuned = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "tuned"))
+    assert merged.keys() == tuned.keys() and all(torch.equal(tensor, tuned[name]) for name, tensor in merged.items())
+    assert unibody.AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token_id == tokenizer.pad_token_id
+
+
+def test_resuming_is_refused(back: Runs) -> None:
+    ((plain,), (other,)) = back("refused"), back("other")
+    assert plain["error"].endswith("it has no optimizer.pt: it is in parts, which fsdp=True resumes from")
+    assert "checkpoint-8 is a checkpoint of another model than this LlamaForCausalLM: it " in other["error"]

@@ -41,14 +41,12 @@ def find_checkpoint(wanted: str | Path | bool, output_dir: str, needed: Iterable
 
     Where there are two kinds of a file, "one or the other" names both.
     """
-    if wanted is True:
-        last = get_last_checkpoint(output_dir)
-        if last is None:
-            raise ValueError(
-                f"{output_dir} holds no checkpoint-<step> to resume from: start without resume_from_checkpoint"
-            )
-        return Path(last)
-    folder = Path(str(wanted))
+    last = get_last_checkpoint(output_dir) if wanted is True else str(wanted)
+    if last is None:
+        raise ValueError(
+            f"{output_dir} holds no checkpoint-<step> to resume from: start without resume_from_checkpoint"
+        )
+    folder = Path(last)
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if lacking := [name for name in (STATE, *needed) if there.isdisjoint(name.split(" or "))]:
         near = get_last_checkpoint(folder) if folder.is_dir() else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from unibody.training.choices import WrapPolicy
 from unibody.training.fsdp_config import FsdpConfig
+from unibody.training.recomputing import declared_layers
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # they are never called, and so cannot gather their weights
 
@@ -23,7 +25,7 @@ def find_units(model: nn.Module, config: FsdpConfig) -> list[nn.Module]:
     if config.auto_wrap_policy == WrapPolicy.NONE:
         return [model]
     if config.auto_wrap_policy == WrapPolicy.SIZE:
-        return [*large_modules(model, config.min_num_params), model]
+        return [*filter(closed(model), large_modules(model, config.min_num_params)), model]
     names = set(config.layers or declared_layers(model))
     there = {type(module).__name__ for module in model.modules()}
     if lacking := sorted(names - there):
@@ -32,13 +34,18 @@ def find_units(model: nn.Module, config: FsdpConfig) -> list[nn.Module]:
             f"it has {', '.join(sorted(there - {type(model).__name__}))}"
         )
     found = [module for module in model.modules() if type(module).__name__ in names and module is not model]
-    return [*reversed(found), model]
+    return [*filter(closed(model), reversed(found)), model]
 
 
-def declared_layers(model: nn.Module) -> set[str]:
-    """The classes of layers that a model, or a part of it, says are not to be split, as far as it has them."""
-    named = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
-    return named & {type(module).__name__ for module in model.modules()}
+def closed(model: nn.Module) -> Callable[[nn.Module], bool]:
+    """Whether a module shares no parameter with the rest of the model: one that is tied belongs to the unit around both."""
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+
+    def is_closed(module: nn.Module) -> bool:
+        own = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+        return all(count == uses[number] for number, count in own.items())
+
+    return is_closed
 
 
 def large_modules(model: nn.Module, least: int) -> list[nn.Module]:
