@@ -21,7 +21,7 @@ def expect(late: bool) -> None:
 class Deferral:
     """The hooks of loading that leave every weight of a checkpoint in its file, and its parameter on the meta device.
 
-    The model's `deferred_weights` has the weights by name: views of the files, of which only what is used is read.
+    The parameter's `in_file` is its weight: a view of the file, of which only what is used is read.
     """
 
     def __init__(self) -> None:
@@ -49,4 +49,6 @@ class Deferral:
         }
         model.load_state_dict(empty, strict=False, assign=True)
         tie_weights(model)
-        model.deferred_weights = self.weights
+        for name, parameter in model.named_parameters():
+            if name in self.weights:
+                parameter.in_file = self.weights[name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -350,6 +351,11 @@ def test_half_a_checkpoint_is_not_merged(two: Runs, tmp_path: Path) -> None:
         file.unlink(missing_ok=True)
     with pytest.raises(OSError, match=r"adamw/checkpoint-8/pytorch_model_fsdp_0 is not there or has no \.metadata"):
         unibody.merge_sharded_checkpoint(two.folder / "adamw" / "checkpoint-8", tmp_path / "out")
+    (parts / "pytorch_model_fsdp_0" / ".metadata").write_bytes(pickle.dumps(print))
+    with pytest.raises(
+        ValueError, match=r"\.metadata cannot be read \(it names builtins\.print, which is no part of an index"
+    ):
+        unibody.merge_sharded_checkpoint(parts, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
     with pytest.raises(ValueError, match="checkpoint-8 holds files already: name a folder that is new or empty"):
         unibody.merge_sharded_checkpoint(two.folder / "parts" / "checkpoint-8", parts)

@@ -214,7 +214,7 @@ def test_weights_stay_in_their_files(tmp_path: Path) -> None:
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
     assert model.lm_head.weight is model.model.embed_tokens.weight
     state = stored.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.deferred_weights.items())
+    assert all(torch.equal(parameter.in_file, state[name]) for name, parameter in model.named_parameters())
     with pytest.warns(UserWarning, match=r"lacks weights, which are random now: score\.weight"):
         labels = unibody.AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert [name for name, p in labels.named_parameters() if p.device.type == "cpu"] == ["score.weight"]

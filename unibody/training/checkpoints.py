@@ -18,10 +18,8 @@ from unibody.core.saving import write_atomically
 
 NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
-MODEL_PARTS, OPTIMIZER_PARTS = (
-    "pytorch_model_fsdp_0",
-    "optimizer_0",
-)  # folders to which each process writes, as in accelerate
+# Folders to which each process writes its part, by accelerate's names.
+MODEL_PARTS, OPTIMIZER_PARTS = "pytorch_model_fsdp_0", "optimizer_0"
 
 
 def checkpoint_folders(output_dir: str | Path) -> list[Path]:
@@ -136,7 +134,7 @@ def read_adapters(model: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str
     from unibody.integrations.adapter_files import PREFIX, WEIGHTS
 
     if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} has no {WEIGHTS}, and this {type(model).__name__} has adapters: train it without")
+        raise ValueError(f"{folder} has no {WEIGHTS}, and this {type(model).__name__} has adapters: add them later")
     (name,) = model.active_adapters() if hasattr(model, "get_adapter_state_dict") else model.active_adapters
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     stored = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(folder / WEIGHTS).items()}

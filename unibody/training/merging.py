@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unibody.core.saving import parse_size, write_atomically, write_json
 from unibody.training.checkpoints import MODEL_PARTS, written_whole
-from unibody.training.engines.sharded_checkpoints import read_metadata
+from unibody.training.engines.parts import load_parts, read_index
 
 OF_A_RUN = re.compile(r"(optimizer|scheduler|scaler)\.pt|rng_state.*|trainer_state\.json|training_args\.json")
 
@@ -30,7 +29,7 @@ def merge_sharded_checkpoint(
     source, target = Path(checkpoint), Path(output_dir)
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target} holds files already: name a folder that is new or empty")
-    stored: dict[str, Any] = read_metadata(source / MODEL_PARTS).state_dict_metadata
+    stored: dict[str, Any] = read_index(source / MODEL_PARTS).state_dict_metadata
     sizes = {name: meta.size.numel() * meta.properties.dtype.itemsize for name, meta in stored.items()}
     limit, files, held = parse_size(max_shard_size), list[list[str]](), 0
     for name, size in sizes.items():
@@ -58,15 +57,12 @@ def merge_sharded_checkpoint(
 def read_parts(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Whole tensors by their names in the model, put together from all processes' files."""
     import torch
-    from torch.distributed.checkpoint.state_dict_loader import load
 
     tensors = {
         name.removeprefix("model."): torch.empty(meta.size, dtype=meta.properties.dtype)
         for name, meta in metadata.items()
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it need not be there
-        load({"model": tensors}, checkpoint_id=folder, no_dist=True)
+    load_parts({"model": tensors}, folder, alone=True)
     return tensors
 
 

@@ -6,6 +6,7 @@ A unit of the model, usually a layer, is whole on a process only while it comput
 from __future__ import annotations
 
 import atexit
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,9 +35,11 @@ class FullyShardedEngine(Engine):
     resumes_from: ClassVar[tuple[str, ...]] = (f"optimizer.pt or {OPTIMIZER_PARTS}", "scheduler.pt")
 
     def __init__(self, args: TrainingArguments) -> None:
-        super().__init__(args)
         assert args.sharding is not None
         self.config = config = args.sharding
+        if config.offload:  # accelerate then starts a backend for tensors on the CPU, too
+            os.environ["FSDP_OFFLOAD_PARAMS"] = "true"
+        super().__init__(args)
         if config.offload and self.device.type == "cpu":
             raise ValueError("fsdp offloads shards to the CPU, which is where this run computes: leave 'offload' out")
         if idle := [name for name in OF_DDP if getattr(args, name) is not None]:

@@ -17,9 +17,8 @@ def build_mesh(device_type: str, sizes: dict[str, int]) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
 
     if not distributed.is_initialized():
-        backend = {"cuda": "nccl", "xpu": "xccl", "hpu": "hccl"}.get(device_type, "gloo")
         alone = distributed.HashStore()  # type: ignore[attr-defined]
-        distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
+        distributed.init_process_group(store=alone, rank=0, world_size=1)
     if (wanted := math.prod(sizes.values())) != (there := distributed.get_world_size()):
         grid = " × ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"{grid} are {wanted} processes, and there are {there}: start {wanted}, or change a size")

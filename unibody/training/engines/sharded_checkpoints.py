@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unibody.training import checkpoints
 from unibody.training.checkpoints import MODEL_PARTS, OPTIMIZER_PARTS
+from unibody.training.engines.parts import load_parts, read_index, save_parts
 from unibody.training.engines.sharded_modules import like_shards
 
 
@@ -69,9 +70,7 @@ def save_whole(model: Any, folder: Path, keep: bool) -> None:
 
 def save_sharded(model: Any, folder: Path, first: bool) -> None:
     """Writes each process's part of the weights, and what else a checkpoint has: config.json and the like."""
-    from torch.distributed.checkpoint.state_dict_saver import save
-
-    save({"model": sharded_state(model)}, checkpoint_id=folder / MODEL_PARTS)
+    save_parts({"model": sharded_state(model)}, folder / MODEL_PARTS)
     if first:
         with as_before(model, {}):
             checkpoints.save_model(model, folder)
@@ -84,26 +83,6 @@ def sharded_state(model: nn.Module) -> dict[str, Any]:
     return {name: tensor for name, tensor in model.state_dict().items() if first.get(name, name) == name}
 
 
-def read_metadata(folder: Path) -> Any:
-    """What a folder of parts says that it holds. OSError: it is no such folder; ValueError: a part is missing, or cut off."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-
-    if not (folder / ".metadata").is_file():
-        raise FileNotFoundError(f"{folder} is not there or has no .metadata: name a checkpoint of SHARDED_STATE_DICT")
-    metadata = FileSystemReader(folder).read_metadata()
-    needed: dict[str, int] = {}
-    for part in (metadata.storage_data or {}).values():
-        needed[part.relative_path] = max(needed.get(part.relative_path, 0), part.offset + part.length)
-    for name, size in needed.items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}, a process's part: fetch it, or take another checkpoint")
-        if (found := (folder / name).stat().st_size) < size:
-            raise ValueError(
-                f"{folder / name} has {found} bytes of {size}: fetch it again, or take another checkpoint"
-            )
-    return metadata
-
-
 @torch.no_grad()
 def load_whole(model: Any, folder: Path) -> None:
     """Each process reads its part of the files that `save_whole`, or a run without FSDP, has written."""
@@ -112,14 +91,12 @@ def load_whole(model: Any, folder: Path) -> None:
 
 def load_sharded(model: Any, folder: Path) -> None:
     """Fills the model from a checkpoint of any number of processes. ValueError: it is another model's, or not whole."""
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    stored = read_metadata(folder / MODEL_PARTS).state_dict_metadata
+    stored = read_index(folder / MODEL_PARTS).state_dict_metadata
     state = sharded_state(model)
     checkpoints.compare(
         model, folder, {n.removeprefix("model."): tuple(m.size) for n, m in stored.items()}, model.state_dict()
     )
-    load({"model": state}, checkpoint_id=folder / MODEL_PARTS)
+    load_parts({"model": state}, folder / MODEL_PARTS)
 
 
 def whole_optimizer(optimizer: Any, keep: bool) -> dict[str, Any]:
@@ -149,15 +126,14 @@ def load_whole_optimizer(optimizer: Any, folder: Path) -> None:
 
 def save_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-    from torch.distributed.checkpoint.state_dict_saver import save
 
-    save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder / OPTIMIZER_PARTS)
+    save_parts({"optimizer": get_optimizer_state_dict(model, optimizer)}, folder / OPTIMIZER_PARTS)
 
 
 def load_sharded_optimizer(model: Any, optimizer: Any, folder: Path) -> None:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
-    from torch.distributed.checkpoint.state_dict_loader import load
 
+    read_index(folder / OPTIMIZER_PARTS)
     state = get_optimizer_state_dict(model, optimizer)
-    load({"optimizer": state}, checkpoint_id=folder / OPTIMIZER_PARTS)
+    load_parts({"optimizer": state}, folder / OPTIMIZER_PARTS)
     set_optimizer_state_dict(model, optimizer, state)

@@ -71,23 +71,28 @@ def shard_model(model: nn.Module, config: FsdpConfig, mesh: Any, device: torch.d
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    units, late = find_units(model, config), vars(model).pop("deferred_weights", {})
+    units = find_units(model, config)
+    late = {name: p.in_file for name, p in model.named_parameters() if hasattr(p, "in_file")}
+    if lost := [name for name, p in model.named_parameters() if p.is_meta and name not in late]:
+        raise ValueError(
+            f"{lost[0]} is on the meta device and has no values: make the model on the CPU, or, if they were to be read in "
+            "parts, set cpu_ram_efficient_loading=False"
+        )
+    inner = dataclasses.replace(policy, output_dtype=None)  # which is for what the model returns
     whole = {p for p in model.parameters() if not p.is_floating_point() and not p.is_meta}
     for parameter in whole:
         parameter.data = parameter.data.to(device)
+    for buffer in model.buffers():
+        buffer.data = from_first(buffer.data, device)
     for number, unit in enumerate(units):
         for parameter in dict.fromkeys(own_parameters(unit, set(units[:number]))):  # tied ones once
             if not parameter.is_meta and parameter not in whole:
                 parameter.data = from_first(parameter.data, device)
-        for buffer in unit.buffers():
-            buffer.data = from_first(buffer.data, device)
         fully_shard(
             unit,
             mesh=mesh,
             reshard_after_forward=config.reshard_after_forward if unit is not model else None,
-            mp_policy=policy
-            if unit is model
-            else dataclasses.replace(policy, output_dtype=None),  # of the model's outputs
+            mp_policy=policy if unit is model else inner,
             offload_policy=CPUOffloadPolicy() if config.offload else OffloadPolicy(),
             ignored_params=whole,
         )
