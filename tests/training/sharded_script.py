@@ -43,11 +43,11 @@ def tied(checkpoint: str) -> Any:
     return unibody.LlamaForCausalLM(unibody.LlamaConfig(**SMALL, tie_word_embeddings=True))
 
 
-def qlora(checkpoint: str) -> Any:
+def adapted(checkpoint: str, four_bits: bool) -> Any:
     import peft
 
     torch.manual_seed(7)
-    config = unibody.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    config = unibody.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4") if four_bits else None
     model = unibody.AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=config)
     model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     return model
@@ -64,9 +64,11 @@ def family(name: str) -> Any:
 
 def make(kind: str, checkpoint: str) -> Any:
     """The model of a case; the default is the checkpoint's, in float32."""
-    makers = {"wrapped": WrappedForCausalLM, "file": LlamaForCausalLM.from_pretrained, "tied": tied, "qlora": qlora}
+    makers = {"wrapped": WrappedForCausalLM, "file": LlamaForCausalLM.from_pretrained, "tied": tied}
     if kind in makers:
         return makers[kind](checkpoint)
+    if kind in ("lora", "qlora"):
+        return adapted(checkpoint, four_bits=kind == "qlora")
     if kind.startswith("family:"):
         return family(kind.removeprefix("family:"))
     return unibody.AutoModelForCausalLM.from_pretrained(kind or checkpoint, dtype="float32")

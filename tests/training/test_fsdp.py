@@ -153,6 +153,7 @@ def two(llama, large: Path, one: Runs, tmp_path_factory: pytest.TempPathFactory)
         case("offload", {"fsdp": "full_shard offload"}),
         case("hybrid", {"fsdp": "hybrid_shard"}),
         case("indivisible", {"fsdp": "hybrid_shard", "fsdp_config": {"dp_replicate_size": 3}}),
+        case("late_adapter", {"fsdp": True, "fsdp_config": late}, model="lora"),
         case("adafactor", {"fsdp": True, "optim": "adafactor"}),
     ]
     launch(TORCHRUN, folder, llama.folder, cases)
@@ -369,6 +370,7 @@ def test_half_a_checkpoint_is_not_merged(two: Runs, tmp_path: Path) -> None:
         ("offload", "ValueError: fsdp offloads shards to the CPU, which is where this run computes: leave 'offload' out"),
         ("hybrid", "ValueError: hybrid_shard has one group of 2 processes, and nothing to replicate: write 'full_shard', or set "),
         ("indivisible", "ValueError: hybrid_shard over 2 processes: dp_replicate_size × dp_shard_size has to be 2"),
+        ("late_adapter", "ValueError: model.layers.0.self_attn.q_proj.lora_A.default.weight is on the meta device and has no values: "),
         ("adafactor", "ValueError: Adafactor does not work on shards in this release of torch: choose another optim"),
     ],
 )  # fmt: skip
