@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     )
     from unibody.training.flow import DefaultFlowCallback, EarlyStoppingCallback
     from unibody.training.loop import NonFiniteLossError
+    from unibody.training.merging import merge_sharded_checkpoint
     from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
     from unibody.training.progress import PrinterCallback, ProgressCallback
     from unibody.training.randomness import set_seed
@@ -167,8 +168,8 @@ __all__ = [
     "XLMRobertaTokenizerFast", "ZeroShotClassificationPipeline", "__version__", "adopt", "cached_file", "cached_files",
     "check_imports", "create_dynamic_module", "custom_object_save", "default_data_collator", "get_cached_module_file",
     "get_class_from_dynamic_module", "get_last_checkpoint", "get_relative_imports", "get_scheduler", "has_file",
-    "pipeline", "register_pipeline", "register_quantization_config", "register_quantizer", "resolve_trust_remote_code",
-    "set_seed",
+    "merge_sharded_checkpoint", "pipeline", "register_pipeline", "register_quantization_config", "register_quantizer",
+    "resolve_trust_remote_code", "set_seed",
 ]  # fmt: skip
 
 _PLACES = {  # the module below `unibody` of each name of the library
@@ -237,6 +238,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
     ),
     "training.flow": ("DefaultFlowCallback", "EarlyStoppingCallback"),
     "training.loop": ("NonFiniteLossError",),
+    "training.merging": ("merge_sharded_checkpoint",),
     "training.outputs": ("EvalPrediction", "PredictionOutput", "TrainOutput"),
     "training.progress": ("PrinterCallback", "ProgressCallback"),
     "training.randomness": ("set_seed",),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 import torch
 from torch import nn
 
+from unibody import deferral
 from unibody.deprecation import FORMER, rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save
@@ -15,6 +16,7 @@ from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
 from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
+from unibody.integrations.fsdp import is_fsdp_managed_module
 from unibody.integrations.peft import PeftAdapterMixin
 from unibody.model_card import adapter_card
 from unibody.model_types import class_names, find_class, named_class
@@ -118,6 +120,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             from unibody.integrations.deepspeed.partition import partition_instead
 
             options["quantizer"] = partition_instead(options["quantizer"], device_map)
+        elif deferral.expected and options["quantizer"] is None and device_map is None and not options.get("device"):
+            options["quantizer"] = deferral.Deferral()
         elif device_map is not None and device is None:
             placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
             options["quantizer"] = placement
@@ -174,6 +178,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 "ZeRO-3 keeps the weights in parts: save with the trainer's save_model, on all processes, or first gather them "
                 "with deepspeed.zero.GatheredParameters into the state dict of another model"
             )
+        if is_fsdp_managed_module(self):
+            raise ValueError(f"this process has only shards of {type(self).__name__}: save it with trainer.save_model")
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
             return

@@ -115,6 +115,20 @@ def chat(model: str, **options: object) -> None:
 
 
 @click.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--max-shard-size", default="5GB", show_default=True, help="The size of a file of weights, at most.")
+def merge(checkpoint: Path, out: Path, max_shard_size: str) -> None:
+    """Make one checkpoint of the parts that a run with FSDP has written.
+
+    CHECKPOINT is its folder checkpoint-STEP; OUT the folder to write, new or empty.
+    """
+    from unibody.training.merging import run
+
+    sys.exit(run(checkpoint, out, max_shard_size))
+
+
+@click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo")
 @click.option("--private", is_flag=True, default=None, help="Only you may see the repository, if it is made now.")
@@ -180,4 +194,4 @@ def bench(overrides: tuple[str, ...], **options: object) -> None:
     sys.exit(bench(overrides, options))
 
 
-COMMANDS = (quantize, inspect, run, chat, export, push, card, bench)
+COMMANDS = (quantize, inspect, run, chat, export, merge, push, card, bench)

@@ -19,6 +19,7 @@ from unibody.training.choices import (
     SchedulerType,
     TokenCount,
 )
+from unibody.training.fsdp_config import announce_fsdp, launched_fsdp, read_fsdp_config
 
 CHOICES = {
     "eval_strategy": IntervalStrategy,
@@ -129,6 +130,8 @@ class TrainingArguments:
     ddp_broadcast_buffers: bool | None = None
 
     hf_deepspeed_config = cast(Any, None)  # no setting: what `deepspeed` says, for as long as these arguments live
+    fsdp: bool | str | list[str] | None = None  # shards the model over the processes: docs/fsdp.md
+    fsdp_config: dict[str, Any] | str | None = None  # or the path of a JSON file
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
@@ -156,6 +159,9 @@ class TrainingArguments:
             setattr(self, name, dict(getattr(self, name) or {}))
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both set: choose one")
+        self.fsdp, self.fsdp_config = launched_fsdp(self.fsdp, self.fsdp_config)
+        self.sharding = read_fsdp_config(self.fsdp, self.fsdp_config)
+        announce_fsdp(self.sharding)
         self._check_intervals()
         self._check_best_model()
         if self.deepspeed is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from unibody.core.saving import write_atomically
 
 NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
+# Folders to which each process writes its part, by accelerate's names.
+MODEL_PARTS, OPTIMIZER_PARTS = "pytorch_model_fsdp_0", "optimizer_0"
 
 
 def checkpoint_folders(output_dir: str | Path) -> list[Path]:
@@ -33,18 +35,22 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
 
 
 def find_checkpoint(wanted: str | Path | bool, output_dir: str, needed: Iterable[str]) -> Path:
-    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it lacks a file that is needed."""
-    if wanted is True:
-        last = get_last_checkpoint(output_dir)
-        if last is None:
-            raise ValueError(
-                f"{output_dir} holds no checkpoint-<step> to resume from: start without resume_from_checkpoint"
-            )
-        return Path(last)
-    folder = Path(str(wanted))
-    if lacking := [name for name in (STATE, *needed) if not (folder / name).exists()]:
+    """The checkpoint to resume from; True: the last below `output_dir`. ValueError: it lacks a file that is needed.
+
+    Where there are two kinds of a file, "one or the other" names both.
+    """
+    last = get_last_checkpoint(output_dir) if wanted is True else str(wanted)
+    if last is None:
+        raise ValueError(
+            f"{output_dir} holds no checkpoint-<step> to resume from: start without resume_from_checkpoint"
+        )
+    folder = Path(last)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if lacking := [name for name in (STATE, *needed) if there.isdisjoint(name.split(" or "))]:
         near = get_last_checkpoint(folder) if folder.is_dir() else None
         remedy = f"name {near}" if near else "name a folder checkpoint-<step> that a trainer wrote with its optimizer"
+        if OPTIMIZER_PARTS in there:
+            remedy = "it is in parts, which fsdp=True resumes from"
         raise ValueError(f"{folder} is no checkpoint to resume from, it has no {', '.join(lacking)}: {remedy}")
     return folder
 
@@ -103,34 +109,61 @@ def save_model(model: Any, folder: Path) -> None:
     write_atomically(folder / "model.safetensors", lambda path: save_module(model, str(path)))
 
 
-def load_model(model: nn.Module, folder: Path) -> None:
-    """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's."""
-    stored, state = read_tensors(folder), model.state_dict()
-    require_same_weights(model, stored, folder)
+def load_model(model: nn.Module, folder: Path, copy: Callable[[Any, Tensor], Any] = Tensor.copy_) -> None:
+    """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's.
+
+    `copy(own, stored)` puts one tensor into one of the model's, of which a process may have a part only.
+    """
+    stored, state = read_adapters(model, folder) if has_adapters(model) else (read_tensors(folder), model.state_dict())
+    compare(model, folder, {name: tuple(tensor.shape) for name, tensor in stored.items()}, state)
     with torch.no_grad():
         for name, tensor in stored.items():
-            state[name].copy_(tensor)
+            copy(state[name], tensor)
 
 
-def require_same_weights(model: nn.Module, stored: dict[str, Tensor], folder: Path) -> None:
-    """ValueError: the weights of a checkpoint are another model's; those of this one may be in parts."""
-    state = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-    state = {name: state.get(name, tensor) for name, tensor in model.state_dict().items()}
-    shared: dict[int, list[str]] = {}
-    for name, tensor in state.items():
-        shared.setdefault(tensor.data_ptr() or id(tensor), []).append(name)
+def has_adapters(model: Any) -> bool:
+    """Whether a model is trained, and stored, as adapters beside a base that is elsewhere."""
+    return bool(getattr(model, "peft_config", None))
+
+
+def read_adapters(model: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of the adapter that a checkpoint holds, and those of the model's active one, by the same names."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from unibody.integrations.adapter_files import PREFIX, WEIGHTS
+
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} has no {WEIGHTS}, and this {type(model).__name__} has adapters: add them later")
+    (name,) = model.active_adapters() if hasattr(model, "get_adapter_state_dict") else model.active_adapters
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    stored = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(folder / WEIGHTS).items()}
+    return stored, {key.removeprefix(PREFIX): tensor for key, tensor in state.items()}
+
+
+def compare(model: nn.Module, folder: Path, stored: dict[str, tuple[int, ...]], state: dict[str, Any]) -> None:
+    """ValueError: the shapes that are stored are another model's than this one, of which `state` is the state."""
+    shared: dict[str, list[str]] = {}
+    for name, first in first_names(model).items():
+        shared.setdefault(first, []).append(name)
     once = {other for names in shared.values() if set(names) & stored.keys() for other in names if other not in stored}
     lacking, unknown = sorted(state.keys() - stored.keys() - once), sorted(stored.keys() - state.keys())
-    shapes = {name: list(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in state.items()}
+    shapes = {name: tuple(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in state.items()}
     differing = [
-        f"{name}: {list(tensor.shape)} stored, {shapes[name]} wanted"
-        for name, tensor in stored.items()
-        if name in state and list(tensor.shape) != shapes[name]
+        f"{name}: {list(shape)} stored, {list(shapes[name])} wanted"
+        for name, shape in stored.items()
+        if name in state and shape != shapes[name]
     ]
     if lacking or unknown or differing:
         parts = (("lacks ", lacking), ("has besides ", unknown), ("differs in ", differing))
         text = "; ".join(f"it {verb}{', '.join(names[:3])}{' …' * (len(names) > 3)}" for verb, names in parts if names)
-        raise ValueError(f"{folder} is a checkpoint of another model than this {type(model).__name__}: {text}")
+        raise ValueError(
+            f"{folder} is a checkpoint of another model than this {type(model).__name__.removeprefix('FSDP')}: {text}"
+        )
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For each weight the first of the names that it has, where it is tied to others."""
+    found: dict[int, str] = {}
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name: found.setdefault(id(tensor), name) for name, tensor in every}

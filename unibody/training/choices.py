@@ -73,3 +73,18 @@ class NonFinite(Choice):
     STOP = "stop"
     SKIP = "skip"
     IGNORE = "ignore"
+
+
+class WrapPolicy(Choice):
+    """How FSDP cuts a model into units: by the classes of layers, by their sizes, or not at all."""
+
+    TRANSFORMER = "TRANSFORMER_BASED_WRAP"
+    SIZE = "SIZE_BASED_WRAP"
+    NONE = "NO_WRAP"
+
+
+class StateDictType(Choice):
+    """How FSDP writes checkpoints: as one process would, or each process its part."""
+
+    FULL = "FULL_STATE_DICT"
+    SHARDED = "SHARDED_STATE_DICT"

@@ -274,7 +274,7 @@ class TrainingLoop:
         state.stateful_callbacks = trainer.callback_handler.states()
         with checkpoints.written_whole(folder, engine.is_main_process) as place:
             engine.barrier()
-            trainer.write_model(place)
+            trainer.write_model(place, whole=False)
             if not self.args.save_only_model:
                 engine.save_optimizer(place)
                 torch.save(get_random_states(), place / self.random_states_file)

@@ -19,7 +19,7 @@ def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> 
     if own is not None:
         own(options or None)
         return
-    names = getattr(model, "_no_split_modules", None) or ()
+    names = declared_layers(model)
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
         raise ValueError(
@@ -29,6 +29,12 @@ def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> 
     for layer in layers:
         layer.recomputing_options = {"use_reentrant": False, **options}  # type: ignore[assignment]
         layer.forward = MethodType(recomputed, layer)
+
+
+def declared_layers(model: nn.Module) -> set[str]:
+    """The classes of layers that a model, or a part of it, names as what is not to be split; those that it has."""
+    named = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+    return named & {type(module).__name__ for module in model.modules()}
 
 
 def recomputed(layer: Any, *arguments: Any, **named: Any) -> Any:

@@ -115,9 +115,9 @@ class Trainer:
 
     def placed(self, model: Any) -> Any:
         """The model where it computes, and as the settings want it."""
-        self.engine.place_model(model)
-        if self.args.gradient_checkpointing:
+        if self.args.gradient_checkpointing:  # first, for an engine may wrap the layers
             enable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs)
+        self.engine.place_model(model)
         return model
 
     def evaluate(
@@ -278,8 +278,8 @@ class Trainer:
         self.write_model(Path(output_dir or self.args.output_dir))
         self.engine.barrier()
 
-    def write_model(self, folder: Path) -> None:
-        self.engine.save_model(self.model, folder)
+    def write_model(self, folder: Path, whole: bool = True) -> None:
+        self.engine.save_model(self.model, folder, whole)
         if self.engine.is_main_process and hasattr(self.processing_class, "save_pretrained"):
             self.processing_class.save_pretrained(folder)
 

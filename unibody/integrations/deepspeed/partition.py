@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unibody.core.loading import read_tensors, tie_weights
 from unibody.integrations.deepspeed.configuration import HfDeepSpeedConfig, current
 from unibody.integrations.deepspeed.processes import start_deepspeed
-from unibody.training.checkpoints import require_same_weights
+from unibody.training.checkpoints import compare
 
 
 def is_partitioned(model: nn.Module) -> bool:
@@ -138,7 +138,8 @@ def whole_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
 def load_partitioned(model: nn.Module, folder: Path) -> None:
     """Fills a partitioned model with the weights of a checkpoint, one module at a time. ValueError: they are another model's."""
     stored = read_tensors(folder)
-    require_same_weights(model, stored, folder)
+    state = model.state_dict() | dict(model.named_parameters(remove_duplicate=False))
+    compare(model, folder, {name: tuple(tensor.shape) for name, tensor in stored.items()}, state)
     for prefix, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         names = {name: f"{prefix}.{name}" if prefix else name for name in own}

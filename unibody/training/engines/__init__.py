@@ -1,6 +1,7 @@
 """What carries a model and its optimizer through training, one module for each way to spread them over processes.
 
-`data_parallel.py` is the first, and the base of all: each process holds the whole model. The settings say which it is.
+`data_parallel.py` is the first, and the base of all: each process holds the whole model. In `fully_sharded.py` each holds a
+shard of every weight. The settings say which it is.
 """
 
 from __future__ import annotations
@@ -17,4 +18,8 @@ def choose_engine(args: TrainingArguments) -> Engine:
         from unibody.training.engines.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(args)
+    if args.sharding is not None:
+        from unibody.training.engines.fully_sharded import FullyShardedEngine
+
+        return FullyShardedEngine(args)
     return Engine(args)

@@ -186,8 +186,8 @@ class Engine:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
-    def save_model(self, model: nn.Module, folder: Path) -> None:
-        """Writes the whole model; every process calls it."""
+    def save_model(self, model: nn.Module, folder: Path, whole: bool = True) -> None:
+        """Writes the model; every process calls it. Not `whole`: to go on from, in whatever parts."""
         if self.is_main_process:
             save_model(model, folder)
 
