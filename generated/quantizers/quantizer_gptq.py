@@ -164,6 +164,9 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[
         tuple[str, ...]
     ] = ()  # starts of the names of those whose shape the layer does not tell
+    # Of each stored tensor the dimension that runs along the rows of W, and that along its columns; None: it is the same for all.
+    # Without these, no part of the tensors is a part of W.
+    slices: ClassVar[dict[str, tuple[int | None, int | None]]] = {}
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
