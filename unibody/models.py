@@ -198,6 +198,13 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
 
+    def push_to_hub(self, *arguments: Any, **options: Any) -> Any:
+        """Uploads what `save_pretrained` writes; of a model that is split over processes all call it, and the first uploads."""
+        if self.parallelism is not None and torch.distributed.get_rank() > 0:
+            save_whole(self, "")
+            return None
+        return super().push_to_hub(*arguments, **options)
+
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         if not self._hf_peft_config_loaded:
             return super()._model_card(repo_id, tags)
@@ -207,15 +214,13 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
 
 def save_whole(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
     """Writes the checkpoint of a model that is split over processes, which all call it; the first writes."""
-    from torch import distributed
-
     from unibody.tensor_parallel.gathering import whole_state
 
-    first = distributed.get_rank() == 0
+    first = torch.distributed.get_rank() == 0
     state = whole_state(model, keep=first)
     if first:
         model.save_pretrained(folder, state_dict=state, **options)
-    distributed.barrier()
+    torch.distributed.barrier()
 
 
 def adopt(model: Any) -> Any:

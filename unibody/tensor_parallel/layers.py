@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from unibody.core.loading import tie_weights
 from unibody.core.quantization.linear import PackedLinear
 from unibody.tensor_parallel.packed import split_packed
-from unibody.tensor_parallel.plans import check_plan, find_plan
+from unibody.tensor_parallel.plans import check_plan, find_plan, share_single_heads
 from unibody.tensor_parallel.splits import Split
-from unibody.tensor_parallel.styles import STYLES, SplitLayer, Style, sum_gradient
+from unibody.tensor_parallel.styles import STYLES, SplitLayer, sum_gradient
 
 
 @dataclass
@@ -38,6 +38,7 @@ def plan_splits(model: Any, mesh: Any, tp_plan: Any, ep_plan: Any = None) -> Par
     """What will be split of a model, which needs no memory yet. ValueError: it cannot be."""
     plan = find_plan(model, tp_plan, ep_plan)
     split_ties(model, plan)
+    share_single_heads(model, plan, mesh.size())
     check_plan(model, plan, mesh.size())
     found, parameters = Parallelism(mesh, plan), dict(model.named_parameters(remove_duplicate=False))
     for name, style_name in plan.items():
@@ -59,8 +60,8 @@ def plan_splits(model: Any, mesh: Any, tp_plan: Any, ep_plan: Any = None) -> Par
 
 def split_ties(model: Any, plan: dict[str, str]) -> None:
     """A head that shares its weight with the embedding has the rows of the tokens that the embedding knows."""
-    tied = model._tied_weights_keys if getattr(getattr(model, "config", None), "tie_word_embeddings", False) else {}
-    for name, source in getattr(tied, "items", dict)():
+    tied = getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+    for name, source in tied.items():
         head, embedding = name.removesuffix(".weight"), source.removesuffix(".weight")
         if STYLES[plan.get(head, "replicate")].weight is not None:
             style = plan.setdefault(embedding, "embedding_rowwise")
@@ -95,7 +96,7 @@ def split_model(model: Any, parallelism: Parallelism, parts: dict[str, Tensor] |
         if style.sums_gradients:
             for parameter in module.parameters():
                 sum_gradient(parameter, mesh.get_group())
-        elif names or style != Style():
+        if names or style.before or style.after:
             SplitLayer(module, style, mesh, names)
     model.parallelism, model.tp_size = parallelism, parallelism.size
 

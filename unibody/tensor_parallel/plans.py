@@ -65,6 +65,14 @@ def fits(model: Any, pattern: str, name: str) -> bool:
     return re.fullmatch(rf"({prefix}\.)?{found}", name) is not None
 
 
+def share_single_heads(model: Any, plan: dict[str, str], parts: int) -> None:
+    """Keys and values of one head, to which all query heads attend (multi-query attention, 1911.02150), stay whole."""
+    for name, style in plan.items():
+        module = model.get_submodule(name) if style == "colwise" and parts > 1 else None
+        if module is not None and heads_of(model, name, getattr(module, "out_features", 0)) == 1:
+            plan[name] = "shared_head"
+
+
 def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
     """ValueError: a layer cannot be split so, or not into this many parts."""
     for name, style_name in plan.items():

@@ -42,6 +42,7 @@ STYLES = {
     "embedding_colwise": Style(Split(1), after="gather"),
     "replicate": Style(),
     "replicated_with_grad_allreduce": Style(sums_gradients=True),
+    "shared_head": Style(before="share", sums_gradients=True),  # a key or value head that the heads of all processes attend to
     "all_reduce": Style(after="sum"),
     "moe_tp_experts": Style(before="share", after="sum"),
     "grouped_gemm": Style(Split(0), Split(0)),

@@ -127,6 +127,8 @@ class TrainingArguments:
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool | None = None
 
+    parallelism_config: Any = None  # sizes by name, tp_size and dp_replicate_size, or accelerate's ParallelismConfig
+
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in (name for name in options if name not in known):
@@ -153,6 +155,7 @@ class TrainingArguments:
             setattr(self, name, dict(getattr(self, name) or {}))
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both set: choose one")
+        self.parallelism_config = read_parallelism(self.parallelism_config)
         self._check_intervals()
         self._check_best_model()
 
@@ -221,6 +224,19 @@ class TrainingArguments:
         """The settings that `to_json_string` wrote, without secrets."""
         values = json.loads(Path(file).read_text(encoding="utf-8"))
         return cls(**{name: value for name, value in values.items() if name not in SECRET})
+
+
+def read_parallelism(config: Any) -> dict[str, int] | None:
+    """The sizes that are more than one, by name; None: there are none. ValueError: a size is none, or of no kind that there is."""
+    given = {} if config is None else config if isinstance(config, dict) else vars(config)
+    kinds = ("dp_replicate_size", "tp_size")
+    known = {name: given.get(name) for name in kinds if given.get(name) is not None}
+    for name, value in given.items():
+        if name not in kinds and name.endswith("_size") and value not in (None, 1):
+            raise ValueError(f"parallelism_config asks for {name}={value}: the sizes are {' and '.join(kinds)}")
+        if name in known and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"parallelism_config says {name}={value!r}: it must be at least 1")
+    return known if known.get("tp_size", 1) > 1 else None
 
 
 def is_multiple(large: float, small: float | None) -> bool:

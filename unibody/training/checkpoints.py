@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unibody.core.loading import read_tensors
 from unibody.core.saving import write_atomically
@@ -103,12 +103,14 @@ def save_model(model: Any, folder: Path) -> None:
     write_atomically(folder / "model.safetensors", lambda path: save_module(model, str(path)))
 
 
-def load_model(model: nn.Module, folder: Path) -> None:
-    """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's."""
-    stored, state = read_tensors(folder), model.state_dict()
+def load_model(
+    model: nn.Module, folder: Path, fill: Callable[[str, Any, Tensor], Any] = lambda _, tensor, stored: tensor.copy_(stored)
+) -> None:
+    """Copies the weights of a checkpoint into a model, in place, each as `fill` does it. ValueError: they are another model's."""
+    stored, state = read_tensors(folder), model.state_dict(keep_vars=True)
     shared: dict[int, list[str]] = {}
     for name, tensor in state.items():
-        shared.setdefault(tensor.data_ptr(), []).append(name)
+        shared.setdefault(id(tensor), []).append(name)
     once = {other for names in shared.values() if set(names) & stored.keys() for other in names if other not in stored}
     lacking, unknown = sorted(state.keys() - stored.keys() - once), sorted(stored.keys() - state.keys())
     differing = [
@@ -122,4 +124,4 @@ def load_model(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder} is a checkpoint of another model than this {type(model).__name__}: {text}")
     with torch.no_grad():
         for name, tensor in stored.items():
-            state[name].copy_(tensor)
+            fill(name, state[name], tensor)

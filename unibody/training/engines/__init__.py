@@ -1,6 +1,7 @@
 """What carries a model and its optimizer through training, one module for each way to spread them over processes.
 
-`data_parallel.py` is the first, and the base of all: each process holds the whole model. The settings say which it is.
+`data_parallel.py` is the first, and the base of all: each process holds the whole model. In `tensor_parallel.py` it holds a part of
+each layer. The settings say which it is.
 """
 
 from __future__ import annotations
@@ -13,4 +14,8 @@ __all__ = ["Engine", "choose_engine"]
 
 def choose_engine(args: TrainingArguments) -> Engine:
     """The engine that the settings ask for."""
+    if args.parallelism_config:
+        from unibody.training.engines.tensor_parallel import TensorParallelEngine
+
+        return TensorParallelEngine(args)
     return Engine(args)
