@@ -107,7 +107,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         distribution = settle_distribution(distributed_config, tp_plan, tp_size, device_mesh)
         if distribution is not None:
             if device_map is not None or options.get("device") is not None:
-                raise ValueError("a plan of tensor parallelism says where each weight lies: leave out device and device_map")
+                raise ValueError(
+                    "a plan of tensor parallelism says where each weight lies: leave out device and device_map"
+                )
             options["device"] = distribution.device
         if device_map is not None:
             if options.get("device") is not None:

@@ -145,9 +145,6 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[
         tuple[str, ...]
     ] = ()  # starts of the names of those whose shape the layer does not tell
-    # Of each stored tensor the dimension that runs along the rows of W, and that along its columns; None: it is the same for all.
-    # Without these, no part of the tensors is a part of W.
-    slices: ClassVar[dict[str, tuple[int | None, int | None]]] = {}
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -175,6 +172,17 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unibody.core.quantization.linear import PackedLinear
-from unibody.tensor_parallel.packed import slice_dims
+from unibody.tensor_parallel.packed import parts_of_tensors, usual_tensor
 from unibody.tensor_parallel.splits import Split
 
 
@@ -28,8 +27,12 @@ def whole_tensor(model: Any, name: str, tensor: Tensor, parallelism: Any) -> Ten
         return join(tensor, parallelism.splits[name], parallelism)
     for layer_name, split in parallelism.packed.items():
         key = name.removeprefix(f"{layer_name}.")
-        if key != name and isinstance(layer := model.get_submodule(layer_name), PackedLinear) and key != "bias":
-            dim = slice_dims(layer_name, layer, "out_features" if split.dim == -2 else "in_features")[key]
+        if key != name and key != "bias":
+            layer = model.get_submodule(layer_name)
+            dims = parts_of_tensors(layer, split)
+            if key not in dims:
+                return usual_tensor(layer, split, key, parallelism.size)
+            dim = dims[key]
             return tensor if dim is None else join(tensor, Split(dim), parallelism)
     return tensor
 
@@ -43,13 +46,3 @@ def join(part: Any, split: Split, parallelism: Any) -> Tensor:
         raw = part.contiguous().view(torch.uint8) if kind.itemsize == 1 else part
         part = DTensor.from_local(raw, parallelism.mesh, [Shard(split.dim % raw.dim())], run_check=False)
     return split.in_order(part.full_tensor(), parallelism.size).view(kind)
-
-
-def part_of(whole: Tensor, split: Split, like: Any, parallelism: Any) -> Any:
-    """A DTensor of which this process holds its part, of the same kind as `like`."""
-    from unibody.tensor_parallel.layers import sharded
-
-    part = split.take(whole, parallelism.rank, parallelism.size).to(like.device, copy=True)
-    return sharded(part, split, parallelism.mesh, like).detach()
-
-

@@ -9,8 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unibody.core.loading import tie_weights
-from unibody.core.quantization.linear import PackedLinear
-from unibody.tensor_parallel.packed import split_packed
+from unibody.tensor_parallel.packed import is_packed, split_packed
 from unibody.tensor_parallel.plans import check_plan, find_plan, share_single_heads
 from unibody.tensor_parallel.splits import Split
 from unibody.tensor_parallel.styles import STYLES, SplitLayer, sum_gradient
@@ -49,7 +48,7 @@ def plan_splits(model: Any, mesh: Any, tp_plan: Any, ep_plan: Any = None) -> Par
             continue
         if style.weight is None:
             continue
-        if isinstance(model.get_submodule(name), PackedLinear):
+        if is_packed(model.get_submodule(name)):
             found.packed[name] = style.weight
         else:
             found.splits[f"{name}.weight"] = style.weight

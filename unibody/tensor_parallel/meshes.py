@@ -19,10 +19,14 @@ def find_mesh(tp_size: int | None = None, device_mesh: Any = None) -> Any:
     if device_mesh is not None:
         names = device_mesh.mesh_dim_names or ()
         if device_mesh.ndim > 1 and TENSOR not in names:
-            raise ValueError(f"device_mesh has the dimensions {', '.join(names) or device_mesh.ndim}: name one of them 'tp'")
+            raise ValueError(
+                f"device_mesh has the dimensions {', '.join(names) or device_mesh.ndim}: name one of them 'tp'"
+            )
         found = device_mesh[TENSOR] if device_mesh.ndim > 1 else device_mesh
         if tp_size not in (None, found.size()):
-            raise ValueError(f"tp_size is {tp_size}, and device_mesh has {found.size()} processes: leave out one of the two")
+            raise ValueError(
+                f"tp_size is {tp_size}, and device_mesh has {found.size()} processes: leave out one of the two"
+            )
         return found
     return make_mesh(tp_size)[TENSOR]
 

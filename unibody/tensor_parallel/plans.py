@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unibody.core.quantization.linear import PackedLinear
+from unibody.tensor_parallel.packed import check_packed, is_packed, without_numbers
 from unibody.tensor_parallel.styles import STYLES
 
 EXAMPLE = "tp_plan={'encoder.layer.*.intermediate.dense': 'colwise', 'encoder.layer.*.output.dense': 'rowwise'}"
@@ -81,18 +81,22 @@ def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
             continue
         module = None if parameter is not None else model.get_submodule(name)
         weight = parameter if module is None else getattr(module, "weight", None)
-        if isinstance(module, nn.Linear | PackedLinear):
+        if isinstance(module, nn.Linear) or is_packed(module):
             shape = [module.out_features, module.in_features]
         elif weight is not None and weight.dim() > 1:
             shape = list(weight.shape)
         else:
-            raise ValueError(f"the plan says {style_name!r} for {name}, a {type(module).__name__}, which has no matrix to split")
+            raise ValueError(
+                f"the plan says {style_name!r} for {name}, a {type(module).__name__}, which has no matrix to split"
+            )
         size = shape[style.weight.dim]
-        heads = heads_of(model, name, size) if style.weight.dim == -2 and not style.uneven else None
+        if is_packed(module):
+            check_packed(name, module, style.weight, parts)
+        heads = heads_of(model, name, size) if (style.before, style.after) == ("share", "") else None
         if heads is not None and heads % parts:
             raise ValueError(
                 f"{name} has {heads} heads, which {parts} processes cannot share: tp_size must divide "
-                f"{head_counts(model)}; or leave attention whole, tp_plan={{'{attention_pattern(name)}': 'replicate'}}"
+                f"{head_counts(model)}; or leave attention whole, tp_plan={{'{without_numbers(name).rpartition('.')[0]}.*': 'replicate'}}"
             )
         if not style.uneven and not style.weight.divides(size, parts):
             raise ValueError(
@@ -112,8 +116,3 @@ def head_counts(model: Any) -> str:
     config = model.config
     counts = {key: getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads")}
     return " and ".join(f"{key} ({value})" for key, value in counts.items() if value is not None)
-
-
-def attention_pattern(name: str) -> str:
-    parent = name.rpartition(".")[0]
-    return re.sub(r"\.\d+\.", ".*.", parent) + ".*"

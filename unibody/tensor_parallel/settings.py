@@ -26,7 +26,9 @@ class DistributedConfig:
             self.ep_plan = self.ep_plan or "auto"
         elif self.ep_size is not None and self.ep_size > 1:
             if self.tp_size not in (None, self.ep_size):
-                raise ValueError(f"ep_size is {self.ep_size} and tp_size {self.tp_size}: the same processes have both, make them equal")
+                raise ValueError(
+                    f"ep_size is {self.ep_size} and tp_size {self.tp_size}: the same processes have both, make them equal"
+                )
             self.tp_size, self.ep_plan = self.ep_size, self.ep_plan or "auto"
         elif self.ep_plan:
             raise ValueError("ep_plan says how experts are spread, and ep_size over how many processes: set ep_size")
@@ -60,7 +62,9 @@ def settle_distribution(config: Any, tp_plan: Any, tp_size: int | None, device_m
     if config is None:
         if tp_plan is None and tp_size is None:
             if device_mesh is not None:
-                raise ValueError("device_mesh says which processes share the model, and nothing says how: add tp_plan='auto'")
+                raise ValueError(
+                    "device_mesh says which processes share the model, and nothing says how: add tp_plan='auto'"
+                )
             return None
         config = DistributedConfig(tp_size, "auto" if tp_plan is None else tp_plan)
     elif tp_plan is not None or tp_size is not None:

@@ -16,7 +16,7 @@ class Style:
     """How a layer's tensors are split, and what happens to its inputs and its output.
 
     `before` is "share" (all processes have the inputs, and each uses them for its part), "part" (they take their part of them),
-    "ids" (tokens, of which a process knows some) or "route" (numbers of experts, of which a process has some); `after` is "sum" or
+    "gather" (they put their parts together), "ids" (tokens, of which a process knows some) or "route" (numbers of experts, of which a process has some); `after` is "sum" or
     "gather".
     """
 
@@ -33,6 +33,7 @@ STYLES = {
     "colwise": Style(OUT, Split(-1), before="share"),
     "colwise_gather_output": Style(OUT, Split(-1), before="share", after="gather", uneven=True),
     "colwise_rep": Style(OUT, Split(-1), before="share", after="gather", uneven=True),
+    "colwise_whole_input": Style(OUT, Split(-1), before="gather", after="gather"),
     "rowwise": Style(IN, after="sum"),
     "rowwise_split_input": Style(IN, before="part", after="sum"),
     "rowwise_rep": Style(IN, before="part", after="sum"),
@@ -42,7 +43,9 @@ STYLES = {
     "embedding_colwise": Style(Split(1), after="gather"),
     "replicate": Style(),
     "replicated_with_grad_allreduce": Style(sums_gradients=True),
-    "shared_head": Style(before="share", sums_gradients=True),  # a key or value head that the heads of all processes attend to
+    "shared_head": Style(
+        before="share", sums_gradients=True
+    ),  # a key or value head that the heads of all processes attend to
     "all_reduce": Style(after="sum"),
     "moe_tp_experts": Style(before="share", after="sum"),
     "grouped_gemm": Style(Split(0), Split(0)),
@@ -67,7 +70,8 @@ class SplitLayer:
         if isinstance(module, nn.Embedding):
             self.size = module.embedding_dim
         else:
-            self.size = getattr(module, "out_features", 0) * (1 if names else self.parts)
+            self.size = getattr(module, "out_features", 0) * (1 if "weight" in names else self.parts)
+        self.inputs = getattr(module, "in_features", 0)
         module.register_forward_pre_hook(self.before, with_kwargs=True)
         module.register_forward_hook(self.after, with_kwargs=True, always_call=True)
 
@@ -93,6 +97,8 @@ class SplitLayer:
         if x.is_floating_point():
             if how in ("share", "route"):
                 return Share.apply(x, self.group)
+            if how == "gather":
+                return Share.apply(Gather.apply(x, self.group, self.inputs), self.group)
             return Part.apply(x, self.group) if how == "part" else x
         if how in ("ids", "route"):
             here = (x >= self.first) & (x < self.first + self.known)
@@ -101,8 +107,8 @@ class SplitLayer:
         return x
 
     def after(self, module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-        for name in {*self.names, "bias"} & vars(module).keys():
-            del vars(module)[name]
+        for name in (*self.names, "bias") if self.adds_bias else self.names:
+            vars(module).pop(name, None)
         if output is None:  # the call failed
             return None
         if self.style.before == "ids":

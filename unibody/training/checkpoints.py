@@ -104,7 +104,9 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 def load_model(
-    model: nn.Module, folder: Path, fill: Callable[[str, Any, Tensor], Any] = lambda _, tensor, stored: tensor.copy_(stored)
+    model: nn.Module,
+    folder: Path,
+    fill: Callable[[str, Any, Tensor], Any] = lambda _, tensor, stored: tensor.copy_(stored),
 ) -> None:
     """Copies the weights of a checkpoint into a model, in place, each as `fill` does it. ValueError: they are another model's."""
     stored, state = read_tensors(folder), model.state_dict(keep_vars=True)

@@ -169,7 +169,9 @@ class TensorParallelEngine(Engine):
     def split_of(self, parameter: Any) -> Any:
         """How a parameter is split; None: each process has all of it."""
         splits = self.trained.parallelism.splits
-        return next((splits[name] for name, p in self.trained.named_parameters() if p is parameter and name in splits), None)
+        return next(
+            (splits[name] for name, p in self.trained.named_parameters() if p is parameter and name in splits), None
+        )
 
 
 def own(tensor: Any) -> Any:
