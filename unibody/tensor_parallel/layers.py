@@ -54,21 +54,31 @@ def plan_splits(model: Any, mesh: Any, tp_plan: Any, ep_plan: Any = None) -> Par
             found.splits[f"{name}.weight"] = style.weight
         if style.bias is not None and f"{name}.bias" in parameters:
             found.splits[f"{name}.bias"] = style.bias
+    for name, source in ties(model).items():
+        if name in found.splits:
+            found.splits[source] = found.splits[name]
     return found
 
 
 def split_ties(model: Any, plan: dict[str, str]) -> None:
     """A head that shares its weight with the embedding has the rows of the tokens that the embedding knows."""
-    tied = getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-    for name, source in tied.items():
+    for name, source in ties(model).items():
         head, embedding = name.removesuffix(".weight"), source.removesuffix(".weight")
-        if STYLES[plan.get(head, "replicate")].weight is not None:
-            style = plan.setdefault(embedding, "embedding_rowwise")
-            if style != "embedding_rowwise":
+        chosen = [plan.get(module) for module in (head, embedding)]
+        if name.endswith(".weight") and any(STYLES[style].weight is not None for style in chosen if style):
+            found = plan.setdefault(head, "colwise_gather_output"), plan.setdefault(embedding, "embedding_rowwise")
+            if found not in (("colwise_gather_output", "embedding_rowwise"), ("colwise_rep", "embedding_rowwise")):
                 raise ValueError(
-                    f"{embedding} has the weight of {head}, which the plan splits by tokens ({plan[head]!r}): "
-                    f"say 'embedding_rowwise' for it, or 'replicate' for both, not {style!r}"
+                    f"{embedding} and {head} are one weight, which the plan splits as {found[1]!r} and as {found[0]!r}: say "
+                    "'embedding_rowwise' and 'colwise_gather_output', or 'replicate' for both"
                 )
+
+
+def ties(model: Any) -> dict[str, str]:
+    """The names of weights that are others, with the names of these."""
+    is_tied = getattr(model.config, "tie_word_embeddings", False)
+    found: dict[str, str] = getattr(model, "_tied_weights_keys", {}) if is_tied else {}
+    return found
 
 
 def split_model(model: Any, parallelism: Parallelism, parts: dict[str, Tensor] | None = None) -> None:
