@@ -21,6 +21,7 @@ from oracle.quantization import fixtures
 from oracle.reference import values
 from oracle.zoo import cases
 from torch import Tensor
+from training.rows import rows
 
 import unibody
 from unibody.tensor_parallel.gathering import join
@@ -271,8 +272,11 @@ def refusals(folder: Path) -> Any:
         "twice": (zoo / "LlamaForCausalLM", {"tp_plan": "auto", "distributed_config": {"tp_size": 2}}),
         "data": (zoo / "LlamaForCausalLM", {"tp_plan": "auto", "quantization_config": gptq}),
         "act-order": (fixtures.FOLDER / "gptqmodel/llama-8bit-desc_act", {"tp_plan": "auto"}),
-        "hqq": (fixtures.FOLDER / "hqq/llama-4bit-g32", {"tp_plan": "auto"}),
-        "blocks": (folder / "quantized-wide-blocks", {"tp_plan": "auto"}),
+        "hqq": (folder / "refused/hqq", {"tp_plan": "auto"}),
+        "nf4": (folder / "refused/nf4", {"tp_plan": "auto"}),
+        "blocks": (folder / "refused/blocks", {"tp_plan": "auto"}),
+        "routed": (zoo / "LlamaForCausalLM", {"tp_plan": {"layers.*.mlp": "ep_dispatch_experts"}}),
+        "width": (folder / "odd", {"tp_plan": "auto"}),
         "experts": (zoo / "LlamaForCausalLM", {"distributed_config": {"enable_expert_parallel": True}}),
         "tied": (zoo / "llama_tied_bias-LlamaForCausalLM", {"tp_plan": {"embed_tokens": "embedding_colwise"}}),
     }
@@ -290,6 +294,20 @@ def refusals(folder: Path) -> Any:
     except ValueError as error:
         found["adapter"] = str(error)
     return found
+
+
+@check
+def page(folder: Path) -> Any:
+    """The code of docs/tensor-parallel.md, from top to bottom."""
+    text = (Path(__file__).parents[2] / "docs/tensor-parallel.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"folder": str(folder / "zoo/LlamaForCausalLM"), "rows": rows()}
+    os.chdir(folder)
+    exec(
+        compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), "docs/tensor-parallel.md", "exec"),
+        names,
+    )
+    again = Auto.from_pretrained("whole")
+    return {"same": difference(again, Auto.from_pretrained(names["folder"]), token_ids()), "loss": names["loss"]}
 
 
 def main(folder: Path) -> None:

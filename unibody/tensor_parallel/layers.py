@@ -104,7 +104,7 @@ def split_model(model: Any, parallelism: Parallelism, parts: dict[str, Tensor] |
         names = [key for key in module._parameters if f"{name}.{key}" in parallelism.splits]
         if style.sums_gradients:
             for parameter in module.parameters():
-                sum_gradient(parameter, mesh.get_group())
+                sum_gradient(parameter, mesh)
         if names or style.before or style.after:
             SplitLayer(module, style, mesh, names)
     model.parallelism, model.tp_size = parallelism, parallelism.size

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 DATA, TENSOR = "dp_replicate", "tp"  # the names of a mesh's dimensions
 
@@ -41,7 +42,7 @@ def make_mesh(tp_size: int | None) -> Any:
             f"tp_size is {size}, and there are {world} processes, which is no multiple of it: start torchrun with "
             f"--nproc_per_node {max(size, 1) * max(1, world // max(size, 1))}, or choose a tp_size that divides {world}"
         )
-    return dist.init_device_mesh(local_device().type, (world // size, size), mesh_dim_names=(DATA, TENSOR))
+    return init_device_mesh(local_device().type, (world // size, size), mesh_dim_names=(DATA, TENSOR))
 
 
 def join_processes() -> None:

@@ -79,17 +79,13 @@ def refuse(name: str, layer: Any, split: Split, why: str) -> None:
     method = getattr(layer.config.quant_method, "value", layer.config.quant_method)
     style = "rowwise" if split.dim == -1 else "colwise"
     rows_too = style == "rowwise" and parts_of_tensors(layer, Split(-2))
-    rule = (
-        f"'{name}': 'colwise_whole_input'"
-        if rows_too
-        else f"'{without_numbers(name).rpartition('.')[0]}.*': 'replicate'"
-    )
+    rule = f"'{name}': 'colwise_whole_input'" if rows_too else f"'{neighbours(name)}': 'replicate'"
     raise ValueError(
         f"{name} is packed by {method} and cannot be {style}: {why}; choose another tp_size or another style, "
         f"such as tp_plan={{{rule}}}"
     )
 
 
-def without_numbers(name: str) -> str:
-    """A name with `*` for the numbers of layers."""
-    return re.sub(r"\.\d+(?=\.)", ".*", name)
+def neighbours(name: str) -> str:
+    """The pattern of all that lies beside a layer, in every block."""
+    return re.sub(r"\.\d+(?=\.)", ".*", name).rpartition(".")[0] + ".*"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unibody.tensor_parallel.packed import check_packed, is_packed, without_numbers
+from unibody.tensor_parallel.packed import check_packed, is_packed, neighbours
 from unibody.tensor_parallel.styles import STYLES
 
 EXAMPLE = "tp_plan={'encoder.layer.*.intermediate.dense': 'colwise', 'encoder.layer.*.output.dense': 'rowwise'}"
@@ -67,21 +67,25 @@ def fits(model: Any, pattern: str, name: str) -> bool:
 
 def share_single_heads(model: Any, plan: dict[str, str], parts: int) -> None:
     """Keys and values of one head, to which all query heads attend (multi-query attention, 1911.02150), stay whole."""
-    for name, style in plan.items():
-        module = model.get_submodule(name) if style == "colwise" and parts > 1 else None
-        if module is not None and heads_of(model, name, getattr(module, "out_features", 0)) == 1:
+    modules = dict(model.named_modules()) if parts > 1 else {}
+    for name in [name for name, style in plan.items() if style == "colwise" and name in modules]:
+        if heads_of(model, name, getattr(modules[name], "out_features", 0)) == 1:
             plan[name] = "shared_head"
 
 
 def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
     """ValueError: a layer cannot be split so, or not into this many parts."""
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
     for name, style_name in plan.items():
-        style, parameter = STYLES[style_name], dict(model.named_parameters(remove_duplicate=False)).get(name)
+        style, module = STYLES[style_name], modules.get(name)
+        if style.before == "route" and not any(
+            plan.get(f"{name}.{key}") == "grouped_gemm" for key, _ in own_parameters(module)
+        ):
+            raise ValueError(f"the plan says {style_name!r} for {name}, and 'grouped_gemm' for none of its weights")
         if style.weight is None:
             continue
-        module = None if parameter is not None else model.get_submodule(name)
-        weight = parameter if module is None else getattr(module, "weight", None)
-        if isinstance(module, nn.Linear) or is_packed(module):
+        weight = parameters.get(name) if module is None else getattr(module, "weight", None)
+        if module is not None and (isinstance(module, nn.Linear) or is_packed(module)):
             shape = [module.out_features, module.in_features]
         elif weight is not None and weight.dim() > 1:
             shape = list(weight.shape)
@@ -96,13 +100,17 @@ def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
         if heads is not None and heads % parts:
             raise ValueError(
                 f"{name} has {heads} heads, which {parts} processes cannot share: tp_size must divide "
-                f"{head_counts(model)}; or leave attention whole, tp_plan={{'{without_numbers(name).rpartition('.')[0]}.*': 'replicate'}}"
+                f"{head_counts(model)}; or leave attention whole, tp_plan={{'{neighbours(name)}': 'replicate'}}"
             )
         if not style.uneven and not style.weight.divides(size, parts):
             raise ValueError(
                 f"{name} is {shape}, and its {size} do not come out even in {parts} parts: choose a tp_size that divides them, "
-                f"or leave it whole, tp_plan={{'{name}': 'replicate'}}"
+                f"or leave it and its neighbours whole, tp_plan={{'{neighbours(name)}': 'replicate'}}"
             )
+
+
+def own_parameters(module: Any) -> Any:
+    return () if module is None else module.named_parameters(recurse=False)
 
 
 def heads_of(model: Any, name: str, size: int) -> int | None:

@@ -57,7 +57,7 @@ class SplitLayer:
     """The hooks of a layer that computes with its part: its parameters are DTensors, and plain tensors while it is called."""
 
     def __init__(self, module: Any, style: Style, mesh: Any, names: list[str]) -> None:
-        self.style, self.group, self.names = style, mesh.get_group(), names
+        self.style, self.mesh, self.names = style, mesh, names
         self.part, self.parts = mesh.get_local_rank(), mesh.size()
         self.first = self.known = 0  # tokens or experts of this process
         self.unknown: Any = None
@@ -65,7 +65,7 @@ class SplitLayer:
         if style.before == "ids":
             self.limit_ids(module)
         elif style.before == "route":
-            self.known = len(next(iter(module._parameters[name] for name in names)).to_local())
+            self.known = len(module._parameters[names[0]].to_local())
             self.first = self.part * self.known
         if isinstance(module, nn.Embedding):
             self.size = module.embedding_dim
@@ -74,6 +74,11 @@ class SplitLayer:
         self.inputs = getattr(module, "in_features", 0)
         module.register_forward_pre_hook(self.before, with_kwargs=True)
         module.register_forward_hook(self.after, with_kwargs=True, always_call=True)
+
+    @property
+    def group(self) -> Any:
+        """Asked for when it is needed: who kept it would keep its threads, of which gloo's abort a program that ends."""
+        return self.mesh.get_group()
 
     def limit_ids(self, embedding: Any) -> None:
         """The tokens that this process knows; the one of padding, whose row gets no gradient, by its local number."""
@@ -96,10 +101,10 @@ class SplitLayer:
             return x
         if x.is_floating_point():
             if how in ("share", "route"):
-                return Share.apply(x, self.group)
+                return Share.apply(x, self.group)  # type: ignore[no-untyped-call]
             if how == "gather":
-                return Share.apply(Gather.apply(x, self.group, self.inputs), self.group)
-            return Part.apply(x, self.group) if how == "part" else x
+                return Share.apply(Gather.apply(x, self.group, self.inputs), self.group)  # type: ignore[no-untyped-call]
+            return Part.apply(x, self.group) if how == "part" else x  # type: ignore[no-untyped-call]
         if how in ("ids", "route"):
             here = (x >= self.first) & (x < self.first + self.known)
             self.unknown = ~here[..., None]
@@ -114,12 +119,12 @@ class SplitLayer:
         if self.style.before == "ids":
             output = output.masked_fill(self.unknown, 0)
         if self.style.after == "gather":
-            return Gather.apply(output, self.group, self.size)
+            return Gather.apply(output, self.group, self.size)  # type: ignore[no-untyped-call]
         if self.style.after == "sum":
-            output = Sum.apply(output, self.group)
+            output = Sum.apply(output, self.group)  # type: ignore[no-untyped-call]
         return output + module.bias.to(output.dtype) if self.adds_bias else output
 
 
-def sum_gradient(parameter: Any, group: Any) -> None:
+def sum_gradient(parameter: Any, mesh: Any) -> None:
     """Gradients of this parameter are summed over the processes from now on."""
-    parameter.register_hook(lambda gradient: summed(gradient, group))
+    parameter.register_hook(lambda gradient: summed(gradient, mesh.get_group()))

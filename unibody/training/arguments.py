@@ -227,16 +227,19 @@ class TrainingArguments:
 
 
 def read_parallelism(config: Any) -> dict[str, int] | None:
-    """The sizes that are more than one, by name; None: there are none. ValueError: a size is none, or of no kind that there is."""
-    given = {} if config is None else config if isinstance(config, dict) else vars(config)
-    kinds = ("dp_replicate_size", "tp_size")
-    known = {name: given.get(name) for name in kinds if given.get(name) is not None}
-    for name, value in given.items():
-        if name not in kinds and name.endswith("_size") and value not in (None, 1):
+    """The sizes by name; None: nothing is split. ValueError: a size is none, or of no kind that there is."""
+    kinds, found = ("dp_replicate_size", "tp_size"), {}
+    is_own = isinstance(config, dict)
+    for name, value in (config if is_own else vars(config) if config is not None else {}).items():
+        if name in kinds and value is not None:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"parallelism_config says {name}={value!r}: it must be at least 1")
+            found[name] = value
+        elif name.endswith("_size") and value not in (None, 1):
             raise ValueError(f"parallelism_config asks for {name}={value}: the sizes are {' and '.join(kinds)}")
-        if name in known and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"parallelism_config says {name}={value!r}: it must be at least 1")
-    return known if known.get("tp_size", 1) > 1 else None
+        elif is_own and not name.endswith("_size"):
+            raise ValueError(f"parallelism_config has no {name!r}: the sizes are {' and '.join(kinds)}")
+    return found if found.get("tp_size", 1) > 1 else None
 
 
 def is_multiple(large: float, small: float | None) -> bool:

@@ -89,7 +89,9 @@ class TensorParallelEngine(Engine):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             dist.all_reduce(flat, group=group)
             flat /= self.data_shards
-            for gradient, mean in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            for gradient, mean in zip(
+                bucket, torch.split(flat, [gradient.numel() for gradient in bucket]), strict=True
+            ):
                 gradient.copy_(mean.view_as(gradient))
 
     def clip(self, max_norm: float) -> float:
@@ -136,7 +138,7 @@ class TensorParallelEngine(Engine):
 
     def save_optimizer(self, folder: Path) -> None:
         """Writes what the optimizer of one process would remember."""
-        remembered, kept = self.optimizer.state_dict(), {}
+        remembered, kept = self.optimizer.state_dict(), dict[int, dict[str, Any]]()
         for number, parameter in enumerate(self.parameters()):
             for name, value in remembered["state"].get(number, {}).items():
                 if isinstance(value, DTensor):
