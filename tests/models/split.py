@@ -297,6 +297,20 @@ def refusals(folder: Path) -> Any:
 
 
 @check
+def trained_otherwise(folder: Path) -> Any:
+    """A model that processes share is trained so, and in as many parts."""
+    model, found = Auto.from_pretrained(folder / "zoo/LlamaForCausalLM", tp_plan="auto"), []
+    single = Auto.from_pretrained(folder / "zoo/LlamaForCausalLM", tp_plan="auto", tp_size=1)
+    for given, sizes in ((model, None), (single, {"tp_size": 2}), (torch.nn.Linear(2, 2), {"tp_size": 2})):
+        args = unibody.TrainingArguments(str(folder / "out"), use_cpu=True, parallelism_config=sizes)
+        try:
+            unibody.Trainer(given, args)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+@check
 def page(folder: Path) -> Any:
     """The code of docs/tensor-parallel.md, from top to bottom."""
     text = (Path(__file__).parents[2] / "docs/tensor-parallel.md").read_text(encoding="utf-8")

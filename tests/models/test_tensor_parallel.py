@@ -37,7 +37,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     write_llama(folder / "three", hidden_size=48, num_attention_heads=6, num_key_value_heads=3)
     torch.manual_seed(0)
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_key_value_heads": 2}
-    write_llama(folder / "quantized-from", **sizes, initializer_range=0.08)
+    biases = {"attention_bias": True, "mlp_bias": True}
+    write_llama(folder / "quantized-from", **sizes, **biases, initializer_range=0.08)
     methods = {
         "quantized/int8": unibody.BitsAndBytesConfig(load_in_8bit=True),
         "quantized/fbgemm": unibody.FbgemmFp8Config(),
@@ -55,7 +56,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def write_llama(folder: Path, **sizes: Any) -> None:
     config = {"vocab_size": 128, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, **sizes}
-    unibody.LlamaForCausalLM(unibody.LlamaConfig(**config)).save_pretrained(folder)
+    model = unibody.LlamaForCausalLM(unibody.LlamaConfig(**config))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
 
 
 def launch(program: str, *arguments: str) -> None:
@@ -159,7 +164,7 @@ def test_bfloat16(found: Any) -> None:
         ("style", "ValueError: tp_plan says 'sideways' for layers.*.mlp.up_proj: choose one of colwise, colwise_gather_output"),
         ("layer", "ValueError: tp_plan names layers.*.mlp.up, which is no layer of LlamaForCausalLM"),
         ("kind", 'TypeError: tp_plan is True, expected "auto" or a dictionary of names and styles'),
-        ("norm", "ValueError: the plan says 'colwise' for model.norm, a LlamaRMSNorm, which has no matrix to split"),
+        ("norm", "ValueError: the plan says 'colwise' for model.norm, which has no matrix to split"),
         (
             "heads",
             "ValueError: model.layers.0.self_attn.k_proj has 3 heads, which 2 processes cannot share: tp_size must divide "
@@ -187,6 +192,16 @@ def test_bfloat16(found: Any) -> None:
 def test_refusals(name: str, message: str, found: Any) -> None:
     for result in both(found, "refusals"):
         assert message in result[name]
+
+
+@pytest.mark.slow
+def test_training_takes_the_model_as_it_is(found: Any) -> None:
+    for messages in both(found, "trained_otherwise"):
+        assert messages == [
+            "the model is split over processes: set parallelism_config={'tp_size': 2}",
+            "the model was loaded in 1 parts, and parallelism_config says tp_size=2: make them equal",
+            "Linear declares no plan by which processes split it: train a model of the library, or leave out parallelism_config",
+        ]
 
 
 @pytest.mark.slow

@@ -98,8 +98,8 @@ def split_model(model: Any, parallelism: Parallelism, parts: dict[str, Tensor] |
         split_packed(name, model.get_submodule(name), split, parallelism.rank, parallelism.size)
     if hasattr(model, "_tied_weights_keys"):
         tie_weights(model)
-    owners = {name.rpartition(".")[0] for name in parallelism.splits} | (parallelism.plan.keys() - done_names(model))
-    for name in sorted(owners):
+    modules = {name for name, _ in model.named_modules()}
+    for name in sorted({name.rpartition(".")[0] for name in parallelism.splits} | parallelism.plan.keys() & modules):
         module, style = model.get_submodule(name), STYLES[parallelism.plan.get(name, "replicate")]
         names = [key for key in module._parameters if f"{name}.{key}" in parallelism.splits]
         if style.sums_gradients:
@@ -108,10 +108,6 @@ def split_model(model: Any, parallelism: Parallelism, parts: dict[str, Tensor] |
         if names or style.before or style.after:
             SplitLayer(module, style, mesh, names)
     model.parallelism, model.tp_size = parallelism, parallelism.size
-
-
-def done_names(model: Any) -> set[str]:
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 
 def sharded(part: Tensor, split: Split, mesh: Any, whole: Tensor) -> nn.Parameter:
@@ -135,7 +131,7 @@ def stride_of(shape: Any) -> tuple[int, ...]:
 
 
 def same_everywhere(model: Any, parallelism: Parallelism, names: Any) -> None:
-    """Gives whole parameters the values that the first process has: each has drawn its own."""
-    source = dist.get_global_rank(parallelism.mesh.get_group(), 0)
+    """Gives whole tensors the values that the first process has: each has drawn its own."""
+    group, state = parallelism.mesh.get_group(), model.state_dict()
     for name in sorted(names):
-        dist.broadcast(model.get_parameter(name).data, source, group=parallelism.mesh.get_group())
+        dist.broadcast(state[name], dist.get_global_rank(group, 0), group=group)

@@ -90,9 +90,7 @@ def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
         elif weight is not None and weight.dim() > 1:
             shape = list(weight.shape)
         else:
-            raise ValueError(
-                f"the plan says {style_name!r} for {name}, a {type(module).__name__}, which has no matrix to split"
-            )
+            raise ValueError(f"the plan says {style_name!r} for {name}, which has no matrix to split")
         size = shape[style.weight.dim]
         if is_packed(module):
             check_packed(name, module, style.weight, parts)

@@ -57,13 +57,17 @@ class TensorParallelEngine(Engine):
                     "or leave out parallelism_config"
                 )
             for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor, 0)  # each process may have drawn its own
             split_model(model, plan_splits(model, self.tensor, "auto"))
         elif model.parallelism.size != self.tensor.size():
             raise ValueError(
                 f"the model was loaded in {model.parallelism.size} parts, and parallelism_config says tp_size="
                 f"{self.tensor.size()}: make them equal"
             )
+        else:
+            group = self.data.get_group()
+            for tensor in model.state_dict().values():
+                dist.broadcast(own(tensor), dist.get_global_rank(group, 0), group=group)
 
     def wrap(self, model: Any) -> Any:
         return model
