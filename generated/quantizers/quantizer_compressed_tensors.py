@@ -489,7 +489,7 @@ class CompressedFloat8Linear(PackedLinear):
         return {}, {}
 
     def part_multiples(self) -> tuple[int, int]:
-        return 1, 1
+        return self.block if self.config.weight_block_size else (1, 1)
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         blocks = in_blocks(weight, self.block)

@@ -292,9 +292,6 @@ class CompressedFloat8Linear(FP8Linear):
         """None: inputs may be rounded by a token's largest magnitude, and scales be of the whole weight."""
         return {}, {}
 
-    def part_multiples(self) -> tuple[int, int]:
-        return 1, 1
-
     def usual_tensors(self) -> dict[str, Tensor]:
         return input_tensors(self.inputs)
 

@@ -54,11 +54,11 @@ def test_two_processes_are_one(run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_groups_of_two(run, tmp_path: Path) -> None:
-    """With SGD; each group has a copy of the model and half of the rows. The best weights are loaded at the end."""
+    """With SGD; each group has a copy of the model and half of the rows, and recomputes. The best weights are loaded at the end."""
     settings = {**SETTINGS, "optim": "sgd", "learning_rate": 1e-2, "save_steps": 10, "load_best_model_at_end": True}
     one = run(tmp_path / "one", per_device_train_batch_size=4, **settings)
     sizes = {"parallelism_config": {"tp_size": 2, "dp_replicate_size": 2}}
-    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "gradient_checkpointing": True}
     four = run(tmp_path / "four", launcher=FOUR, **settings, **options, **sizes)
     assert four["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-5)
     assert_same_run(four, one)

@@ -16,8 +16,8 @@ class Style:
     """How a layer's tensors are split, and what happens to its inputs and its output.
 
     `before` is "share" (all processes have the inputs, and each uses them for its part), "part" (they take their part of them),
-    "gather" (they put their parts together), "ids" (tokens, of which a process knows some) or "route" (numbers of experts, of which a process has some); `after` is "sum" or
-    "gather".
+    "gather" (they put their parts together), "ids" (tokens, of which a process knows some) or "route" (numbers of experts, of which
+    a process has some); `after` is "sum" or "gather".
     """
 
     weight: Split | None = None
@@ -43,9 +43,8 @@ STYLES = {
     "embedding_colwise": Style(Split(1), after="gather"),
     "replicate": Style(),
     "replicated_with_grad_allreduce": Style(sums_gradients=True),
-    "shared_head": Style(
-        before="share", sums_gradients=True
-    ),  # a key or value head that the heads of all processes attend to
+    # A key or value head to which the query heads of all processes attend.
+    "shared_head": Style(before="share", sums_gradients=True),
     "all_reduce": Style(after="sum"),
     "moe_tp_experts": Style(before="share", after="sum"),
     "grouped_gemm": Style(Split(0), Split(0)),
