@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         register_quantization_config,
         register_quantizer,
     )
+    from unibody.tensor_parallel.settings import DistributedConfig
     from unibody.tokenization.auto import AutoTokenizer
     from unibody.tokenization.base import PreTrainedTokenizerBase
     from unibody.tokenization.bert import BertTokenizer, BertTokenizerFast
@@ -146,7 +147,7 @@ __all__ = [
     "AutoModelForTokenClassification", "AutoQuantizationConfig", "AutoTokenizer", "BaseStreamer", "BatchEncoding",
     "BertTokenizer", "BertTokenizerFast", "CharSpan", "ChatTemplateError", "ChunkPipeline",
     "DataCollatorForLanguageModeling", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
-    "DefaultFlowCallback", "EarlyStoppingCallback", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper",
+    "DefaultFlowCallback", "DistributedConfig", "EarlyStoppingCallback", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper",
     "EvalPrediction", "ExponentialDecayLengthPenalty", "FeatureExtractionPipeline", "FillMaskPipeline",
     "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor", "FrequencyPenaltyLogitsProcessor",
     "GPT2TokenizerFast", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput",
@@ -209,6 +210,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),
         *("QuantizationMethod", "register_quantization_config", "register_quantizer"),
     ),
+    "tensor_parallel.settings": ("DistributedConfig",),
     "tokenization.auto": ("AutoTokenizer",),
     "tokenization.base": ("PreTrainedTokenizerBase",),
     "tokenization.bert": ("BertTokenizer", "BertTokenizerFast"),

@@ -24,6 +24,7 @@ from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 from unibody.reading import read_bounded_json
+from unibody.tensor_parallel.settings import settle_distribution
 
 
 def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> Any:
@@ -65,6 +66,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     name_or_path: str = ""  # where its checkpoint came from
     config: Any
     hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
+    parallelism: Any = None  # how it is split over processes
+    tp_size: int | None = None  # over how many
     _tied_weights_keys: ClassVar[dict[str, str]]
 
     @overload
@@ -89,16 +92,28 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         max_memory: dict[int | str, int | str] | None = None,
         offload_folder: str | os.PathLike[str] | None = None,
         offload_buffers: bool = False,
+        tp_plan: Any = None,
+        tp_size: int | None = None,
+        device_mesh: Any = None,
+        distributed_config: Any = None,
         **options: Any,
     ) -> Any:
         """The model of a checkpoint; a quantized one is read by its quantizer, a plain one quantized as `quantization_config` says.
 
         `device_map` is a device, a place for each module, or a plan such as "auto" (see plan_device_map), with `max_memory`; what
-        goes to the disk goes to `offload_folder`. `dtype="auto"` is the type that config.json names, as if none were said.
+        goes to the disk goes to `offload_folder`. Under torchrun `tp_plan="auto"`, or a plan of one's own, splits the model over the
+        processes, or over each `tp_size` neighbours of them, or those of a mesh. `dtype="auto"` is the type that config.json names, as if none were said.
         `revision` (branch, tag or commit), `token`, `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the
         Hub; the others are those of the generated class. HubError: the repository, revision or file is not to be had.
         """
         device = None
+        distribution = settle_distribution(distributed_config, tp_plan, tp_size, device_mesh)
+        if distribution is not None:
+            if device_map is not None or options.get("device") is not None:
+                raise ValueError(
+                    "a plan of tensor parallelism says where each weight lies: leave out device and device_map"
+                )
+            options["device"] = distribution.device
         if device_map is not None:
             if options.get("device") is not None:
                 raise ValueError(f"device={options['device']!r} and device_map say the same twice: leave out one")
@@ -125,6 +140,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         elif device_map is not None and device is None:
             placement = Placement(device_map, options["quantizer"], max_memory, offload_folder, offload_buffers)
             options["quantizer"] = placement
+        elif distribution is not None:
+            options["quantizer"] = distribution.loading(options["quantizer"])
         found = super().from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
         if placement is not None:
@@ -169,7 +186,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     ) -> None:
         """Writes the checkpoint, or of a model with adapters the active adapter alone.
 
-        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with.
+        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with. Of a model that is split
+        over processes all of them call it, and the first writes the whole.
         """
         from unibody.integrations.deepspeed.partition import is_partitioned
 
@@ -180,6 +198,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             )
         if is_fsdp_managed_module(self):
             raise ValueError(f"this process has only shards of {type(self).__name__}: save it with trainer.save_model")
+        if self.parallelism is not None and options.get("state_dict") is None:
+            save_whole(self, folder, max_shard_size=max_shard_size, ship_code=ship_code, **options)
+            return
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
             return
@@ -197,11 +218,29 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
 
+    def push_to_hub(self, *arguments: Any, **options: Any) -> Any:
+        """Uploads what `save_pretrained` writes; of a model that is split over processes all call it, and the first uploads."""
+        if self.parallelism is not None and torch.distributed.get_rank() > 0:
+            save_whole(self, "")
+            return None
+        return super().push_to_hub(*arguments, **options)
+
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         if not self._hf_peft_config_loaded:
             return super()._model_card(repo_id, tags)
         config: Any = self.config
         return adapter_card(repo_id, config.to_dict(), type(self).__name__, self.name_or_path, tags)
+
+
+def save_whole(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
+    """Writes the checkpoint of a model that is split over processes, which all call it; the first writes."""
+    from unibody.tensor_parallel.gathering import whole_state
+
+    first = torch.distributed.get_rank() == 0
+    state = whole_state(model, keep=first)
+    if first:
+        model.save_pretrained(folder, state_dict=state, **options)
+    torch.distributed.barrier()
 
 
 def adopt(model: Any) -> Any:

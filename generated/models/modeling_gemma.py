@@ -51,7 +51,7 @@ class PreTrainedConfig:
     def to_dict(self) -> dict[str, Any]:
         """All keys of config.json, except those that every model has and that are None."""
         silent = {f.name for f in dataclasses.fields(PreTrainedConfig) if getattr(self, f.name) is None}
-        kept = vars(self).keys() - silent - {"attn_implementation"}
+        kept = vars(self).keys() - silent - {"attn_implementation", "base_model_tp_plan", "base_model_ep_plan"}
         return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -70,6 +70,15 @@ class GemmaConfig(PreTrainedConfig):
     """Sizes and options; the defaults are those that the Hub's config.json files leave out."""
 
     model_type: ClassVar[str] = "gemma"
+    base_model_tp_plan: ClassVar[dict[str, str]] = {  # how processes split the layers, by the names in the base model
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
 
     vocab_size: int = 256000
     hidden_size: int = 3072
@@ -313,8 +322,14 @@ class PreTrainedModel(nn.Module):
         """The model of a checkpoint, in eval mode; the options are those of load_checkpoint."""
         return load_checkpoint(cls, folder_or_id, **options)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
-        save_checkpoint(self, folder, max_shard_size)
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        max_shard_size: int | str = "5GB",
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Writes the checkpoint, in files of at most this size, with the model's weights or with those of `state_dict`."""
+        save_checkpoint(self, folder, max_shard_size, state_dict)
 
     @property
     def base_model(self) -> Any:
@@ -412,6 +427,7 @@ class GemmaForCausalLM(GemmaPreTrainedModel, GenerationMixin):
 
     auto_class = "AutoModelForCausalLM"
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__(config)
@@ -715,11 +731,16 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: int | str) -> None:
-    """Writes config.json and the weights, in files of at most `max_shard_size` ("5GB"); a tied weight is stored once."""
+def save_checkpoint(
+    model: Any, folder: str | os.PathLike[str], max_shard_size: int | str, state_dict: dict[str, Tensor] | None = None
+) -> None:
+    """Writes config.json and the weights, in files of at most `max_shard_size` ("5GB"); a tied weight is stored once.
+
+    `state_dict` stands in for the model's own, where that does not hold the weights as they are to be stored.
+    """
     from safetensors.torch import save_file
 
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().contiguous() for name, tensor in (state_dict or model.state_dict()).items()}
     for name, source in model._tied_weights_keys.items():
         if name in state and source in state and state[name].data_ptr() == state[source].data_ptr():
             del state[name]

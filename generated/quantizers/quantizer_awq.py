@@ -226,6 +226,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -413,9 +424,15 @@ class AWQLinear(GroupwiseLinear):
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
         self.version, self.shared = config.version, None  # layers with the same input, with which it runs as one
-        self.group_count = -(-self.in_features // self.group_size)
+
+    @property
+    def group_count(self) -> int:
+        return -(-self.in_features // self.group_size)
+
+    @property
+    def padded_count(self) -> int:
         multiple = {64: 2, 32: 4}.get(self.group_size, 1)
-        self.padded_count = 8 * multiple * -(-self.group_count // (8 * multiple))
+        return 8 * multiple * -(-self.group_count // (8 * multiple))
 
     def empty_tensors(self) -> dict[str, Tensor]:
         words, shape = torch.int32, (self.out_features, self.in_features)
@@ -452,6 +469,15 @@ class AWQLinear(GroupwiseLinear):
         return (
             "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
         )
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of gemm's words; the others pad their groups."""
+        if self.version not in ("gemm", "exllama"):
+            return {}, {}
+        return {"qweight": 1, "qzeros": 1, "scales": 1}, {"qweight": 0, "qzeros": 0, "scales": 0}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return 8, self.group_size
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

@@ -214,6 +214,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -351,6 +362,10 @@ class Linear8bitLt(PackedLinear):
             "SCB": torch.empty(self.out_features, dtype=torch.float32, device="meta"),
             "weight_format": torch.empty((), dtype=torch.uint8, device="meta"),
         }
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By rows: all of a token is rounded by its largest magnitude."""
+        return {"weight": 0, "SCB": 0, "weight_format": None}, {}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_format": torch.tensor(0, dtype=torch.uint8)}
@@ -793,6 +808,10 @@ class Bnb8BitHfQuantizer(BnbHfQuantizer):
         if quantization_config.llm_int8_has_fp16_weight:  # a checkpoint has its plain weights, too
             self.pre_quantized = False
 
+    def update_tp_plan(self, config: Any) -> Any:
+        """Tokens are rounded whole: no process rounds a part of one."""
+        return split_rows_only(config)
+
 
 class Bnb4BitHfQuantizer(BnbHfQuantizer):
     """Reads and makes layers of FP4 and NF4."""
@@ -1023,6 +1042,14 @@ class DequantizedMatmul(torch.autograd.Function):
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: the weight in the input's type, and torch's product."""
     return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def split_rows_only(config: Any) -> Any:
+    """The configuration, by whose plan layers gather their inputs and split rows where they would have split columns."""
+    if plan := getattr(config, "base_model_tp_plan", None):
+        styles = {"rowwise": "colwise_whole_input"}
+        config.base_model_tp_plan = {name: styles.get(style, style) for name, style in plan.items()}
+    return config
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

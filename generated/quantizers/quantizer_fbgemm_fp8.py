@@ -171,6 +171,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -306,6 +317,13 @@ class FbgemmFp8Linear(PackedLinear):
     def empty_tensors(self) -> dict[str, Tensor]:
         weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn, device="meta")
         return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1, device="meta")}
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By rows: all of a token is rounded by its largest magnitude."""
+        return {"weight": 0, "weight_scale": 0}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return 1, 1
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         codes, scales = round_rows(weight)
@@ -480,6 +498,10 @@ class FbgemmFp8HfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = FbgemmFp8Linear
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def update_tp_plan(self, config: Any) -> Any:
+        """Tokens are rounded whole: no process rounds a part of one."""
+        return split_rows_only(config)
+
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
@@ -624,6 +646,14 @@ def float8_as_half(values: Tensor) -> Tensor:
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def split_rows_only(config: Any) -> Any:
+    """The configuration, by whose plan layers gather their inputs and split rows where they would have split columns."""
+    if plan := getattr(config, "base_model_tp_plan", None):
+        styles = {"rowwise": "colwise_whole_input"}
+        config.base_model_tp_plan = {name: styles.get(style, style) for name, style in plan.items()}
+    return config
 
 
 class DequantizedMatmul(torch.autograd.Function):

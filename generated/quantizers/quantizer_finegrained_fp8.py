@@ -181,6 +181,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -315,6 +326,17 @@ class FP8Linear(PackedLinear):
         }
         static = {"activation_scale": torch.empty((), device="meta")}
         return found | static if self.config.activation_scheme == "static" else found
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        blocks = self.config.weight_block_size is not None
+        shared: dict[str, int | None] = {"activation_scale": None}
+        rows = {"weight": 0, "weight_scale_inv": 0 if blocks else None, **shared}
+        columns = {"weight": 1, "weight_scale_inv": 1 if blocks else None, **shared}
+        # Without blocks all of a token is rounded by its largest magnitude.
+        return rows, columns if blocks or self.config.activation_scheme == "static" else {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return self.block if self.config.weight_block_size else (1, 1)
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """The inverse of a scale is rounded before the scale is, as the reference does."""

@@ -19,6 +19,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -191,6 +192,17 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -389,6 +401,15 @@ class GPTQLinear(GroupwiseLinear):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By columns, if these are in the order of their groups: then a part's `g_idx` is the usual one."""
+        rows = {"qweight": 1, "qzeros": 1, "scales": 1, "g_idx": None}
+        return rows, {"qweight": 0, "qzeros": 0, "scales": 0}
+
+    def part_multiples(self) -> tuple[int, int]:
+        count = 32 if self.bits == 3 else 32 // self.bits
+        return count, math.lcm(count, self.group_size)
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

@@ -136,6 +136,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None

@@ -255,6 +255,17 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
+
+        Empty: no part of the tensors computes what this part of W does.
+        """
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        """What the numbers of rows and of columns of a part have to be multiples of."""
+        return 1, 1
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -490,6 +501,13 @@ class QuarkFloat8Linear(PackedLinear):
             "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
         }
         return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """None: inputs may be rounded by a token's largest magnitude, and scales be of the whole weight."""
+        return {}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return self.block if self.config.weight_block_size else (1, 1)
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         blocks = in_blocks(weight, self.block)

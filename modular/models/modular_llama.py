@@ -56,6 +56,15 @@ class LlamaConfig(PreTrainedConfig):
     """Sizes and options; the defaults are those that the Hub's config.json files leave out."""
 
     model_type: ClassVar[str] = "llama"
+    base_model_tp_plan: ClassVar[dict[str, str]] = {  # how processes split the layers, by the names in the base model
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -272,6 +281,7 @@ class LlamaForCausalLM(LlamaPreTrainedModel, GenerationMixin):
 
     auto_class = "AutoModelForCausalLM"
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)

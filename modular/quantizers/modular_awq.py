@@ -187,9 +187,15 @@ class AWQLinear(GroupwiseLinear):
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
         self.version, self.shared = config.version, None  # layers with the same input, with which it runs as one
-        self.group_count = -(-self.in_features // self.group_size)
+
+    @property
+    def group_count(self) -> int:
+        return -(-self.in_features // self.group_size)
+
+    @property
+    def padded_count(self) -> int:
         multiple = {64: 2, 32: 4}.get(self.group_size, 1)
-        self.padded_count = 8 * multiple * -(-self.group_count // (8 * multiple))
+        return 8 * multiple * -(-self.group_count // (8 * multiple))
 
     def empty_tensors(self) -> dict[str, Tensor]:
         words, shape = torch.int32, (self.out_features, self.in_features)
@@ -226,6 +232,15 @@ class AWQLinear(GroupwiseLinear):
         return (
             "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
         )
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """Of gemm's words; the others pad their groups."""
+        if self.version not in ("gemm", "exllama"):
+            return {}, {}
+        return {"qweight": 1, "qzeros": 1, "scales": 1}, {"qweight": 0, "qzeros": 0, "scales": 0}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return 8, self.group_size
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

@@ -32,6 +32,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.int8 import int8_product
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
 
 __all__ = ["BitsAndBytesConfig", "Bnb4BitHfQuantizer", "Bnb8BitHfQuantizer", "Linear4bit", "Linear8bitLt"]
@@ -169,6 +170,10 @@ class Linear8bitLt(PackedLinear):
             "SCB": torch.empty(self.out_features, dtype=torch.float32, device="meta"),
             "weight_format": torch.empty((), dtype=torch.uint8, device="meta"),
         }
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By rows: all of a token is rounded by its largest magnitude."""
+        return {"weight": 0, "SCB": 0, "weight_format": None}, {}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_format": torch.tensor(0, dtype=torch.uint8)}
@@ -470,6 +475,10 @@ class Bnb8BitHfQuantizer(BnbHfQuantizer):
         super().__init__(quantization_config, **kwargs)
         if quantization_config.llm_int8_has_fp16_weight:  # a checkpoint has its plain weights, too
             self.pre_quantized = False
+
+    def update_tp_plan(self, config: Any) -> Any:
+        """Tokens are rounded whole: no process rounds a part of one."""
+        return split_rows_only(config)
 
 
 class Bnb4BitHfQuantizer(BnbHfQuantizer):

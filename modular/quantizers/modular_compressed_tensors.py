@@ -288,6 +288,10 @@ class CompressedFloat8Linear(FP8Linear):
         }
         return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """None: inputs may be rounded by a token's largest magnitude, and scales be of the whole weight."""
+        return {}, {}
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return input_tensors(self.inputs)
 

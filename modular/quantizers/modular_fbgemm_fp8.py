@@ -20,6 +20,7 @@ from torch import Tensor
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
 
 from .modular_finegrained_fp8 import FP8Linear, rounded_matmul, scaled_matmul
@@ -97,6 +98,13 @@ class FbgemmFp8Linear(FP8Linear):
         weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn, device="meta")
         return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1, device="meta")}
 
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By rows: all of a token is rounded by its largest magnitude."""
+        return {"weight": 0, "weight_scale": 0}, {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return 1, 1
+
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         codes, scales = round_rows(weight)
         return {"weight": codes, "weight_scale": scales}
@@ -111,3 +119,7 @@ class FbgemmFp8HfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "fbgemm_fp8"
     linear_class: ClassVar[Any] = FbgemmFp8Linear
     packed_tensor: ClassVar[str] = "weight_scale"
+
+    def update_tp_plan(self, config: Any) -> Any:
+        """Tokens are rounded whole: no process rounds a part of one."""
+        return split_rows_only(config)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
@@ -166,6 +167,15 @@ class GPTQLinear(GroupwiseLinear):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        """By columns, if these are in the order of their groups: then a part's `g_idx` is the usual one."""
+        rows = {"qweight": 1, "qzeros": 1, "scales": 1, "g_idx": None}
+        return rows, {"qweight": 0, "qzeros": 0, "scales": 0}
+
+    def part_multiples(self) -> tuple[int, int]:
+        count = 32 if self.bits == 3 else 32 // self.bits
+        return count, math.lcm(count, self.group_size)
 
     def fits(self) -> bool:
         """Whether the weight's sizes fill whole words and groups."""

@@ -93,13 +93,20 @@ def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "
     )
     trainer.train(resume_from_checkpoint=resume)
     found = trainer.evaluate()
+    weights = {
+        name: getattr(p.detach(), "full_tensor", p.detach)().contiguous() for name, p in model.named_parameters()
+    }
     if trainer.is_world_process_zero():
-        save_file(
-            {name: p.detach().contiguous() for name, p in model.named_parameters()}, folder / "weights.safetensors"
-        )
+        save_file(weights, folder / "weights.safetensors")
         text = json.dumps({"history": trainer.state.log_history, "eval_loss": found["eval_loss"]})
         (folder / "history.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), *sys.argv[4:])
+    if torch.distributed.is_initialized():  # threads of gloo's subgroups abort a process that ends as others do
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -27,6 +27,7 @@ from training.rows import rows
         ({"per_device_train_batch_size": 0}, ValueError, "per_device_train_batch_size is 0: it must be at least 1"),
         ({"logging_steps": 0}, ValueError, "logging_steps is 0: write a whole number"),
         ({"save_steps": 2.5}, ValueError, "save_steps is 2.5: write a whole number"),
+        ({"fsdp": True, "parallelism_config": {"tp_size": 2}}, ValueError, "fsdp and parallelism_config are both set, .* choose one"),
         ({"save_total_limit": 0}, ValueError, "save_total_limit is 0: keep at least 1"),
         ({"bf16": True, "fp16": True}, ValueError, "bf16 and fp16 are both set"),
         ({"load_best_model_at_end": True}, ValueError, "needs evaluations to compare: set eval_strategy"),

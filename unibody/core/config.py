@@ -38,7 +38,7 @@ class PreTrainedConfig:
     def to_dict(self) -> dict[str, Any]:
         """All keys of config.json, except those that every model has and that are None."""
         silent = {f.name for f in dataclasses.fields(PreTrainedConfig) if getattr(self, f.name) is None}
-        kept = vars(self).keys() - silent - {"attn_implementation"}
+        kept = vars(self).keys() - silent - {"attn_implementation", "base_model_tp_plan", "base_model_ep_plan"}
         return copy.deepcopy({key: getattr(self, key) for key in sorted(kept | {"model_type"})})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

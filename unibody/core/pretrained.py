@@ -6,7 +6,7 @@ import os
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unibody.core.loading import load_checkpoint, tie_weights
 from unibody.core.saving import save_checkpoint
@@ -46,8 +46,14 @@ class PreTrainedModel(nn.Module):
         """The model of a checkpoint, in eval mode; the options are those of load_checkpoint."""
         return load_checkpoint(cls, folder_or_id, **options)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
-        save_checkpoint(self, folder, max_shard_size)
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        max_shard_size: int | str = "5GB",
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Writes the checkpoint, in files of at most this size, with the model's weights or with those of `state_dict`."""
+        save_checkpoint(self, folder, max_shard_size, state_dict)
 
     @property
     def base_model(self) -> Any:

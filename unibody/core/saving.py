@@ -13,11 +13,16 @@ from typing import Any
 from torch import Tensor
 
 
-def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: int | str) -> None:
-    """Writes config.json and the weights, in files of at most `max_shard_size` ("5GB"); a tied weight is stored once."""
+def save_checkpoint(
+    model: Any, folder: str | os.PathLike[str], max_shard_size: int | str, state_dict: dict[str, Tensor] | None = None
+) -> None:
+    """Writes config.json and the weights, in files of at most `max_shard_size` ("5GB"); a tied weight is stored once.
+
+    `state_dict` stands in for the model's own, where that does not hold the weights as they are to be stored.
+    """
     from safetensors.torch import save_file
 
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().contiguous() for name, tensor in (state_dict or model.state_dict()).items()}
     for name, source in model._tied_weights_keys.items():
         if name in state and source in state and state[name].data_ptr() == state[source].data_ptr():
             del state[name]

@@ -18,6 +18,7 @@ from unibody.generation.search import search
 from unibody.generation.together import each_in_step, in_step
 from unibody.hub import locate
 from unibody.models import PreTrainedModel
+from unibody.tensor_parallel.randomness import draw_alike
 
 
 class GenerationMixin:
@@ -143,6 +144,8 @@ class GenerationMixin:
         input_ids, mask, cache, assistant, tokenizer, seed = (options.pop(name, None) for name in names)
         if inputs is not None and input_ids is not None:
             raise ValueError("inputs and input_ids are two names of the prompt: give one")
+        if (parallelism := getattr(self, "parallelism", None)) is not None:
+            draw_alike(parallelism)
         settings = settle(self, given, options)
         ids = prompt_ids(input_ids if inputs is None else inputs, self, settings.bos_token_id)
         request = make_request(

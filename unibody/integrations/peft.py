@@ -180,6 +180,10 @@ class PeftAdapterMixin:
         from unibody.integrations.packed_lora import packed_classes, register_packed_layers, with_weights
 
         model: Any = self
+        if getattr(model, "parallelism", None) is not None:
+            raise ValueError(
+                "adapters go beside whole layers, and these are split over processes: load the model without tp_plan"
+            )
         if self._hf_peft_config_loaded and name in self.peft_config:
             raise ValueError(f"there is an adapter {name!r} already: give this one another adapter_name")
         if packed_classes(model) and not hasattr(config, "_register_custom_module"):

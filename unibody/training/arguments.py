@@ -129,9 +129,11 @@ class TrainingArguments:
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool | None = None
 
-    hf_deepspeed_config = cast(Any, None)  # no setting: what `deepspeed` says, for as long as these arguments live
     fsdp: bool | str | list[str] | None = None  # shards the model over the processes: docs/fsdp.md
     fsdp_config: dict[str, Any] | str | None = None  # or the path of a JSON file
+    parallelism_config: Any = None  # sizes by name, tp_size and dp_replicate_size, or accelerate's ParallelismConfig
+
+    hf_deepspeed_config = cast(Any, None)  # no setting: what `deepspeed` says, for as long as these arguments live
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         known = [f.name for f in dataclasses.fields(cls)]
@@ -162,6 +164,12 @@ class TrainingArguments:
         self.fsdp, self.fsdp_config = launched_fsdp(self.fsdp, self.fsdp_config)
         self.sharding = read_fsdp_config(self.fsdp, self.fsdp_config)
         announce_fsdp(self.sharding)
+        self.parallelism_config = read_parallelism(self.parallelism_config)
+        ways = {"deepspeed": self.deepspeed, "fsdp": self.sharding, "parallelism_config": self.parallelism_config}
+        if len(chosen := [name for name, value in ways.items() if value]) > 1:
+            raise ValueError(
+                f"{' and '.join(chosen)} are both set, and each spreads the model its own way: choose one"
+            )
         self._check_intervals()
         self._check_best_model()
         if self.deepspeed is not None:
@@ -235,6 +243,22 @@ class TrainingArguments:
         """The settings that `to_json_string` wrote, without secrets."""
         values = json.loads(Path(file).read_text(encoding="utf-8"))
         return cls(**{name: value for name, value in values.items() if name not in SECRET})
+
+
+def read_parallelism(config: Any) -> dict[str, int] | None:
+    """The sizes by name; None: nothing is split. ValueError: a size is none, or of no kind that there is."""
+    kinds, found = ("dp_replicate_size", "tp_size"), {}
+    is_own = isinstance(config, dict)
+    for name, value in (config if is_own else vars(config) if config is not None else {}).items():
+        if name in kinds and value is not None:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"parallelism_config says {name}={value!r}: it must be at least 1")
+            found[name] = value
+        elif name.endswith("_size") and value not in (None, 1):
+            raise ValueError(f"parallelism_config asks for {name}={value}: the sizes are {' and '.join(kinds)}")
+        elif is_own and not name.endswith("_size"):
+            raise ValueError(f"parallelism_config has no {name!r}: the sizes are {' and '.join(kinds)}")
+    return found if found.get("tp_size", 1) > 1 else None
 
 
 def is_multiple(large: float, small: float | None) -> bool:

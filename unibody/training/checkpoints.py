@@ -109,16 +109,23 @@ def save_model(model: Any, folder: Path) -> None:
     write_atomically(folder / "model.safetensors", lambda path: save_module(model, str(path)))
 
 
-def load_model(model: nn.Module, folder: Path, copy: Callable[[Any, Tensor], Any] = Tensor.copy_) -> None:
+def load_model(
+    model: nn.Module,
+    folder: Path,
+    fill: Callable[[str, Any, Tensor], Any] = lambda _, own, stored: own.copy_(stored),
+) -> None:
     """Copies the weights of a checkpoint into a model, in place. ValueError: they are another model's.
 
-    `copy(own, stored)` puts one tensor into one of the model's, of which a process may have a part only.
+    `fill(name, own, stored)` puts one tensor into the model's own, of which a process may have a part only.
     """
-    stored, state = read_adapters(model, folder) if has_adapters(model) else (read_tensors(folder), model.state_dict())
+    if has_adapters(model):
+        stored, state = read_adapters(model, folder)
+    else:
+        stored, state = read_tensors(folder), model.state_dict(keep_vars=True)
     compare(model, folder, {name: tuple(tensor.shape) for name, tensor in stored.items()}, state)
     with torch.no_grad():
         for name, tensor in stored.items():
-            copy(state[name], tensor)
+            fill(name, state[name], tensor)
 
 
 def has_adapters(model: Any) -> bool:

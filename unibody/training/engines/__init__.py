@@ -1,7 +1,8 @@
 """What carries a model and its optimizer through training, one module for each way to spread them over processes.
 
 `data_parallel.py` is the first, and the base of all: each process holds the whole model. In `fully_sharded.py` each holds a
-shard of every weight. The settings say which it is.
+shard of every weight, in `tensor_parallel.py` a part of each layer; `deepspeed.py` leaves that to DeepSpeed. The settings say
+which it is.
 """
 
 from __future__ import annotations
@@ -22,4 +23,8 @@ def choose_engine(args: TrainingArguments) -> Engine:
         from unibody.training.engines.fully_sharded import FullyShardedEngine
 
         return FullyShardedEngine(args)
+    if args.parallelism_config:
+        from unibody.training.engines.tensor_parallel import TensorParallelEngine
+
+        return TensorParallelEngine(args)
     return Engine(args)

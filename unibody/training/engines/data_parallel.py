@@ -78,7 +78,9 @@ class Engine:
         return self.rank
 
     def place_model(self, model: nn.Module) -> None:
-        """Brings a model to where it computes."""
+        """Brings a model to where it computes. ValueError: processes share it, and the settings do not say so."""
+        if (found := getattr(model, "parallelism", None)) is not None and not self.args.parallelism_config:
+            raise ValueError(f"the model is split over processes: set parallelism_config={{'tp_size': {found.size}}}")
         model.to(self.device)
 
     def start(self, trainer: Any, steps: int) -> None:

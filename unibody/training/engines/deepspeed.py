@@ -119,7 +119,7 @@ class DeepSpeedEngine(Engine):
     def discard(self) -> None:
         forget_gradient(self.model)
 
-    def save_model(self, model: nn.Module, folder: Path) -> None:
+    def save_model(self, model: nn.Module, folder: Path, whole: bool = True) -> None:
         """Writes the whole model; under ZeRO-3 only if the configuration wants it gathered, otherwise each process its part."""
         if not is_partitioned(model):
             super().save_model(model, folder)

@@ -86,7 +86,7 @@ def sharded_state(model: nn.Module) -> dict[str, Any]:
 @torch.no_grad()
 def load_whole(model: Any, folder: Path) -> None:
     """Each process reads its part of the files that `save_whole`, or a run without FSDP, has written."""
-    checkpoints.load_model(model, folder, copy=lambda own, stored: own.copy_(like_shards(stored, own)))
+    checkpoints.load_model(model, folder, lambda _, own, stored: own.copy_(like_shards(stored, own)))
 
 
 def load_sharded(model: Any, folder: Path) -> None:
