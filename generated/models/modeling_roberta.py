@@ -475,7 +475,8 @@ def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """The same as eager_attention, by torch's fused kernels."""
-    causal = causal and mask is None and q.shape[2] > 1
+    if mask is not None or q.shape[2] == 1:  # asked, not computed: a size may be a symbol, and `causal` must be a bool
+        causal = False
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
