@@ -752,6 +752,8 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply for a configuration or an index: fetch another") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
     return values
@@ -784,7 +786,7 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
-    model.config.architectures = [type(model).__name__]
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]  # FSDP2 gives models classes of its own
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.save_pretrained(folder)
 

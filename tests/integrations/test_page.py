@@ -14,7 +14,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from integrations.packed import plain_model
-from integrations.test_gguf import SIZE, TEXT, sized_model, write_tokenizer
+from integrations.test_gguf import TEXT, sized_model, write_tokenizer
 from oracle.inputs import token_ids
 
 import unibody
