@@ -165,7 +165,7 @@ def test_checkpoint_of_a_later_release(trainer, saved: Path) -> None:
     ):
         trainer(max_steps=4).train(resume_from_checkpoint=True)
     file.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"trainer_state\.json is not JSON .*: take another checkpoint"):
+    with pytest.raises(ValueError, match=r"trainer_state\.json is not valid JSON .*: fetch it again"):
         trainer(max_steps=4).train(resume_from_checkpoint=True)
 
 
