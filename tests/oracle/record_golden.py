@@ -50,9 +50,10 @@ PACKED = DECODER | {
     "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_key_value_heads": 4, "initializer_range": 0.1,
     "tie_word_embeddings": True,
 }  # fmt: skip
-LARGER = dict.fromkeys(
-    ("fp8", "compressed-tensors"), {"hidden_size": 128, "intermediate_size": 128}
-)  # one block, one group
+LARGER = {  # one block, one group
+    "fp8": {"hidden_size": 128, "intermediate_size": 128},
+    "compressed-tensors": {"hidden_size": 128, "intermediate_size": 128},
+}
 TRAINING: dict[str, Any] = {
     "max_steps": 4, "per_device_train_batch_size": 2, "logging_steps": 1, "learning_rate": 1e-2, "optim": "adamw_torch",
     "use_cpu": True, "report_to": "none", "disable_tqdm": True,
