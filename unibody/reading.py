@@ -16,11 +16,8 @@ def read_bounded_json(file: Path) -> dict[str, Any]:
     what = "an index" if file.name.endswith(".index.json") else "a configuration"
     if file.is_file() and (size := file.stat().st_size) > LARGEST[what]:
         raise ValueError(f"{file} has {size:,} bytes, and {what} at most {LARGEST[what]:,}: it is none")
-    try:
-        values = read_json(file)
-    except RecursionError:
-        values = None
-    if values is None or is_deeper(values, DEEPEST):
+    values = read_json(file)
+    if is_deeper(values, DEEPEST):
         raise ValueError(f"{file} is nested too deeply for {what}: at most {DEEPEST} levels are read")
     return values
 

@@ -472,7 +472,8 @@ def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """The same as eager_attention, by torch's fused kernels."""
-    causal = causal and mask is None and q.shape[2] > 1
+    if mask is not None or q.shape[2] == 1:  # asked, not computed: a size may be a symbol, and `causal` must be a bool
+        causal = False
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
@@ -614,6 +615,8 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply for a configuration or an index: fetch another") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
     return values
@@ -651,7 +654,7 @@ def save_checkpoint(
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
-    model.config.architectures = [type(model).__name__]
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]  # FSDP2 gives models classes of its own
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.save_pretrained(folder)
 

@@ -14,6 +14,7 @@ from oracle.zoo import first_case
 from safetensors.torch import load_file, save_file
 
 import unibody
+from unibody.generated.models import modeling_llama
 from unibody.generated.registry import MODELS
 
 CASE = first_case()
@@ -301,3 +302,10 @@ def test_a_cache_that_does_not_exist(folder):
 def test_a_size_that_is_none(folder, tmp_path, size):
     text = refusal(lambda: load(folder).save_pretrained(tmp_path / "saved", max_shard_size=size), ValueError, folder)
     assert text == f"size {size!r} is not understood: write a number of bytes, or for example '5GB' or '200MB'"
+
+
+def test_nested_without_end(folder: Path) -> None:
+    """A file alone, without the library, refuses what Python's own reader gives up on."""
+    (folder / "config.json").write_text('{"a":' * 100_000, encoding="utf-8")
+    text = refusal(lambda: modeling_llama.LlamaForCausalLM.from_pretrained(folder), ValueError, folder)
+    assert text == "FOLDER/config.json is nested too deeply for a configuration or an index: fetch another"

@@ -160,13 +160,14 @@ def test_checkpoint_of_another_model(trainer, saved: Path) -> None:
 def test_checkpoint_of_a_later_release(trainer, saved: Path) -> None:
     file = saved / "checkpoint-2" / "trainer_state.json"
     state = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**state, "format_version": 99}), encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"trainer_state\.json has format_version 99, and this release reads 1: update it"
-    ):
-        trainer(max_steps=4).train(resume_from_checkpoint=True)
+    for version in (99, "2.0"):
+        file.write_text(json.dumps({**state, "format_version": version}), encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=rf"trainer_state\.json has format_version {version}, and this release reads 1: update it"
+        ):
+            trainer(max_steps=4).train(resume_from_checkpoint=True)
     file.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"trainer_state\.json is not JSON .*: take another checkpoint"):
+    with pytest.raises(ValueError, match=r"trainer_state\.json is not valid JSON .*: fetch it again"):
         trainer(max_steps=4).train(resume_from_checkpoint=True)
 
 

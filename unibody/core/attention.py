@@ -13,7 +13,8 @@ def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = True
 ) -> Tensor:
     """The same as eager_attention, by torch's fused kernels."""
-    causal = causal and mask is None and q.shape[2] > 1
+    if mask is not None or q.shape[2] == 1:  # asked, not computed: a size may be a symbol, and `causal` must be a bool
+        causal = False
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale, enable_gqa=True)
 
 
@@ -45,7 +46,8 @@ def causal_mask(hidden: Tensor, cache: Any, window: int | None, attention_mask: 
     new = hidden.shape[1]
     past, (first, total) = (0, (0, new)) if cache is None else (cache.length, cache.mask_range(new, window))
     padded = attention_mask is not None and (torch.compiler.is_compiling() or not bool(attention_mask.all()))
-    if not padded and (past == 0 or new == 1) and first + total == past + new and total <= (window or total):
+    within = window is None or (not torch.compiler.is_exporting() and total <= window)  # a program is for any length
+    if not padded and within and (past == 0 or new == 1) and first + total == past + new:
         return None
     keys = torch.arange(first, first + total, device=hidden.device)  # [T]
     queries = torch.arange(past, past + new, device=hidden.device)[:, None]  # [S, 1]

@@ -38,6 +38,8 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply for a configuration or an index: fetch another") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}, expected an object of keys and values")
     return values

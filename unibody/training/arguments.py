@@ -32,6 +32,7 @@ CHOICES = {
     "nan_strategy": NonFinite,
 }
 POSITIVE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+FORMER = {"gradient_checkpointing": "activation_checkpointing"}  # names that mean the same, also with _kwargs
 INTERVALS = ("logging_steps", "eval_steps", "save_steps")
 SECRET = ("hub_token",)
 
@@ -52,6 +53,7 @@ class TrainingArguments:
     per_device_train_batch_size: int = 8  # rows of one forward pass of one process
     per_device_eval_batch_size: int = 8
     gradient_accumulation_steps: int = 1  # forward passes of one optimizer step
+    auto_find_batch_size: bool = False  # where memory runs out, smaller batches and more of them make the same step
     num_train_epochs: float = 3.0
     max_steps: int = -1  # above 0 it decides, whatever num_train_epochs says
     average_tokens_across_devices: bool = True  # the loss is the mean over the label tokens of all processes
@@ -68,6 +70,8 @@ class TrainingArguments:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0  # 0: no clipping
+    label_smoothing_factor: float = 0.0  # the share of each label that is spread over all
+    neftune_noise_alpha: float | None = None  # noise on the embeddings while training, 5 to 15 in the paper
     nan_strategy: NonFinite | str = "stop"  # at a loss that is not finite; "skip" leaves the step out
 
     bf16: bool = False  # autocast; the weights keep their type
@@ -75,7 +79,12 @@ class TrainingArguments:
     tf32: bool | None = None
     use_cpu: bool = False
     torch_compile: bool = False
-    gradient_checkpointing: bool = False
+    torch_compile_backend: str | None = None  # this or the next: torch_compile is meant
+    torch_compile_mode: str | None = None
+    torch_empty_cache_steps: int | None = None  # every so many steps the device's unused memory is given back
+    activation_checkpointing: bool = False
+    activation_checkpointing_kwargs: dict[str, Any] = field(default_factory=dict)
+    gradient_checkpointing: bool = False  # the former name of activation_checkpointing
     gradient_checkpointing_kwargs: dict[str, Any] = field(default_factory=dict)
 
     eval_strategy: IntervalStrategy | str = "no"
@@ -83,6 +92,8 @@ class TrainingArguments:
     eval_delay: float = 0  # no evaluation before this epoch or step
     eval_on_start: bool = False
     prediction_loss_only: bool = False
+    batch_eval_metrics: bool = False  # compute_metrics sees batch after batch, the last with compute_result=True
+    eval_do_concat_batches: bool = True  # False: predictions are lists of batches
     include_for_metrics: list[str] = field(default_factory=list)  # of "inputs" and "loss"
     label_names: list[str] | None = None  # None: what the model's forward calls so
 
@@ -115,12 +126,14 @@ class TrainingArguments:
     data_seed: int | None = None  # of the examples' order; None: seed
     full_determinism: bool = False
     train_sampling_strategy: SamplingStrategy | str = "random"
+    length_column_name: str = "length"  # for "group_by_length"; without that column, lengths are counted
     ignore_data_skip: bool = False
     remove_unused_columns: bool = True
     dataloader_drop_last: bool = False
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
     dataloader_prefetch_factor: int | None = None
+    dataloader_multiprocessing_context: str | None = None  # "fork", "spawn" or "forkserver"
 
     deepspeed: str | dict[str, Any] | None = None  # DeepSpeed's configuration: a file, or what it would hold
     ddp_backend: str | None = None
@@ -128,6 +141,7 @@ class TrainingArguments:
     ddp_find_unused_parameters: bool | None = None
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool | None = None
+    ddp_static_graph: bool | None = None
 
     fsdp: bool | str | list[str] | None = None  # shards the model over the processes: docs/fsdp.md
     fsdp_config: dict[str, Any] | str | None = None  # or the path of a JSON file
@@ -157,8 +171,24 @@ class TrainingArguments:
         for name in POSITIVE:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
-        for name in ("lr_scheduler_kwargs", "optim_args", "gradient_checkpointing_kwargs"):
+        for name in (
+            "lr_scheduler_kwargs",
+            "optim_args",
+            "gradient_checkpointing_kwargs",
+            "activation_checkpointing_kwargs",
+        ):
             setattr(self, name, dict(getattr(self, name) or {}))
+        for former, present in FORMER.items():
+            for old, new in ((former, present), (f"{former}_kwargs", f"{present}_kwargs")):
+                setattr(self, new, getattr(self, new) or getattr(self, old))
+                setattr(self, old, getattr(self, new))
+        self.torch_compile |= bool(self.torch_compile_backend or self.torch_compile_mode)
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ValueError(f"label_smoothing_factor is {self.label_smoothing_factor}: it must be from 0 to below 1")
+        if self.auto_find_batch_size and self.dataloader_drop_last:
+            raise ValueError(
+                "auto_find_batch_size and dataloader_drop_last are both set: batches of another size would drop other examples"
+            )
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both set: choose one")
         self.fsdp, self.fsdp_config = launched_fsdp(self.fsdp, self.fsdp_config)

@@ -57,6 +57,7 @@ class HubStrategy(Choice):
 class SamplingStrategy(Choice):
     RANDOM = "random"
     SEQUENTIAL = "sequential"
+    GROUP_BY_LENGTH = "group_by_length"
 
 
 class TokenCount(Choice):

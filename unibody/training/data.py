@@ -32,6 +32,34 @@ def epoch_order(length: int, args: TrainingArguments, epoch: int) -> list[int]:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
 
 
+def grouped_by_length(order: list[int], lengths: Sequence[int], step: int) -> list[int]:
+    """The order sorted by length, the longest first, within each of its parts; a part is 50 steps, or less of a small dataset.
+
+    So the examples of a batch are about equally long, and still others in each epoch. The longest of all comes first: if memory
+    runs out, it does at once.
+    """
+    size = step * max(1, min(50, len(order) // (4 * step)))
+    parts = [
+        sorted(order[start : start + size], key=lambda index: -lengths[index]) for start in range(0, len(order), size)
+    ]
+    longest = max(parts, key=lambda part: lengths[part[0]])
+    parts[0][0], longest[0] = longest[0], parts[0][0]
+    return [index for part in parts for index in part]
+
+
+def find_lengths(dataset: Any, column: str, inputs: str = "input_ids") -> list[int]:
+    """The length of each example: what its column says, or how many `inputs` it has. ValueError: it has neither."""
+    if column in (getattr(dataset, "column_names", None) or ()):
+        return list(dataset[column])
+    examples = [dataset[index] for index in range(len(dataset))]
+    for name, length in ((column, int), (inputs, len)):
+        if examples and all(isinstance(row, Mapping) and name in row for row in examples):
+            return [length(row[name]) for row in examples]
+    raise ValueError(
+        f"the examples have neither {column!r} nor {inputs!r}, by which to group them: name a column in length_column_name"
+    )
+
+
 def shard(order: Sequence[int], batch_size: int, shards: int, index: int, drop_last: bool) -> list[Sequence[int]]:
     """The batches of one of several shards, which get them in turn; all get equally many of equal sizes.
 
@@ -88,11 +116,22 @@ class EpochLoader:
     def __init__(self, dataset: Any, collate: Collator, args: TrainingArguments, shards: int, index: int) -> None:
         self.dataset, self.collate, self.args = dataset, collate, args
         self.shards, self.index, self.epoch, self.skip = shards, index, 0, 0
+        self.lengths: list[int] | None = None  # once they are needed
         self.has_length = not isinstance(dataset, IterableDataset) and hasattr(dataset, "__len__")
 
     def start(self, epoch: int, skip: int = 0) -> None:
         """Iteration gives the batches of this epoch from number `skip` on."""
         self.epoch, self.skip = epoch, skip
+
+    def order(self) -> list[int]:
+        """The examples of this epoch."""
+        order = epoch_order(len(self.dataset), self.args, self.epoch)
+        if self.args.train_sampling_strategy != SamplingStrategy.GROUP_BY_LENGTH:
+            return order
+        if self.lengths is None:
+            self.lengths = find_lengths(self.dataset, self.args.length_column_name)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.shards
+        return grouped_by_length(order, self.lengths, step)
 
     def __len__(self) -> int:
         size, whole = self.args.train_batch_size, self.args.train_batch_size * self.shards
@@ -108,7 +147,7 @@ class EpochLoader:
             stream = StreamedBatches(self.dataset, self.collate, seeds, self.args)
             stream.shards, stream.index, stream.skip = self.shards, self.index, self.skip
             return iter(loader(stream, None, self.args, workers=min(1, self.args.dataloader_num_workers)))
-        order = epoch_order(len(self.dataset), self.args, self.epoch)
+        order = self.order()
         batches = shard(order, self.args.train_batch_size, self.shards, self.index, self.args.dataloader_drop_last)
         keys = list(enumerate(batches))[self.skip :]
         return iter(loader(Batches(self.dataset, self.collate, seeds), keys, self.args))
@@ -141,6 +180,7 @@ def loader(batches: Any, keys: Any, args: TrainingArguments, workers: int | None
         num_workers=workers,
         pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
         prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+        multiprocessing_context=args.dataloader_multiprocessing_context if workers else None,
         generator=torch.Generator(),
     )
 
@@ -164,6 +204,12 @@ class ColumnFilter:
                     "rename them, or set remove_unused_columns=False"
                 )
         return self.collate(features)
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function can be given an argument of this name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def forward_names(model: nn.Module) -> set[str] | None:

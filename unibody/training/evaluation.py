@@ -25,6 +25,7 @@ def evaluation_loop(
     was_training = model.training
     model.eval()
     batches: list[tuple[int, float | None, Any, Any, Any]] = []
+    by_batch, judged = trainer.args.batch_eval_metrics and not loss_only, dict[str, Any]()
     try:
         for number, inputs in enumerate(loader):
             size = batch_size(inputs)
@@ -32,12 +33,14 @@ def evaluation_loop(
             if trainer.preprocess_logits_for_metrics is not None and predictions is not None:
                 predictions = trainer.preprocess_logits_for_metrics(predictions, labels)
             trainer.callback_handler.call("on_prediction_step")
-            if number < getattr(loader, "real", len(loader)):
-                kept = (
-                    to_numpy(inputs.get("input_ids")) if "inputs" in wanted and isinstance(inputs, Mapping) else None
-                )
-                mean = None if loss is None else float(loss)
-                batches.append((size, mean, to_numpy(predictions), to_numpy(labels), kept))
+            kept = inputs.get("input_ids") if "inputs" in wanted and isinstance(inputs, Mapping) else None
+            mean, is_real = None if loss is None else float(loss), number < getattr(loader, "real", len(loader))
+            if by_batch and trainer.compute_metrics is not None:
+                batch = (size, mean, predictions, labels, kept)
+                judged = judge_batch(trainer, [batch] if is_real else [], last=number == len(loader) - 1)
+                predictions = labels = kept = None
+            if is_real:
+                batches.append((size, mean, to_numpy(predictions), to_numpy(labels), to_numpy(kept)))
     finally:
         model.train(was_training)
     shards = trainer.engine.gather(batches)
@@ -46,8 +49,9 @@ def evaluation_loop(
     if not ordered:
         raise ValueError(f"the dataset of {prefix} is empty: there is nothing to evaluate")
     sizes, losses, *rest = zip(*ordered, strict=True)
-    predictions, labels, inputs = (concatenate(list(values)) for values in rest)
-    samples, metrics = sum(sizes), dict[str, Any]()
+    join = concatenate if trainer.args.eval_do_concat_batches else list_of_batches
+    predictions, labels, inputs = (join(list(values)) for values in rest)
+    samples, metrics = sum(sizes), judged
     if trainer.compute_metrics is not None and predictions is not None and labels is not None:
         every = (
             [loss for size, loss in zip(sizes, losses, strict=True) for _ in range(size)] if "loss" in wanted else None
@@ -59,6 +63,18 @@ def evaluation_loop(
     seconds = time.perf_counter() - started
     metrics |= speed(prefix, seconds, samples=samples, steps=longest)
     return EvalLoopOutput(predictions, labels, metrics, samples)
+
+
+def judge_batch(trainer: Trainer, found: list[Any], last: bool) -> dict[str, Any]:
+    """What compute_metrics says of a batch of each process, one after the other, of which it has the sums; of the last, the result."""
+    every = [batch for shard in trainer.engine.gather(found) for batch in shard]
+    metrics: Any = {}
+    for number, (size, loss, predictions, labels, inputs) in enumerate(every, 1):
+        losses = [loss] * size if "loss" in trainer.args.include_for_metrics else None
+        seen, result = EvalPrediction(predictions, labels, inputs, losses), last and number == len(every)
+        assert trainer.compute_metrics is not None
+        metrics = trainer.compute_metrics(seen, compute_result=result)
+    return dict(metrics or {})
 
 
 def speed(prefix: str, seconds: float, **counts: float) -> dict[str, float]:
@@ -85,6 +101,10 @@ def to_numpy(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return tuple(to_numpy(value) for value in values)
     return values
+
+
+def list_of_batches(batches: list[Any]) -> list[Any] | None:
+    return None if batches[0] is None else batches
 
 
 def concatenate(batches: list[Any]) -> Any:

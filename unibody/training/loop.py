@@ -8,6 +8,7 @@ import warnings
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from unibody.training.choices import HubStrategy, NonFinite, SaveStrategy, Token
 from unibody.training.evaluation import speed
 from unibody.training.flow import find_metric
 from unibody.training.losses import count_items, count_tokens
+from unibody.training.noise import noisy_embeddings
 from unibody.training.outputs import TrainOutput
 from unibody.training.randomness import get_random_states, set_random_states, set_seed
 from unibody.training.state import TrainerState
@@ -47,6 +49,10 @@ class TrainingLoop:
         if self.batches == 0:
             raise ValueError(
                 "an epoch of train_dataset has no batch: it is empty, or dataloader_drop_last leaves none"
+            )
+        if self.args.auto_find_batch_size and self.engine.world_size > 1:
+            raise ValueError(
+                "auto_find_batch_size is for one process: set per_device_train_batch_size, gradient_accumulation_steps"
             )
         self.max_steps, self.epochs = self.plan()
         self.batch_size = self.args.train_batch_size * self.engine.data_shards  # of all processes
@@ -79,7 +85,8 @@ class TrainingLoop:
             trainer.evaluate()
         if checkpoint is not None:
             self.restore_random_states(checkpoint)
-        self.run_epochs()
+        with noisy_embeddings(trainer.model, self.args.neftune_noise_alpha):
+            self.run_epochs()
         state, seconds = trainer.state, time.perf_counter() - started
         if self.args.load_best_model_at_end:
             self.load_best_model()
@@ -98,6 +105,9 @@ class TrainingLoop:
         if state.global_step > self.max_steps:
             raise ValueError(f"{checkpoint} has done {state.global_step} steps, and this run ends at {self.max_steps}")
         state.max_steps, state.num_train_epochs = self.max_steps, self.epochs
+        found, self.trainer.state = state.train_batch_size, state
+        if self.args.auto_find_batch_size and found and self.args.per_device_train_batch_size % found == 0:
+            self.adopt_batch_size(found)  # what the run before has found out
         state.train_batch_size = self.args.train_batch_size
         for name in ("logging_steps", "eval_steps", "save_steps"):
             every = getattr(self.args, name)
@@ -155,18 +165,25 @@ class TrainingLoop:
         """The steps of one epoch; how many batches of it are done."""
         trainer, call, state = self.trainer, self.trainer.callback_handler.call, self.trainer.state
         iterator, done = iter(self.loader), skip
-        length = self.batches or self.max_steps * self.args.gradient_accumulation_steps
         while batches := list(islice(iterator, self.args.gradient_accumulation_steps)):
             trainer.control.new_step()
             call("on_step_begin")
-            taken = self.run_step(batches, epoch, done)
+            try:
+                taken = self.run_step(batches, epoch, done)
+            except RuntimeError as error:
+                done *= self.split_batches(error)
+                self.loader.start(epoch, done)
+                iterator = iter(self.loader)
+                continue
             done += len(batches)
             state.global_step += 1
-            state.epoch = epoch + done / length
+            state.epoch = epoch + done / (self.batches or self.max_steps * self.args.gradient_accumulation_steps)
             state.position = {"epoch": epoch, "examples": done * self.batch_size}
             if not taken:
                 state.skipped_steps += 1
             call("on_step_end")
+            if (every := self.args.torch_empty_cache_steps) and state.global_step % every == 0:
+                self.engine.empty_cache()
             self.follow_up()
             if trainer.control.should_epoch_stop or trainer.control.should_training_stop:
                 break
@@ -183,7 +200,6 @@ class TrainingLoop:
         padding = self.args.include_num_input_tokens_seen != TokenCount.NON_PADDING
         local = sum(count_items(trainer.model, batch) for batch in batches)
         items, tokens = engine.sum([local, sum(count_tokens(batch, padding) for batch in batches)])
-        state.num_input_tokens_seen += int(tokens)
         items = items if self.args.average_tokens_across_devices else local
         trainer.current_gradient_accumulation_steps = len(batches)
         losses = []
@@ -192,6 +208,7 @@ class TrainingLoop:
                 losses.append(trainer.training_step(engine.model, batch, items or None))
             if number < len(batches):
                 call("on_substep_end")
+        state.num_input_tokens_seen += int(tokens)
         values = torch.stack(losses).tolist()
         loss = engine.sum([sum(values)])[0]
         self.learning_rate = trainer.get_learning_rate()
@@ -209,6 +226,32 @@ class TrainingLoop:
         state.total_loss += loss
         state.steps_summed += 1
         return True
+
+    def split_batches(self, error: RuntimeError) -> int:
+        """Makes the batches smaller and more of them, if memory has run out and that is wanted: by which factor. Raises the error if not.
+
+        A step has the same examples as before, so the run goes on as it would have with enough memory.
+        """
+        size, args = self.args.per_device_train_batch_size, self.args
+        if not args.auto_find_batch_size or size == 1 or not is_out_of_memory(error):
+            raise error
+        factor = next(part for part in range(2, size + 1) if size % part == 0)
+        self.adopt_batch_size(size // factor)
+        logger.warning(
+            "memory ran out at batches of %d: they have %d now, and a step more of them", size, size // factor
+        )
+        clear_frames(error.__traceback__)  # what the step had computed
+        self.engine.optimizer.zero_grad()
+        self.engine.empty_cache()
+        return factor
+
+    def adopt_batch_size(self, size: int) -> None:
+        """Batches of this size from now on, and as many more in a step."""
+        args, state = self.args, self.trainer.state
+        args.gradient_accumulation_steps *= args.per_device_train_batch_size // size
+        args.per_device_train_batch_size = state.train_batch_size = size
+        self.batch_size = args.train_batch_size * self.engine.data_shards
+        self.batches = len(self.loader) if self.batches is not None else None
 
     def refuse_step(self, loss: float, values: list[float], epoch: int, first: int) -> None:
         """Stops the run, or leaves the step out, and says where it was; the weights are as before."""
@@ -297,3 +340,8 @@ class TrainingLoop:
             return
         self.engine.barrier()
         self.engine.load_model(self.trainer.model, folder)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU's allocator, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

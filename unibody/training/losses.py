@@ -6,10 +6,11 @@ A step over several batches, or processes, so has the gradient of one batch that
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 IGNORED = -100
 
@@ -68,6 +69,22 @@ def find_loss(outputs: Any) -> Tensor | None:
         return loss
     first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
     return first if isinstance(first, Tensor) and first.dim() == 0 else None
+
+
+def smoothed_loss(factor: float, causal: bool) -> Callable[..., Tensor]:
+    """A loss function of logits and labels: cross-entropy with labels of which a share is spread evenly (1512.00567, section 7)."""
+
+    def loss(outputs: Any, labels: Any, num_items_in_batch: float | None = None) -> Tensor:
+        logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+        if not (isinstance(logits, Tensor) and isinstance(labels, Tensor)) or labels.is_floating_point():
+            raise ValueError("label smoothing needs logits, and classes as labels: set label_smoothing_factor=0")
+        if causal:
+            logits, labels = logits[..., :-1, :], labels[..., 1:]
+        rows, expected = logits.flatten(0, -2).float(), labels.flatten()
+        total = cross_entropy(rows, expected, ignore_index=IGNORED, label_smoothing=factor, reduction="sum")
+        return total / ((expected != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
 
 
 def find_predictions(outputs: Any, ignored: list[str]) -> Any:

@@ -13,12 +13,14 @@ from torch.utils.checkpoint import checkpoint
 def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> None:
     """By the model's own method; of a generated model, for each of its layers. ValueError: it has neither.
 
-    `options` are those of torch.utils.checkpoint.
+    `options` are those of torch.utils.checkpoint; with `every_n_layers` the layers between keep what they computed.
     """
     own: Any = getattr(model, "gradient_checkpointing_enable", None)
     if own is not None:
         own(options or None)
         return
+    options = dict(options)
+    every = options.pop("every_n_layers", 1)
     names = declared_layers(model)
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
@@ -26,7 +28,7 @@ def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> 
             f"{type(model).__name__} has neither gradient_checkpointing_enable nor layers in _no_split_modules: "
             "set gradient_checkpointing=False"
         )
-    for layer in layers:
+    for layer in layers[::every]:
         layer.recomputing_options = {"use_reentrant": False, **options}  # type: ignore[assignment]
         layer.forward = MethodType(recomputed, layer)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from unibody.core.hub import read_json
 from unibody.core.saving import write_json
 
 FORMAT_VERSION = 1  # of trainer_state.json and what lies beside it
@@ -46,11 +46,9 @@ class TrainerState:
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> Self:
         """The state of a file; keys that it does not know are left out. ValueError: no such file, or from a later release."""
-        try:
-            values = json.loads(Path(json_path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{json_path} is not JSON ({error}): take another checkpoint") from error
-        if (found := values.get("format_version", FORMAT_VERSION)) > FORMAT_VERSION:
+        values = read_json(Path(json_path))
+        found = values.get("format_version", FORMAT_VERSION)
+        if not isinstance(found, int) or found > FORMAT_VERSION:
             raise ValueError(
                 f"{json_path} has format_version {found}, and this release reads {FORMAT_VERSION}: update it"
             )

@@ -19,13 +19,13 @@ from unibody.training.callbacks import CallbackHandler, TrainerCallback
 from unibody.training.checkpoints import STATE, find_checkpoint
 from unibody.training.choices import IntervalStrategy, TokenCount
 from unibody.training.collators import DataCollatorWithPadding, default_data_collator
-from unibody.training.data import ColumnFilter, EpochLoader, evaluation_loader, forward_names
+from unibody.training.data import ColumnFilter, EpochLoader, evaluation_loader, forward_names, takes
 from unibody.training.engines import Engine, choose_engine
 from unibody.training.evaluation import evaluation_loop
 from unibody.training.flow import DefaultFlowCallback, PreemptionCallback
 from unibody.training.loop import TrainingLoop
 from unibody.training.optimizers import optimizer_class, parameter_groups
-from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
+from unibody.training.outputs import PredictionOutput, TrainOutput
 from unibody.training.progress import PrinterCallback, ProgressCallback
 from unibody.training.randomness import set_seed
 from unibody.training.recomputing import enable_gradient_checkpointing
@@ -50,7 +50,7 @@ class Trainer:
         processing_class: Any = None,
         model_init: Callable[[], nn.Module] | None = None,
         compute_loss_func: Callable[..., Tensor] | None = None,
-        compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = None,
+        compute_metrics: Callable[..., Mapping[str, Any]] | None = None,
         callbacks: list[Any] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
@@ -70,6 +70,16 @@ class Trainer:
         self.data_collator = data_collator or (
             DataCollatorWithPadding(processing_class) if is_tokenizer else default_data_collator
         )
+        if args.batch_eval_metrics and compute_metrics is not None and not takes(compute_metrics, "compute_result"):
+            raise ValueError(
+                "batch_eval_metrics needs a compute_metrics that takes compute_result, which is True at the last batch"
+            )
+        if args.label_smoothing_factor:
+            if compute_loss_func is not None:
+                raise ValueError(
+                    "label_smoothing_factor is for the model's own loss, and there is a compute_loss_func: leave one"
+                )
+            compute_loss_func = losses.smoothed_loss(args.label_smoothing_factor, losses.is_causal(self.model))
         self.compute_loss_func, self.compute_metrics = compute_loss_func, compute_metrics
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.optimizer, self.lr_scheduler = self.given_optimizers = optimizers
@@ -115,8 +125,8 @@ class Trainer:
 
     def placed(self, model: Any) -> Any:
         """The model where it computes, and as the settings want it."""
-        if self.args.gradient_checkpointing:  # first, for an engine may wrap the layers
-            enable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs)
+        if self.args.activation_checkpointing:  # first, for an engine may wrap the layers
+            enable_gradient_checkpointing(model, self.args.activation_checkpointing_kwargs)
         self.engine.place_model(model)
         return model
 

@@ -95,7 +95,12 @@ class Engine:
     def prepare(self, model: nn.Module, make_optimizer: Callable[[nn.Module], Any]) -> None:
         """Makes the model's optimizer, and wraps both for training; from now on `self.model` is what is called."""
         self.optimizer = make_optimizer(model)
-        self.model = self.wrap(torch.compile(model) if self.args.torch_compile else model)
+        self.model = self.wrap(self.compiled(model) if self.args.torch_compile else model)
+
+    def compiled(self, model: nn.Module) -> Any:
+        options = {"backend": self.args.torch_compile_backend, "mode": self.args.torch_compile_mode}
+        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return torch.compile(model, **chosen)
 
     def wrap(self, model: Any) -> Any:
         """The model that averages its gradients over the processes."""
@@ -105,6 +110,7 @@ class Engine:
             "find_unused_parameters": self.args.ddp_find_unused_parameters,
             "bucket_cap_mb": self.args.ddp_bucket_cap_mb,
             "broadcast_buffers": self.args.ddp_broadcast_buffers,
+            "static_graph": self.args.ddp_static_graph,
         }
         places = None if self.device.type == "cpu" else [self.device]
         chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -145,6 +151,11 @@ class Engine:
         """Forgets the gradients of a step that is not taken."""
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def empty_cache(self) -> None:
+        """Gives back memory of the device that nothing uses."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).empty_cache()
 
     def place(self, values: Any) -> Any:
         """The same values, every tensor on this device; those that are a computation's numbers keep their type."""
