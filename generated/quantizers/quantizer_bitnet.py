@@ -126,7 +126,7 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
     """The product of codes, slab by slab of the weight's rows: a code is T + 1, so that the sum of the inputs' goes off."""
-    codes, factors = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, factors = layer.rounded_tokens(x.reshape(-1, x.shape[-1]))
     codes, words = codes.to(torch.int8), layer.stored_tensors()["weight"]
     slabs = [int8_product(codes, (words >> shift & 3).view(torch.int8)) for shift in SHIFTS]
     sums = torch.cat(slabs, 1) - codes.sum(1, keepdim=True, dtype=torch.int32)
@@ -172,6 +172,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -310,12 +314,12 @@ class BitLinear(PackedLinear):
         codes = unpack_slabs(stored["weight"], SHIFTS, 2)
         return ((codes.float() - 1) * self.scale()).to(dtype)
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def rounded_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the two layers, one rounds in float32, as in training, the other in the type of its inputs."""
         return round_tokens(x.float() if self.config.linear_class == "autobitlinear" else x)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        codes, factors = self.round_inputs(rows)
+        codes, factors = self.rounded_tokens(rows)
         return codes.to(torch.int8), 1 / factors.float().flatten()
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
@@ -327,7 +331,7 @@ class BitLinear(PackedLinear):
             normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
             x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
         if x.requires_grad and torch.is_grad_enabled():
-            codes, factors = self.round_inputs(x)
+            codes, factors = self.rounded_tokens(x)
             x = straight_through(x, (codes / factors).to(x.dtype))
         return super().forward(x)
 
@@ -704,18 +708,13 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
         y, layer = gradients[0], context.layer
         bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
         return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

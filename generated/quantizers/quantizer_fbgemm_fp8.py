@@ -108,7 +108,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
     rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
+    codes, scales = layer.float8_inputs(rows)
     tokens = scales.float().expand(len(rows), 1).contiguous()
     outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
     y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
@@ -126,7 +126,7 @@ def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tenso
 def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
     """FBGEMM's own kernel; sums in float32."""
     import_module("fbgemm_gpu.experimental.gen_ai")  # which registers it
-    (codes, scales), stored = layer.round_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
+    (codes, scales), stored = layer.float8_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
     rows = stored["weight_scale"].float().view(-1)
     y = torch.ops.fbgemm.f8f8bf16_rowwise(codes, stored["weight"], scales.view(-1), rows, use_fast_accum=False)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
@@ -170,6 +170,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -330,11 +334,11 @@ class FbgemmFp8Linear(PackedLinear):
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
+        codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return round_rows(x, self.config.activation_scale_ub)
 
     def why_not(self, kernel: Kernel) -> str:
@@ -483,7 +487,7 @@ class FbgemmFp8HfQuantizer(HfQuantizer):
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
     y = triton_matmul_operator(
@@ -632,18 +636,13 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
         y, layer = gradients[0], context.layer
         bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
         return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

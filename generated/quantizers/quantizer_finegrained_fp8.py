@@ -135,7 +135,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
     rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
+    codes, scales = layer.float8_inputs(rows)
     tokens = scales.float().expand(len(rows), 1).contiguous()
     outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
     y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
@@ -180,6 +180,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -349,11 +353,11 @@ class FP8Linear(PackedLinear):
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
+        codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
         x, width = x.float(), self.block[1]
         if self.config.activation_scheme == "static":
@@ -521,7 +525,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
     y = triton_matmul_operator(
@@ -723,18 +727,13 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
         y, layer = gradients[0], context.layer
         bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
         return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

@@ -186,27 +186,12 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
     rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
+    codes, scales = layer.float8_inputs(rows)
     tokens = scales.float().expand(len(rows), 1).contiguous()
     outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
     y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
-
-
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: rounded inputs, the weight in their type, and torch's product."""
-    return dequantize_matmul(layer, layer.round_inputs(x))
-
-
-def rows_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The same, of some rows of the weight at a time."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
-
-
-def group_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Rounded inputs, and torch's kernel for 4-bit groups."""
-    return int4pack_matmul(layer, layer.round_inputs(x))
 
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -254,6 +239,10 @@ class PackedLinear(nn.Module):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -387,7 +376,7 @@ class QuarkInt8Linear(CompressedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
         ),
-        Kernel("torch", entry="plain_matmul"),
+        Kernel("torch", entry="dequantize_matmul"),
     )
 
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
@@ -519,12 +508,12 @@ class QuarkFloat8Linear(PackedLinear):
         """What the rounded inputs stand for, in float32."""
         values = x.float()
         if self.inputs is not None:
-            codes, scales = self.round_inputs(x)
+            codes, scales = self.float8_inputs(x)
             blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
             values = widen_float8(codes).float() * blocks
         return values
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
         if args is None:
             raise ValueError("the inputs of this layer are not rounded")
@@ -562,6 +551,30 @@ def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: Quantizat
 class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cuda",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
+            "int4pack_cpu",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     symmetric: bool = False  # whether every zero point is the middle of the codes
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
@@ -585,26 +598,8 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
-
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
-
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
-    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
 class QuarkGroupLinear(GroupwiseLinear):
@@ -612,7 +607,6 @@ class QuarkGroupLinear(GroupwiseLinear):
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton_groups",
@@ -622,28 +616,7 @@ class QuarkGroupLinear(GroupwiseLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel(
-            "int4pack_cuda",
-            entry="group_matmul",
-            layout="Int4PackLayout",
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry="group_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry="plain_matmul"),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
@@ -703,10 +676,9 @@ class QuarkFloat4Linear(CompressedLinear):
     """A linear layer of MXFP4."""
 
     packed_name: ClassVar[str] = "weight"
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="rows_matmul"),
+        Kernel("torch", entry="matmul_by_rows"),
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
@@ -1003,7 +975,7 @@ def triton_int8_matmul_kernel() -> Any:
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
     y = triton_matmul_operator(
@@ -1479,149 +1451,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
-
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
-        near = near_groups(layer, scale, offset)
-        return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
-            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
-            "scales_rest": difference(scales, near[0]),
-            "zeros_rest": difference(zeros, near[1]),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
-        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
-        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
-
-
-def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
-    scale_type, zero_type = layer.group_types
-    zeros = layer.zeros(scale.float(), offset.float())
-    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scale.to(scale_type), zeros.to(zero_type)
-
-
-def difference(exact: Tensor, near: Tensor) -> Tensor | None:
-    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
-    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
-    if not rest.any():
-        return None
-    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
-
-
-def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    if rest is None:
-        return near
-    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
-    return (bits + rest.to(bits.dtype)).view(near.dtype)
-
-
-TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
-
-
-def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
-    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
-
-
-def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
-    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
-    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
-    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
-    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
-    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
-    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
-
-
-def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
-
-
-def unpack_blocks(packed: Tensor) -> Tensor:
-    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
-
-    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
-    two columns, packed as numbers of their own places, tell where every row is.
-    """
-    count, columns = packed.shape[0], 2 * packed.shape[1]
-    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
-    low = high = torch.zeros(count, dtype=torch.int32)
-    for shift in range(0, (2 * count).bit_length(), 4):
-        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
-        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
-    codes = torch.empty(count, columns, dtype=torch.uint8)
-    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
-    start = 0
-    for width in runs[::2]:  # one block: `width` bytes a column
-        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
-        codes[low[start : start + width] // 2] = (block & 15).T
-        codes[high[start : start + width] // 2] = (block >> 4).T
-        start += 2 * width
-    return codes
-
-
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
     rows = left.shape[0]
@@ -1645,6 +1474,39 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
 def widen_float8(values: Tensor) -> Tensor:
@@ -1846,6 +1708,117 @@ def find_function(entry: str) -> Any:
     """What a name of this file, or "module:attribute" of another, stands for."""
     module, _, name = entry.rpartition(":")
     return attrgetter(name)(import_module(module)) if module else globals()[name]
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
+        near = near_groups(layer, scale, offset)
+        return {
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
+            "scales_rest": difference(scales, near[0]),
+            "zeros_rest": difference(zeros, near[1]),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+    scale_type, zero_type = layer.group_types
+    zeros = layer.zeros(scale.float(), offset.float())
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scale.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
+    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
+    if not rest.any():
+        return None
+    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    if rest is None:
+        return near
+    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
+    return (bits + rest.to(bits.dtype)).view(near.dtype)
+
+
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+
+    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
+    two columns, packed as numbers of their own places, tell where every row is.
+    """
+    count, columns = packed.shape[0], 2 * packed.shape[1]
+    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
+    low = high = torch.zeros(count, dtype=torch.int32)
+    for shift in range(0, (2 * count).bit_length(), 4):
+        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
+        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
+    codes = torch.empty(count, columns, dtype=torch.uint8)
+    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
+    start = 0
+    for width in runs[::2]:  # one block: `width` bytes a column
+        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
+        codes[low[start : start + width] // 2] = (block & 15).T
+        codes[high[start : start + width] // 2] = (block >> 4).T
+        start += 2 * width
+    return codes
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -34,7 +34,6 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.float4 import FLOAT4, pack_float4, round_to_float4, unpack_float4
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul, matmul_by_rows
@@ -142,21 +141,6 @@ def names_layer(entry: str, name: str, module: nn.Module) -> bool:
     return entry == type(module).__name__ or names_module(entry, name)
 
 
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: rounded inputs, the weight in their type, and torch's product."""
-    return dequantize_matmul(layer, layer.round_inputs(x))
-
-
-def rows_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The same, of some rows of the weight at a time."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
-
-
-def group_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Rounded inputs, and torch's kernel for 4-bit groups."""
-    return int4pack_matmul(layer, layer.round_inputs(x))
-
-
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
     (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
@@ -200,7 +184,7 @@ class CompressedInt8Linear(CompressedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
         ),
-        Kernel("torch", entry=plain_matmul),
+        Kernel("torch", entry=dequantize_matmul),
     )
 
     def scale_shape(self) -> list[int]:
@@ -309,7 +293,7 @@ class CompressedFloat8Linear(FP8Linear):
             values = super().read_inputs(x)
         return values
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
         if args is None:
             raise ValueError("the inputs of this layer are not rounded")
@@ -341,28 +325,7 @@ class CompressedGroupLinear(GroupwiseLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel(
-            "int4pack_cuda",
-            entry=group_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=group_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=plain_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
@@ -439,7 +402,7 @@ class CompressedFloat4Linear(CompressedLinear):
     packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("torch", entry=rows_matmul),
+        Kernel("torch", entry=matmul_by_rows),
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
 
-from .modular_finegrained_fp8 import FP8Linear, rounded_matmul, scaled_matmul
+from .modular_finegrained_fp8 import FP8Linear
 
 __all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
 
@@ -56,7 +56,7 @@ def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tenso
 def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
     """FBGEMM's own kernel; sums in float32."""
     import_module("fbgemm_gpu.experimental.gen_ai")  # which registers it
-    (codes, scales), stored = layer.round_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
+    (codes, scales), stored = layer.float8_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
     rows = stored["weight_scale"].float().view(-1)
     y = torch.ops.fbgemm.f8f8bf16_rowwise(codes, stored["weight"], scales.view(-1), rows, use_fast_accum=False)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
@@ -77,16 +77,7 @@ class FbgemmFp8Linear(FP8Linear):
             package="fbgemm_gpu",
             target="torch:ops.fbgemm.f8f8bf16_rowwise",
         ),
-        Kernel(
-            "scaled_mm",
-            entry=scaled_matmul,
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("torch", entry=rounded_matmul),
+        *FP8Linear.kernels,
     )
     scale_name: ClassVar[str] = "weight_scale"
 
@@ -101,7 +92,7 @@ class FbgemmFp8Linear(FP8Linear):
         codes, scales = round_rows(weight)
         return {"weight": codes, "weight_scale": scales}
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return round_rows(x, self.config.activation_scale_ub)
 
 

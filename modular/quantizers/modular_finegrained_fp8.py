@@ -89,7 +89,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
     rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
+    codes, scales = layer.float8_inputs(rows)
     tokens = scales.float().expand(len(rows), 1).contiguous()
     outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
     y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
@@ -168,11 +168,11 @@ class FP8Linear(PackedLinear):
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
+        codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
         x, width = x.float(), self.block[1]
         if self.config.activation_scheme == "static":

@@ -96,11 +96,6 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
-
-
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
     """float32 scales under which the largest magnitude is halfway between the two largest codes."""
     return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
@@ -129,7 +124,7 @@ class TorchAoLinear(PackedLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel("torch", entry=plain_matmul),
+        Kernel("torch", entry=matmul_by_rows),
     )
 
     def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def test_codes() -> None:
     assert torch.equal(stored["weight_scale"].view(-1), recorded["weight/scales"])
     for key, bound in (("tokens", 1200.0), ("bounded", facts["bound"])):
         layer = make_layer(recorded["weight"], activation_scale_ub=bound)
-        codes, scales = layer.round_inputs(recorded["tokens"])
+        codes, scales = layer.float8_inputs(recorded["tokens"])
         assert torch.equal(as_bytes(codes), recorded[f"{key}/codes"].reshape(-1)), key
         assert torch.equal(scales.view(-1), recorded[f"{key}/scales"]), key
     assert not torch.equal(recorded["tokens/scales"], recorded["bounded/scales"]), "the bound counts"

@@ -49,6 +49,10 @@ class PackedLinear(nn.Module):
         """The weight [N, K] of packed tensors."""
         raise NotImplementedError
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -133,7 +137,7 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
@@ -143,13 +147,14 @@ class DequantizedMatmul(torch.autograd.Function):
 
 
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
 
 
 def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
     rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
     parts = (
         {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
