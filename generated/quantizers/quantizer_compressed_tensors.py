@@ -33,9 +33,8 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -154,40 +153,9 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         return next((group for group in found if group["weights"] is not None), None)
 
 
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.float8_inputs(rows)
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
     """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
     return entry == type(module).__name__ or names_module(entry, name)
-
-
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 class PackedLinear(nn.Module):
@@ -197,9 +165,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -213,7 +179,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -263,12 +229,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -310,26 +276,36 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
 
-class CompressedLinear(PackedLinear):
-    """The base of layers whose weights and inputs are rounded as a group of the configuration says."""
+class SchemeLinear(PackedLinear):
+    """The base of layers with a scale for each block of the weight; the scheme says how large these are."""
 
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    flat: ClassVar[bool] = (
+        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
+    )
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
 
-    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config)
         self.weights, self.inputs = read_scheme(scheme)
+        self.block = block_shape(self.weights, self.out_features, self.in_features)
+        self.grid = -(-self.out_features // self.block[0]), -(-self.in_features // self.block[1])  # of blocks
+
+    def scale_shape(self) -> list[int]:
+        """The shape of the weight's scales in a checkpoint."""
+        if self.weights.strategy == "tensor":
+            return [] if self.flat else [1]
+        return [size for size in self.grid if size > 1 or not self.flat]
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
+        return input_tensors(self.inputs, self.flat)
 
     def round_inputs(self, x: Tensor) -> Tensor:
         return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
 
-
-def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
-    """How weights and inputs of a group are rounded."""
-    inputs = scheme["input_activations"]
-    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+    def find_scales(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks of the weight, [N / n, n, K / k, k], and their scales and zero points, [N / n, 1, K / k, 1]."""
+        blocks = in_blocks(weight, self.block)
+        return blocks, *find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
 
 
 @dataclass(frozen=True)
@@ -344,15 +320,14 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class CompressedInt8Linear(CompressedLinear):
-    """`int-quantized`: codes as they are."""
+class Int8SchemeLinear(SchemeLinear):
+    """Codes of int8 as they are."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
@@ -367,35 +342,35 @@ class CompressedInt8Linear(CompressedLinear):
         Kernel("torch", entry="dequantize_matmul"),
     )
 
-    def scale_shape(self) -> list[int]:
-        block = block_shape(self.weights, self.out_features, self.in_features)
-        shape = [self.out_features // block[0], self.in_features // block[1]]
-        return [1] if self.weights.strategy == "tensor" else shape
-
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.scale_shape()
         found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8, device="meta"),
-            "weight_scale": torch.empty(shape, device="meta"),
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
+            "weight_scale": torch.empty(shape),
+            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
+            **self.usual_tensors(),
         }
-        if not self.weights.symmetric:
-            found["weight_zero_point"] = torch.empty(shape, dtype=torch.int8, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+        if self.weights.symmetric and not self.flat:
+            del found["weight_zero_point"]
+        return found
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        blocks = in_blocks(weight, block_shape(self.weights, *weight.shape))
-        scales, zeros = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes = to_codes(blocks / scales + zeros, self.weights).view(weight.shape).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape)} | self.usual_tensors()
-        return found if self.weights.symmetric else found | {"weight_zero_point": zeros.view(shape).to(torch.int8)}
+        blocks, scales, zeros = self.find_scales(weight)
+        found = {"weight": self.find_codes(blocks, scales, zeros).view(weight.shape).to(torch.int8)}
+        found |= {"weight_scale": scales.view(self.scale_shape()), **self.usual_tensors()}
+        if self.flat or not self.weights.symmetric:
+            found["weight_zero_point"] = zeros.view(self.scale_shape()).to(torch.int8)
+        return found
+
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        """The nearest codes, in the values' type."""
+        return to_codes(values / scales + zeros, self.weights)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["weight"].float(), stored["weight_scale"].float()
-        blocks = in_blocks(codes, block_shape(self.weights, *codes.shape))
         zeros = stored["weight_zero_point"].float() if "weight_zero_point" in stored else torch.zeros_like(scales)
-        shape = (blocks.shape[0], 1, blocks.shape[2], 1)
-        return ((blocks - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
+        shape = (self.grid[0], 1, self.grid[1], 1)
+        return ((in_blocks(codes, self.block) - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
@@ -417,17 +392,21 @@ class CompressedInt8Linear(CompressedLinear):
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
         args = self.inputs
-        if args is None and kernel.name == "triton_int8":
+        if args is None and kernel.name != "int8_product":
             return ""
         if kernel.name == "int8pack_cpu":
-            return "" if args is None else "its inputs are not rounded"
+            return "its inputs are not rounded"
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
         fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
 
 
-class CompressedFloat8Linear(PackedLinear):
-    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
+class CompressedInt8Linear(Int8SchemeLinear):
+    """`int-quantized`: codes as they are."""
+
+
+class Float8Linear(PackedLinear):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -441,33 +420,12 @@ class CompressedFloat8Linear(PackedLinear):
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
-
     scale_name: ClassVar[str] = "weight_scale"
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    block: tuple[int, int]  # rows and columns that share a scale
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)  # the size of blocks depends on it
-        super().__init__(linear, config)
-        self.block = self.block_size()
-
-    def block_size(self) -> tuple[int, int]:
-        return block_shape(self.weights, self.out_features, self.in_features)
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
-        found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks = in_blocks(weight, self.block)
-        scales, _ = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
-        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+        raise NotImplementedError
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return self.read_rows(stored, 0, self.out_features).to(dtype)
@@ -483,18 +441,49 @@ class CompressedFloat8Linear(PackedLinear):
         return blocks.flatten(1)[:, : self.in_features]
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"]
-        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
-        return scales.float().view(()) if self.weights.strategy == "tensor" else scales.float()
+        """The scales of the weight's blocks in float32; a number, if there is one block."""
+        return stored[self.scale_name].float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        values = x.float()
-        if self.inputs is not None:
-            codes, scales = self.float8_inputs(x)
-            blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-            values = widen_float8(codes).float() * blocks
-        return values
+        codes, scales = self.float8_inputs(x)
+        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+        return widen_float8(codes).float() * blocks
+
+    def why_not(self, kernel: Kernel) -> str:
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
+        return ""
+
+
+class Float8SchemeLinear(SchemeLinear, Float8Linear):
+    """Codes of float8; the scales may be exponents of two."""
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
+        return {
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn),
+            "weight_scale": torch.empty(self.scale_shape(), dtype=kind),
+            **self.usual_tensors(),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        blocks, scales, _ = self.find_scales(weight)
+        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
+        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
+        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        scales = stored["weight_scale"]
+        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
+        return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        return x.float() if self.inputs is None else super().read_inputs(x)
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -510,20 +499,68 @@ class CompressedFloat8Linear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if self.inputs is None and kernel.name != "torch":
             return "it rounds inputs, and this layer's are not to be"
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
+        return super().why_not(kernel)
 
-    def scale_shape(self) -> list[int]:
-        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
-        return [1] if self.weights.strategy == "tensor" else [-(-size // block) for size, block in sizes]
 
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
+class CompressedFloat8Linear(Float8SchemeLinear):
+    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
+
+
+class Float4SchemeLinear(SchemeLinear):
+    """Two FP4 numbers in a byte; scales are exponents of two, or float8 beside one number for all."""
+
+    packed_name: ClassVar[str] = "weight_packed"
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="matmul_by_rows"),
+    )
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        overall = self.weights.strategy == "tensor_group"
+        kind = torch.float8_e4m3fn if overall else torch.uint8
+        return {
+            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8),
+            "weight_scale": torch.empty(self.grid, dtype=kind),
+            **({"weight_global_scale": torch.empty(1)} if overall else {}),
+            **self.usual_tensors(),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        groups = weight.unflatten(1, (-1, self.block[1]))
+        low, high, overall = groups.amin(-1), groups.amax(-1), None
+        if self.weights.strategy == "tensor_group":
+            overall = (448 * 6 / weight.abs().amax()).float().view(1)
+        scales, _ = find_scales(low, high, self.weights, overall)
+        steps = scales if overall is None else scales / overall
+        found = {self.packed_name: pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))}
+        if overall is None:
+            found["weight_scale"] = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8)
+        else:
+            found |= {"weight_scale": scales.float().to(torch.float8_e4m3fn), "weight_global_scale": overall}
+        return found | self.usual_tensors()
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        values = unpack_float4(packed).view(*scales.shape, -1)
+        if "weight_global_scale" in stored:
+            steps = scales.float() / stored["weight_global_scale"].float()
+        else:
+            steps = scales.view(torch.float8_e8m0fnu).float()
+        return (values * steps[..., None]).flatten(1).to(dtype)
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
+        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        table = table.to(packed.device)
+        if "weight_global_scale" in stored:
+            table = table / stored["weight_global_scale"].float()
+        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
+        return packed, table, scales, self.block[1]
+
+
+class CompressedFloat4Linear(Float4SchemeLinear):
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
 
 
 class GroupwiseLinear(PackedLinear):
@@ -553,7 +590,6 @@ class GroupwiseLinear(PackedLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-    symmetric: bool = False  # whether every zero point is the middle of the codes
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
@@ -580,10 +616,11 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-class CompressedGroupLinear(GroupwiseLinear):
-    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
+class GroupSchemeLinear(GroupwiseLinear):
+    """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 
-    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
+    coded: ClassVar[tuple[str, ...]]  # the checkpoint's tensors of codes, scales and zero points
+    flat: ClassVar[bool] = False  # whether shapes lack sizes of one
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -597,30 +634,15 @@ class CompressedGroupLinear(GroupwiseLinear):
         *GroupwiseLinear.kernels,
     )
 
-    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         self.weights, self.inputs = read_scheme(scheme)
         size = -1 if self.weights.strategy in ("channel", "tensor") else self.weights.group_size or -1
         super().__init__(linear, config, self.weights.num_bits, size)
         self.symmetric = self.weights.symmetric
         self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        count = 32 if 32 % self.bits else 32 // self.bits
-        words = [-(-size // count) * count * self.bits // 32 for size in (rows, columns)]
-        found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(rows, groups, device="meta"),
-            "weight_shape": torch.empty(2, dtype=torch.int64, device="meta"),
-        }
-        if not self.symmetric:
-            found["weight_zero_point"] = torch.empty(words[0], groups, dtype=torch.int32, device="meta")
-        if self.weights.actorder in ("group", "dynamic"):
-            found["weight_g_idx"] = torch.empty(columns, dtype=torch.int32, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
     def usual_tensors(self) -> dict[str, Tensor]:
-        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **input_tensors(self.inputs)}
+        return input_tensors(self.inputs, self.flat)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)
@@ -630,19 +652,49 @@ class CompressedGroupLinear(GroupwiseLinear):
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.group_size))
         scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes, middle = to_codes(groups / scales[..., None] + zeros[..., None], self.weights), 2 ** (self.bits - 1)
+        codes, middle = self.find_codes(groups, scales[..., None], zeros[..., None]), 2 ** (self.bits - 1)
         self.others = self.usual_tensors()
-        if self.weights.actorder in ("group", "dynamic"):
-            self.others["weight_g_idx"] = torch.arange(self.in_features, dtype=torch.int32) // self.group_size
         unsigned = ((part + middle).to(torch.uint8) for part in (codes.flatten(1), zeros))
         return self.pack_codes(GroupwiseCodes(next(unsigned), scales, next(unsigned)))
 
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        """The nearest codes, in the values' type; a zero point is added."""
+        return to_codes(values / scales + zeros, self.weights)
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+
+
+class CompressedGroupLinear(GroupSchemeLinear):
+    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
+
+    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
+
+    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
+        self.ordered = self.weights.actorder in ("group", "dynamic")
+        self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
+        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
+        found = {
+            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
+            "weight_scale": torch.empty(rows, groups),
+            **self.usual_tensors(),
+        }
+        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        found = {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
+        order = torch.arange(self.in_features, dtype=torch.int32) // self.group_size
+        return found | {"weight_g_idx": order} if self.ordered else found
+
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        count = 32 if 32 % self.bits else 32 // self.bits
-        codes = F.pad(weight.codes, (0, -self.in_features % count))
+        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
         found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % count))
+            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
             found["weight_zero_point"] = pack_words(zeros, self.bits)
         return {**found, **self.others}
 
@@ -655,68 +707,10 @@ class CompressedGroupLinear(GroupwiseLinear):
             zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
-
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout is not None and "weight_g_idx" in self.others:
+        if kernel.layout is not None and self.ordered:
             return "it reads groups of consecutive columns, and these are in the order of activations"
         return ""
-
-
-class CompressedFloat4Linear(CompressedLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
-
-    packed_name: ClassVar[str] = "weight_packed"
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="matmul_by_rows"),
-    )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        found = {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
-            "weight_scale": torch.empty(self.out_features, self.in_features // size, dtype=kind, device="meta"),
-        }
-        found |= {"weight_global_scale": torch.empty(1, device="meta")} if overall else {}
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.weights.group_size or 1))
-        low, high, overall = groups.amin(-1), groups.amax(-1), None
-        if self.weights.strategy == "tensor_group":
-            overall = (448 * 6 / weight.abs().amax()).float().view(1)
-        scales, _ = find_scales(low, high, self.weights, overall)
-        steps = scales if overall is None else scales / overall
-        packed = pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))
-        kind = torch.float8_e8m0fnu if overall is None else torch.float8_e4m3fn
-        stored = scales.float().to(kind)
-        found = {
-            self.packed_name: packed,
-            "weight_scale": stored.view(torch.uint8) if overall is None else stored,
-        }
-        return found | ({} if overall is None else {"weight_global_scale": overall}) | self.usual_tensors()
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(*scales.shape, -1)
-        if "weight_global_scale" in stored:
-            steps = scales.float() / stored["weight_global_scale"].float()
-        else:
-            steps = scales.view(torch.float8_e8m0fnu).float()
-        return (values * steps[..., None]).flatten(1).to(dtype)
-
-    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
-        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        table = table.to(packed.device)
-        if "weight_global_scale" in stored:
-            table = table / stored["weight_global_scale"].float()
-        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
-        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 LAYERS = {
@@ -774,7 +768,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -866,7 +861,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     """Reads and makes layers of all formats; a model's may differ from each other."""
 
     auto_quantizer: ClassVar[str] = "compressed-tensors"
-    linear_class: ClassVar[Any] = CompressedLinear
+    linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
 
@@ -924,392 +919,6 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 )
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model
-
-
-def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
-    rows = x.reshape(-1, x.shape[-1])
-    inputs, input_scales = layer.int8_inputs(rows)
-    codes, scales = layer.int8_rows()
-    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
-    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
-def triton_int8_matmul_operator(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
-    import triton
-
-    (m, k), n = x.shape, scales.shape[0]
-    y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
-    return y
-
-
-@triton_int8_matmul_operator.register_fake
-def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
-) -> Tensor:
-    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
-
-
-@cache
-def triton_int8_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        valid = columns < n
-        if x.dtype.element_ty == tl.int8:
-            total = tl.zeros((block_m, block_n), dtype=tl.int32)
-        else:
-            total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & valid[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
-            if weight.dtype.element_ty == tl.uint8:
-                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
-                codes = codes.to(tl.int16)
-                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
-            else:
-                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
-        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
-        if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
-        if weight.dtype.element_ty == tl.uint8:
-            found *= 256
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            found.to(y.dtype.element_ty),
-            (rows < m)[:, None] & valid[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
-    stored, (height, width) = layer.stored_tensors(), layer.block
-    blocks = (codes.shape[0], -(-codes.shape[1] // width))
-    y = triton_matmul_operator(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        height,
-        width,
-        x.dtype,
-    )
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
-    import triton
-
-    (m, k), n = x.shape, weight.shape[0]
-    y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        block_m,
-        block_n,
-        block_k,
-    )
-    return y
-
-
-@triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
-
-
-@cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        blocks,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
-
-        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
-        """
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
-                tl.int16
-            )
-            right = tl.load(
-                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
-            ).to(tl.int16)
-            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
-            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
-            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
-            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
-            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            (total * 65536).to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = 0, 0
-    groups = layer.group_size
-    y = triton_groups_matmul_operator(
-        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
-    )
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
-def triton_groups_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
-) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
-    import triton
-
-    (m, k), n = x.shape, scales.shape[1]
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_groups_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
-    )
-    return y
-
-
-@triton_groups_matmul_operator.register_fake
-def triton_groups_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
-) -> Tensor:
-    return x.new_empty(x.shape[0], scales.shape[1])
-
-
-@cache
-def triton_groups_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        groups,
-        y,
-        m,
-        n,
-        k,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        along = columns[None, :] * bits
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            down = (depth * bits)[:, None]
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
-            group = depth // groups
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            first = group[:, None] * (n * bits // 32)
-            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-            if 32 % bits:
-                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
-            weight = (codes - zeros).to(tl.float32) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
-    packed, table, scales, block = layer.table_blocks()
-    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
-def triton_float4_matmul_operator(
-    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
-) -> Tensor:
-    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
-    import triton
-
-    m, k = x.shape
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_float4_matmul_kernel()[grid](
-        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
-    )
-    return y
-
-
-@triton_float4_matmul_operator.register_fake
-def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
-    return x.new_empty(x.shape[0], n)
-
-
-@cache
-def triton_float4_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        table,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        block: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            place = columns[None, :].to(tl.int64) * k + depth[:, None]
-            shift = place % 2 * 4
-            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
-            scale = tl.load(scales + place // block, here, 0)
-            if scales.dtype.element_ty == tl.uint8:
-                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
-                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
-            else:
-                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
-                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
-            weight = tl.load(table + codes) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
 
 
 def plain_value(value: Any) -> Any:
@@ -1498,15 +1107,22 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
-def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
+def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
+    """How weights and inputs of a group are rounded."""
+    inputs = scheme["input_activations"]
+    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+
+
+def input_tensors(args: QuantizationArgs | None, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs, where nothing is calibrated; `flat`: numbers, integers with zero points."""
     if args is None or args.dynamic is True:
         return {}
     if args.strategy == "tensor_group":
         return {"input_global_scale": torch.ones(1)}
-    return {"input_scale": torch.ones(1)} | (
-        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
-    )
+    found = {"input_scale": torch.ones(1), "input_zero_point": torch.zeros(1, dtype=torch.int8)}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found["input_zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
 
 
 def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
@@ -1568,81 +1184,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
-
-
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
-    if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
-
-
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
-    else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
 class GroupwiseCodes(NamedTuple):
@@ -1709,57 +1250,6 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
 def to_int32(words: Tensor) -> Tensor:
     """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
-
-
-class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
-
-    Zero points that are no integers are [G, N], in the type that they have.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        return {
-            "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
-            "scales": scales.T.contiguous(),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
-        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
-        return found
-
-
-FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
-
-
-def round_to_float4(values: Tensor) -> Tensor:
-    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    table = values.new_tensor(FLOAT4)
-    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
-    codes = torch.bucketize(size, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
-    numbers = table[codes + upper.long()]
-    return torch.where(values < 0, -numbers, numbers)
-
-
-def pack_float4(numbers: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
-    table = numbers.new_tensor(FLOAT4)
-    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
-    return codes[:, ::2] | codes[:, 1::2] << 4
-
-
-def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
-    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
-    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
-    return found.view(torch.float32).view(packed.shape[0], -1)
 
 
 @contextmanager
@@ -1842,6 +1332,39 @@ def check_devices(device_map: dict[str, Any] | None) -> None:
             raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -1855,8 +1378,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -1898,10 +1419,392 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
+    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
+def triton_float4_matmul_operator(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
+) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_float4_matmul_kernel()[grid](
+        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_float4_matmul_operator.register_fake
+def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_float4_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            shift = place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
+            scale = tl.load(scales + place // block, here, 0)
+            if scales.dtype.element_ty == tl.uint8:
+                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
+                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+            else:
+                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
+                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
+            weight = tl.load(table + codes) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
+    rows = left.shape[0]
+    if left.is_cuda and rows <= 16:
+        left = F.pad(left, (0, 0, 0, 17 - rows))
+    return torch._int_mm(left, right.T)[:rows]
+
+
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+    else:
+        parts = codes.split(max(1, 2**21 // codes.shape[1]))
+        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
+        y = (y.float() * scales.float()).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
+    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
+    codes, scales = layer.float8_inputs(rows)
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
+    stored, (height, width) = layer.stored_tensors(), layer.block
+    blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    y = triton_matmul_operator(
+        codes.view(torch.uint8),
+        scales.expand(blocks).contiguous(),
+        stored["weight"].view(torch.uint8),
+        layer.read_scales(stored),
+        height,
+        width,
+        x.dtype,
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
+    import triton
+
+    (m, k), n = x.shape, weight.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(),
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        x_scales.shape[1],
+        block_m,
+        block_n,
+        block_k,
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        blocks,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
+
+        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
+        """
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
+                tl.int16
+            )
+            right = tl.load(
+                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
+            ).to(tl.int16)
+            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
+            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
+            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
+            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
+            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            (total * 65536).to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
+
+
+def round_to_float4(values: Tensor) -> Tensor:
+    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
+    table = values.new_tensor(FLOAT4)
+    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
+    codes = torch.bucketize(size, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
+    numbers = table[codes + upper.long()]
+    return torch.where(values < 0, -numbers, numbers)
+
+
+def pack_float4(numbers: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
+    table = numbers.new_tensor(FLOAT4)
+    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
+    return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def unpack_float4(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
+    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
+    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
 
 
 class Int4PackLayout:
@@ -2013,6 +1916,128 @@ def unpack_blocks(packed: Tensor) -> Tensor:
         codes[high[start : start + width] // 2] = (block >> 4).T
         start += 2 * width
     return codes
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        along = columns[None, :] * bits
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            group = depth // groups
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 __all__ = [

@@ -28,9 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -105,9 +104,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -121,7 +118,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -171,12 +168,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -230,7 +227,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -264,7 +260,6 @@ class GroupwiseLinear(PackedLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-    symmetric: bool = False  # whether every zero point is the middle of the codes
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
@@ -317,15 +312,15 @@ class QuantoLinear(GroupwiseLinear):
         self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        scalar, shape = torch.empty((), device="meta"), (self.out_features, self.in_features)
+        scalar, shape = torch.empty(()), (self.out_features, self.in_features)
         found = {"input_scale": scalar, "output_scale": scalar}
         if self.kind in TYPES:
-            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind], device="meta")
-            return {**found, "weight._scale": torch.empty(self.out_features, 1, device="meta")}
+            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind])
+            return {**found, "weight._scale": torch.empty(self.out_features, 1)}
         groups = self.out_features * self.in_features // self.group_size
         words = -(-groups * self.bits // 8), self.group_size
-        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8, device="meta")
-        return {**found, **{f"weight.{n}": torch.empty(groups, 1, device="meta") for n in ("_scale", "_shift")}}
+        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8)
+        return {**found, **{f"weight.{n}": torch.empty(groups, 1) for n in ("_scale", "_shift")}}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {name: torch.ones(()) for name in ("input_scale", "output_scale")}
@@ -397,7 +392,7 @@ class QuantoLinear(GroupwiseLinear):
 def round_to(values: Tensor, kind: str) -> Tensor:
     """The nearest numbers of a type, int8 or float8, within its range."""
     if kind == "float8":
-        return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+        return round_to_float8(values)
     return values.round().clamp(-128, 127).to(torch.int8)
 
 
@@ -461,7 +456,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -804,6 +800,11 @@ def widen_float8(values: Tensor) -> Tensor:
     return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
     slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
@@ -912,8 +913,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -953,12 +952,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 class Int4PackLayout:

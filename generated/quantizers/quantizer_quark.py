@@ -30,9 +30,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -171,37 +170,6 @@ class QuarkConfig(QuantizationConfigMixin):
         }
 
 
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.float8_inputs(rows)
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -209,9 +177,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -225,7 +191,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -275,12 +241,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -322,28 +288,6 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
 
-class CompressedLinear(PackedLinear):
-    """The base of layers whose weights and inputs are rounded as a group of the configuration says."""
-
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-
-    def __init__(self, linear: nn.Linear, config: QuarkConfig, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.weights, self.inputs = read_scheme(scheme)
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
-
-
-def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
-    """How weights and inputs of a group are rounded."""
-    inputs = scheme["input_activations"]
-    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
@@ -356,196 +300,10 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class QuarkInt8Linear(CompressedLinear):
-    """A linear layer of int8 codes, with zero points even where they are 0."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
-        Kernel(
-            "triton_int8",
-            entry="triton_int8_matmul",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
-
-    def scale_shape(self) -> list[int]:
-        return [] if self.weights.strategy == "tensor" else [self.out_features]
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8, device="meta"),
-            "weight_scale": torch.empty(shape, device="meta"),
-        }
-        if not self.weights.symmetric:
-            found["weight_zero_point"] = torch.empty(shape, dtype=torch.int8, device="meta")
-        found = found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-        found["weight_zero_point"] = torch.empty(self.scale_shape(), dtype=torch.int8, device="meta")
-        return found
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape, dims = self.scale_shape(), (0, 1) if self.weights.strategy == "tensor" else (1,)
-        scales, zeros = find_scales(weight.amin(dims, True), weight.amax(dims, True), self.weights)
-        codes = nearest_codes(weight, scales, zeros, self.weights).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape), **self.usual_tensors()}
-        return {**found, "weight_zero_point": zeros.view(shape).to(torch.int8)}
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        codes, scales = stored["weight"].float(), stored["weight_scale"].float()
-        blocks = in_blocks(codes, block_shape(self.weights, *codes.shape))
-        zeros = stored["weight_zero_point"].float() if "weight_zero_point" in stored else torch.zeros_like(scales)
-        shape = (blocks.shape[0], 1, blocks.shape[2], 1)
-        return ((blocks - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
-
-    def int8_rows(self) -> tuple[Tensor, Tensor]:
-        stored = self.stored_tensors()
-        return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.inputs is None:
-            return rows, None
-        stored = self.stored_tensors()
-        if "input_scale" in stored:
-            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
-        else:
-            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
-        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
-
-    def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "torch":
-            return ""
-        if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
-            return "it reads symmetric codes with a scale for each row"
-        args = self.inputs
-        if args is None and kernel.name == "triton_int8":
-            return ""
-        if kernel.name == "int8pack_cpu":
-            return "" if args is None else "its inputs are not rounded"
-        int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
-        fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
-        return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        static = self.inputs is not None and not self.inputs.dynamic
-        zero = {"input_zero_point": torch.zeros((), dtype=torch.int8)}
-        return {"input_scale": torch.ones(()), **zero} if static else {}
-
-
-class QuarkFloat8Linear(PackedLinear):
-    """A linear layer of float8, with a scale for each output or one."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "scaled_mm",
-            entry="scaled_matmul",
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="rounded_matmul"),
-    )
-
-    scale_name: ClassVar[str] = "weight_scale"
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)  # the size of blocks depends on it
-        super().__init__(linear, config)
-        self.block = self.block_size()
-
-    def block_size(self) -> tuple[int, int]:
-        return block_shape(self.weights, self.out_features, self.in_features)
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
-        found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks = in_blocks(weight, self.block)
-        scales, _ = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
-        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return self.read_rows(stored, 0, self.out_features).to(dtype)
-
-    def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
-        """Some rows of the weight, in float32."""
-        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * self.read_scales(stored)
-        if scale.dim() == 0:
-            return values.float() * scale
-        rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
-        whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
-        blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
-        return blocks.flatten(1)[:, : self.in_features]
-
-    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"].float()
-        return scales if self.weights.strategy == "tensor" else scales.view(-1, 1)
-
-    def read_inputs(self, x: Tensor) -> Tensor:
-        """What the rounded inputs stand for, in float32."""
-        values = x.float()
-        if self.inputs is not None:
-            codes, scales = self.float8_inputs(x)
-            blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-            values = widen_float8(codes).float() * blocks
-        return values
-
-    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        stored, args = self.stored_tensors(), self.inputs
-        if args is None:
-            raise ValueError("the inputs of this layer are not rounded")
-        if not args.dynamic:
-            scale = stored["input_scale"].to(x.dtype).view(())
-            return round_to_float8(x / scale), scale.float()
-        blocks = x.unflatten(-1, (-1, self.block[1]))
-        scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
-        return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
-
-    def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
-
-    def scale_shape(self) -> list[int]:
-        return [] if self.weights.strategy == "tensor" else [self.out_features]
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        static = self.inputs is not None and not self.inputs.dynamic
-        return {"input_scale": torch.ones(())} if static else {}
-
-
-def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: QuantizationArgs) -> Tensor:
-    """Codes in the values' type; of near ties, those that products with the scale's inverse give."""
-    return to_codes((values * (1 / scales)).round() + zeros, args)
 
 
 class GroupwiseLinear(PackedLinear):
@@ -575,7 +333,6 @@ class GroupwiseLinear(PackedLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-    symmetric: bool = False  # whether every zero point is the middle of the codes
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
@@ -602,10 +359,11 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-class QuarkGroupLinear(GroupwiseLinear):
-    """A linear layer of 4-bit integers by group, in words along the outputs."""
+class GroupSchemeLinear(GroupwiseLinear):
+    """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 
-    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
+    coded: ClassVar[tuple[str, ...]]  # the checkpoint's tensors of codes, scales and zero points
+    flat: ClassVar[bool] = False  # whether shapes lack sizes of one
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -625,19 +383,9 @@ class QuarkGroupLinear(GroupwiseLinear):
         super().__init__(linear, config, self.weights.num_bits, size)
         self.symmetric = self.weights.symmetric
         self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
-        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, words = self.in_features // self.group_size, self.out_features // 8
-        found = {
-            "weight": torch.empty(self.in_features, words, dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(groups, self.out_features, device="meta"),
-            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
+        return input_tensors(self.inputs, self.flat)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)
@@ -647,9 +395,40 @@ class QuarkGroupLinear(GroupwiseLinear):
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, self.group_size))
         scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
+        codes, middle = self.find_codes(groups, scales[..., None], zeros[..., None]), 2 ** (self.bits - 1)
         self.others = self.usual_tensors()
-        return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
+        unsigned = ((part + middle).to(torch.uint8) for part in (codes.flatten(1), zeros))
+        return self.pack_codes(GroupwiseCodes(next(unsigned), scales, next(unsigned)))
+
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        """The nearest codes, in the values' type; a zero point is added."""
+        return to_codes(values / scales + zeros, self.weights)
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+
+
+class QuarkGroupLinear(GroupSchemeLinear):
+    """A linear layer of 4-bit integers by group, in words along the outputs."""
+
+    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
+    flat: ClassVar[bool] = True
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
+        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        groups, words = self.in_features // self.group_size, self.out_features // 8
+        return {
+            "weight": torch.empty(self.in_features, words, dtype=torch.int32),
+            "weight_scale": torch.empty(groups, self.out_features),
+            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32),
+            **self.usual_tensors(),
+        }
+
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        return nearest_codes(values, scales, zeros, self.bits)
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         return {
@@ -663,52 +442,258 @@ class QuarkGroupLinear(GroupwiseLinear):
         codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
         return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
 
+
+class SchemeLinear(PackedLinear):
+    """The base of layers with a scale for each block of the weight; the scheme says how large these are."""
+
+    flat: ClassVar[bool] = (
+        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
+    )
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config)
+        self.weights, self.inputs = read_scheme(scheme)
+        self.block = block_shape(self.weights, self.out_features, self.in_features)
+        self.grid = -(-self.out_features // self.block[0]), -(-self.in_features // self.block[1])  # of blocks
+
+    def scale_shape(self) -> list[int]:
+        """The shape of the weight's scales in a checkpoint."""
+        if self.weights.strategy == "tensor":
+            return [] if self.flat else [1]
+        return [size for size in self.grid if size > 1 or not self.flat]
+
+    def usual_tensors(self) -> dict[str, Tensor]:
+        return input_tensors(self.inputs, self.flat)
+
     def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
+
+    def find_scales(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks of the weight, [N / n, n, K / k, k], and their scales and zero points, [N / n, 1, K / k, 1]."""
+        blocks = in_blocks(weight, self.block)
+        return blocks, *find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
+
+
+class Int8SchemeLinear(SchemeLinear):
+    """Codes of int8 as they are."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        shape = self.scale_shape()
+        found = {
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
+            "weight_scale": torch.empty(shape),
+            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
+            **self.usual_tensors(),
+        }
+        if self.weights.symmetric and not self.flat:
+            del found["weight_zero_point"]
+        return found
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        blocks, scales, zeros = self.find_scales(weight)
+        found = {"weight": self.find_codes(blocks, scales, zeros).view(weight.shape).to(torch.int8)}
+        found |= {"weight_scale": scales.view(self.scale_shape()), **self.usual_tensors()}
+        if self.flat or not self.weights.symmetric:
+            found["weight_zero_point"] = zeros.view(self.scale_shape()).to(torch.int8)
+        return found
+
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        """The nearest codes, in the values' type."""
+        return to_codes(values / scales + zeros, self.weights)
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        codes, scales = stored["weight"].float(), stored["weight_scale"].float()
+        zeros = stored["weight_zero_point"].float() if "weight_zero_point" in stored else torch.zeros_like(scales)
+        shape = (self.grid[0], 1, self.grid[1], 1)
+        return ((in_blocks(codes, self.block) - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
+
+    def int8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
+
+    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.inputs is None:
+            return rows, None
+        stored = self.stored_tensors()
+        if "input_scale" in stored:
+            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
+        else:
+            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout is not None and "weight_g_idx" in self.others:
-            return "it reads groups of consecutive columns, and these are in the order of activations"
+        if kernel.name == "torch":
+            return ""
+        if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
+            return "it reads symmetric codes with a scale for each row"
+        args = self.inputs
+        if args is None and kernel.name != "int8_product":
+            return ""
+        if kernel.name == "int8pack_cpu":
+            return "its inputs are not rounded"
+        int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
+        fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
+        return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
+
+
+class QuarkInt8Linear(Int8SchemeLinear):
+    """A linear layer of int8 codes, with zero points even where they are 0."""
+
+    flat: ClassVar[bool] = True
+
+    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        return nearest_codes(values, scales, zeros, self.weights.num_bits)
+
+
+class Float8Linear(PackedLinear):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rounded_matmul"),
+    )
+    scale_name: ClassVar[str] = "weight_scale"
+    block: tuple[int, int]  # rows and columns that share a scale
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+        raise NotImplementedError
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return self.read_rows(stored, 0, self.out_features).to(dtype)
+
+    def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
+        """Some rows of the weight, in float32."""
+        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * self.read_scales(stored)
+        if scale.dim() == 0:
+            return values.float() * scale
+        rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
+        whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
+        blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
+        return blocks.flatten(1)[:, : self.in_features]
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        """The scales of the weight's blocks in float32; a number, if there is one block."""
+        return stored[self.scale_name].float()
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        """What the rounded inputs stand for, in float32."""
+        codes, scales = self.float8_inputs(x)
+        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+        return widen_float8(codes).float() * blocks
+
+    def why_not(self, kernel: Kernel) -> str:
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
         return ""
 
 
-class QuarkFloat4Linear(CompressedLinear):
-    """A linear layer of MXFP4."""
+class Float8SchemeLinear(SchemeLinear, Float8Linear):
+    """Codes of float8; the scales may be exponents of two."""
 
-    packed_name: ClassVar[str] = "weight"
+    def empty_tensors(self) -> dict[str, Tensor]:
+        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
+        return {
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn),
+            "weight_scale": torch.empty(self.scale_shape(), dtype=kind),
+            **self.usual_tensors(),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        blocks, scales, _ = self.find_scales(weight)
+        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
+        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
+        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        scales = stored["weight_scale"]
+        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
+        return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        return x.float() if self.inputs is None else super().read_inputs(x)
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        stored, args = self.stored_tensors(), self.inputs
+        if args is None:
+            raise ValueError("the inputs of this layer are not rounded")
+        if not args.dynamic:
+            scale = stored["input_scale"].to(x.dtype).view(())
+            return round_to_float8(x / scale), scale.float()
+        blocks = x.unflatten(-1, (-1, self.block[1]))
+        scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
+        return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
+
+    def why_not(self, kernel: Kernel) -> str:
+        if self.inputs is None and kernel.name != "torch":
+            return "it rounds inputs, and this layer's are not to be"
+        return super().why_not(kernel)
+
+
+class QuarkFloat8Linear(Float8SchemeLinear):
+    """A linear layer of float8, with a scale for each output or one."""
+
+    flat: ClassVar[bool] = True
+
+
+class Float4SchemeLinear(SchemeLinear):
+    """Two FP4 numbers in a byte; scales are exponents of two, or float8 beside one number for all."""
+
+    packed_name: ClassVar[str] = "weight_packed"
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="matmul_by_rows"),
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
+        overall = self.weights.strategy == "tensor_group"
         kind = torch.float8_e4m3fn if overall else torch.uint8
-        found = {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
-            "weight_scale": torch.empty(self.out_features, self.in_features // size, dtype=kind, device="meta"),
+        return {
+            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8),
+            "weight_scale": torch.empty(self.grid, dtype=kind),
+            **({"weight_global_scale": torch.empty(1)} if overall else {}),
+            **self.usual_tensors(),
         }
-        found |= {"weight_global_scale": torch.empty(1, device="meta")} if overall else {}
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """Without negative zeros."""
-        groups = weight.unflatten(1, (-1, self.weights.group_size or 1))
+        groups = weight.unflatten(1, (-1, self.block[1]))
         low, high, overall = groups.amin(-1), groups.amax(-1), None
         if self.weights.strategy == "tensor_group":
             overall = (448 * 6 / weight.abs().amax()).float().view(1)
         scales, _ = find_scales(low, high, self.weights, overall)
         steps = scales if overall is None else scales / overall
-        packed = pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))
-        kind = torch.float8_e8m0fnu if overall is None else torch.float8_e4m3fn
-        stored = scales.float().to(kind)
-        found = {
-            self.packed_name: packed,
-            "weight_scale": stored.view(torch.uint8) if overall is None else stored,
-        }
-        found = found | ({} if overall is None else {"weight_global_scale": overall}) | self.usual_tensors()
-        low, high = found["weight"] & 15, found["weight"] >> 4
-        return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
+        found = {self.packed_name: pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))}
+        if overall is None:
+            found["weight_scale"] = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8)
+        else:
+            found |= {"weight_scale": scales.float().to(torch.float8_e4m3fn), "weight_global_scale": overall}
+        return found | self.usual_tensors()
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
@@ -727,7 +712,19 @@ class QuarkFloat4Linear(CompressedLinear):
         if "weight_global_scale" in stored:
             table = table / stored["weight_global_scale"].float()
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
-        return packed, table, scales, self.in_features // scales.shape[1]
+        return packed, table, scales, self.block[1]
+
+
+class QuarkFloat4Linear(Float4SchemeLinear):
+    """A linear layer of MXFP4."""
+
+    packed_name: ClassVar[str] = "weight"
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """Without negative zeros."""
+        found = super().quantize(weight)
+        low, high = found["weight"] & 15, found["weight"] >> 4
+        return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
 
 
 @contextmanager
@@ -775,7 +772,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -881,392 +879,6 @@ class QuarkHfQuantizer(HfQuantizer):
         return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
 
 
-def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
-    rows = x.reshape(-1, x.shape[-1])
-    inputs, input_scales = layer.int8_inputs(rows)
-    codes, scales = layer.int8_rows()
-    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
-    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
-def triton_int8_matmul_operator(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
-    import triton
-
-    (m, k), n = x.shape, scales.shape[0]
-    y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
-    return y
-
-
-@triton_int8_matmul_operator.register_fake
-def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
-) -> Tensor:
-    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
-
-
-@cache
-def triton_int8_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        valid = columns < n
-        if x.dtype.element_ty == tl.int8:
-            total = tl.zeros((block_m, block_n), dtype=tl.int32)
-        else:
-            total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & valid[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
-            if weight.dtype.element_ty == tl.uint8:
-                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
-                codes = codes.to(tl.int16)
-                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
-            else:
-                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
-        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
-        if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
-        if weight.dtype.element_ty == tl.uint8:
-            found *= 256
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            found.to(y.dtype.element_ty),
-            (rows < m)[:, None] & valid[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
-    stored, (height, width) = layer.stored_tensors(), layer.block
-    blocks = (codes.shape[0], -(-codes.shape[1] // width))
-    y = triton_matmul_operator(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        height,
-        width,
-        x.dtype,
-    )
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
-    import triton
-
-    (m, k), n = x.shape, weight.shape[0]
-    y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        block_m,
-        block_n,
-        block_k,
-    )
-    return y
-
-
-@triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
-
-
-@cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        blocks,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
-
-        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
-        """
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
-                tl.int16
-            )
-            right = tl.load(
-                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
-            ).to(tl.int16)
-            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
-            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
-            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
-            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
-            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            (total * 65536).to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = 0, 0
-    groups = layer.group_size
-    y = triton_groups_matmul_operator(
-        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
-    )
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
-def triton_groups_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
-) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
-    import triton
-
-    (m, k), n = x.shape, scales.shape[1]
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_groups_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
-    )
-    return y
-
-
-@triton_groups_matmul_operator.register_fake
-def triton_groups_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
-) -> Tensor:
-    return x.new_empty(x.shape[0], scales.shape[1])
-
-
-@cache
-def triton_groups_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        groups,
-        y,
-        m,
-        n,
-        k,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        along = columns[None, :] * bits
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            down = (depth * bits)[:, None]
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
-            group = depth // groups
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            first = group[:, None] * (n * bits // 32)
-            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-            if 32 % bits:
-                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
-            weight = (codes - zeros).to(tl.float32) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
-    packed, table, scales, block = layer.table_blocks()
-    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
-def triton_float4_matmul_operator(
-    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
-) -> Tensor:
-    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
-    import triton
-
-    m, k = x.shape
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_float4_matmul_kernel()[grid](
-        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
-    )
-    return y
-
-
-@triton_float4_matmul_operator.register_fake
-def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
-    return x.new_empty(x.shape[0], n)
-
-
-@cache
-def triton_float4_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        table,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        block: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            place = columns[None, :].to(tl.int64) * k + depth[:, None]
-            shift = place % 2 * 4
-            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
-            scale = tl.load(scales + place // block, here, 0)
-            if scales.dtype.element_ty == tl.uint8:
-                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
-                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
-            else:
-                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
-                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
-            weight = tl.load(table + codes) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
 @dataclass
 class QuantizationArgs:
     """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
@@ -1352,15 +964,22 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
-def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
+def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
+    """How weights and inputs of a group are rounded."""
+    inputs = scheme["input_activations"]
+    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+
+
+def input_tensors(args: QuantizationArgs | None, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs, where nothing is calibrated; `flat`: numbers, integers with zero points."""
     if args is None or args.dynamic is True:
         return {}
     if args.strategy == "tensor_group":
         return {"input_global_scale": torch.ones(1)}
-    return {"input_scale": torch.ones(1)} | (
-        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
-    )
+    found = {"input_scale": torch.ones(1), "input_zero_point": torch.zeros(1, dtype=torch.int8)}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found["input_zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
 
 
 def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
@@ -1451,81 +1070,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
-    if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
-
-
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
-    else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1547,6 +1091,11 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 
 
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
 
 
@@ -1559,57 +1108,6 @@ def unpack_interleaved(words: Tensor) -> Tensor:
     """The codes uint8 [R, N] of words [R, N / 8]."""
     places = [COLUMN_ORDER.index(column) for column in range(8)]
     return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
-
-
-class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
-
-    Zero points that are no integers are [G, N], in the type that they have.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        return {
-            "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
-            "scales": scales.T.contiguous(),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
-        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
-        return found
-
-
-FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
-
-
-def round_to_float4(values: Tensor) -> Tensor:
-    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    table = values.new_tensor(FLOAT4)
-    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
-    codes = torch.bucketize(size, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
-    numbers = table[codes + upper.long()]
-    return torch.where(values < 0, -numbers, numbers)
-
-
-def pack_float4(numbers: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
-    table = numbers.new_tensor(FLOAT4)
-    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
-    return codes[:, ::2] | codes[:, 1::2] << 4
-
-
-def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
-    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
-    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
-    return found.view(torch.float32).view(packed.shape[0], -1)
 
 
 @contextmanager
@@ -1648,6 +1146,39 @@ def calibrated_inputs(model: Any) -> Iterator[None]:
         layer.hold({**stored, **learned})
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -1661,8 +1192,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -1702,12 +1231,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 class Int4PackLayout:
@@ -1819,6 +1342,516 @@ def unpack_blocks(packed: Tensor) -> Tensor:
         codes[high[start : start + width] // 2] = (block >> 4).T
         start += 2 * width
     return codes
+
+
+def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    zero_word, step = 0, 0
+    groups = layer.group_size
+    y = triton_groups_matmul_operator(
+        rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_groups_matmul", mutates_args=())
+def triton_groups_matmul_operator(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[1]
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_groups_matmul_kernel()[grid](
+        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_groups_matmul_operator.register_fake
+def triton_groups_matmul_shape(
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[1])
+
+
+@cache
+def triton_groups_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        groups,
+        y,
+        m,
+        n,
+        k,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        along = columns[None, :] * bits
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            down = (depth * bits)[:, None]
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            if 32 % bits:  # a code may have its upper bits in the next word
+                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            group = depth // groups
+            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
+            first = group[:, None] * (n * bits // 32)
+            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+            if 32 % bits:
+                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
+                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
+            weight = (codes - zeros).to(tl.float32) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
+    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    rows = x.reshape(-1, x.shape[-1])
+    inputs, input_scales = layer.int8_inputs(rows)
+    codes, scales = layer.int8_rows()
+    codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
+    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
+def triton_int8_matmul_operator(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+    import triton
+
+    (m, k), n = x.shape, scales.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    # Scales that are expanded of one number have no stride.
+    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
+    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    return y
+
+
+@triton_int8_matmul_operator.register_fake
+def triton_int8_matmul_shape(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
+
+
+@cache
+def triton_int8_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        valid = columns < n
+        if x.dtype.element_ty == tl.int8:
+            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        else:
+            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & valid[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            if weight.dtype.element_ty == tl.uint8:
+                # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
+                codes = codes.to(tl.int16)
+                codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+            else:
+                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+        found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
+        if x.dtype.element_ty == tl.int8:
+            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        if weight.dtype.element_ty == tl.uint8:
+            found *= 256
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            found.to(y.dtype.element_ty),
+            (rows < m)[:, None] & valid[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
+def triton_float4_matmul_operator(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
+) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_float4_matmul_kernel()[grid](
+        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_float4_matmul_operator.register_fake
+def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_float4_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            shift = place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
+            scale = tl.load(scales + place // block, here, 0)
+            if scales.dtype.element_ty == tl.uint8:
+                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
+                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+            else:
+                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
+                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
+            weight = tl.load(table + codes) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
+    rows = left.shape[0]
+    if left.is_cuda and rows <= 16:
+        left = F.pad(left, (0, 0, 0, 17 - rows))
+    return torch._int_mm(left, right.T)[:rows]
+
+
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+    else:
+        parts = codes.split(max(1, 2**21 // codes.shape[1]))
+        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
+        y = (y.float() * scales.float()).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
+    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
+    codes, scales = layer.float8_inputs(rows)
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
+    stored, (height, width) = layer.stored_tensors(), layer.block
+    blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    y = triton_matmul_operator(
+        codes.view(torch.uint8),
+        scales.expand(blocks).contiguous(),
+        stored["weight"].view(torch.uint8),
+        layer.read_scales(stored),
+        height,
+        width,
+        x.dtype,
+    )
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
+def triton_matmul_operator(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
+    import triton
+
+    (m, k), n = x.shape, weight.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_matmul_kernel()[grid](
+        x.contiguous(),
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        x_scales.shape[1],
+        block_m,
+        block_n,
+        block_k,
+    )
+    return y
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        blocks,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
+
+        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
+        """
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
+                tl.int16
+            )
+            right = tl.load(
+                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
+            ).to(tl.int16)
+            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
+            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
+            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
+            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
+            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            (total * 65536).to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
+
+
+def round_to_float4(values: Tensor) -> Tensor:
+    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
+    table = values.new_tensor(FLOAT4)
+    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
+    codes = torch.bucketize(size, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
+    numbers = table[codes + upper.long()]
+    return torch.where(values < 0, -numbers, numbers)
+
+
+def pack_float4(numbers: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
+    table = numbers.new_tensor(FLOAT4)
+    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
+    return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def unpack_float4(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
+    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
+    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -36,7 +36,6 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -151,9 +150,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -167,7 +164,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -217,12 +214,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -276,7 +273,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -318,10 +314,10 @@ class TorchAoLinear(PackedLinear):
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
-            "_weight_scale": torch.empty(groups, device="meta"),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
+            "_weight_scale": torch.empty(groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8, device="meta")}
+        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
@@ -342,9 +338,9 @@ class TorchAoLinear(PackedLinear):
             scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
             zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = ((groups * (1 / scales)[..., None]).round() + zeros[..., None]).clamp(lowest, top).flatten(1)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
         return {
-            "_weight_qdata": codes.to(torch.int8),
+            "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
             "_weight_zero_point": zeros.to(torch.int8),
         }
@@ -377,7 +373,7 @@ class TorchAoLinear(PackedLinear):
         if not self.scheme.inputs:
             return rows, None
         steps = symmetric_scales(rows.abs().amax(1), 8)
-        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
@@ -385,13 +381,12 @@ class TorchAoLinear(PackedLinear):
             return x
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return ((x * (1 / steps)).round().clamp(-128, 127) * steps).to(x.dtype)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
         values = x.float()
         low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
         scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
         zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        codes = ((values * (1 / scales)).round() + zeros).clamp(-128, 127)
-        return ((codes - zeros) * scales).to(x.dtype)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
@@ -411,7 +406,7 @@ class TorchAoLinear(PackedLinear):
         """What torchao writes about the tensor into a file's header, as JSON."""
         kind, bits, _, _, inputs = self.scheme
         data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
-        names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
+        names = [name.removeprefix("_weight_") for name in self.names]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
             rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
@@ -497,7 +492,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -626,7 +622,8 @@ class TorchAoHfQuantizer(HfQuantizer):
                 f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
             )
         packed = TorchAoEmbedding(embedding, config, quant_type)
-        packed.hold(packed.empty_tensors())
+        with torch.device("meta"):
+            packed.hold(packed.empty_tensors())
         set_module(model, name, packed)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
@@ -1081,6 +1078,11 @@ class GroupwiseCodes(NamedTuple):
     groups: Tensor | None = None  # int32 [K]; None: consecutive columns
 
 
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 class ColumnsLayout:
     """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
 
@@ -1162,8 +1164,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -1203,12 +1203,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

@@ -125,8 +125,8 @@ class AutoRoundLinear(GPTQLinear):
         if self.config.checkpoint_format == "awq":
             rows = {"qweight": self.in_features, "qzeros": -(-self.in_features // self.group_size)}
             words = self.out_features // 8
-            packed = {name: torch.empty(n, words, dtype=torch.int32, device="meta") for name, n in rows.items()}
-            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16, device="meta")
+            packed = {name: torch.empty(n, words, dtype=torch.int32) for name, n in rows.items()}
+            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16)
             return {**packed, "scales": scales}
         return super().empty_tensors()
 

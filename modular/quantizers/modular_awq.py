@@ -184,7 +184,7 @@ class AWQLinear(GroupwiseLinear):
             sizes["qzeros"] = sizes["scales"] = (self.padded_count, shape[0]), torch.float16
         if self.version == "llm-awq":
             sizes["scaled_zeros"] = sizes.pop("qzeros")
-        return {name: torch.empty(size, dtype=dtype, device="meta") for name, (size, dtype) in sizes.items()}
+        return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)

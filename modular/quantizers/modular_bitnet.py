@@ -105,9 +105,9 @@ class BitLinear(PackedLinear):
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8, device="meta")
-        found = {"weight": words, "weight_scale": torch.empty(1, device="meta")}
-        norm = {"rms_norm.weight": torch.empty(self.in_features, device="meta")}
+        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8)
+        found = {"weight": words, "weight_scale": torch.empty(1)}
+        norm = {"rms_norm.weight": torch.empty(self.in_features)}
         return found | norm if self.config.use_rms_norm else found
 
     def usual_tensors(self) -> dict[str, Tensor]:

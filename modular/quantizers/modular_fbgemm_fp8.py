@@ -15,14 +15,13 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8
+from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.quantizer import HfQuantizer
-
-from .modular_finegrained_fp8 import FP8Linear
 
 __all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
 
@@ -63,7 +62,7 @@ def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class FbgemmFp8Linear(FP8Linear):
+class FbgemmFp8Linear(Float8Linear):
     """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
@@ -77,16 +76,16 @@ class FbgemmFp8Linear(FP8Linear):
             package="fbgemm_gpu",
             target="torch:ops.fbgemm.f8f8bf16_rowwise",
         ),
-        *FP8Linear.kernels,
+        *Float8Linear.kernels,
     )
-    scale_name: ClassVar[str] = "weight_scale"
 
-    def block_size(self) -> tuple[int, int]:
-        return 1, self.in_features
+    def __init__(self, linear: nn.Linear, config: FbgemmFp8Config) -> None:
+        super().__init__(linear, config)
+        self.block = 1, self.in_features
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn, device="meta")
-        return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1, device="meta")}
+        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn)
+        return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1)}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         codes, scales = round_rows(weight)

@@ -139,7 +139,7 @@ class GPTQLinear(GroupwiseLinear):
             "scales": ((groups, self.out_features), torch.float16),
             "g_idx": ((self.in_features,), torch.int32),
         }
-        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1], device="meta") for name in self.stored}
+        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1]) for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.affine import GroupwiseCodes
+from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
 from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, read_scheme, whole_type
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
@@ -137,10 +137,10 @@ class TorchAoLinear(PackedLinear):
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
-            "_weight_scale": torch.empty(groups, device="meta"),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
+            "_weight_scale": torch.empty(groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8, device="meta")}
+        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
@@ -161,9 +161,9 @@ class TorchAoLinear(PackedLinear):
             scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
             zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = ((groups * (1 / scales)[..., None]).round() + zeros[..., None]).clamp(lowest, top).flatten(1)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
         return {
-            "_weight_qdata": codes.to(torch.int8),
+            "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
             "_weight_zero_point": zeros.to(torch.int8),
         }
@@ -196,7 +196,7 @@ class TorchAoLinear(PackedLinear):
         if not self.scheme.inputs:
             return rows, None
         steps = symmetric_scales(rows.abs().amax(1), 8)
-        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
@@ -204,13 +204,12 @@ class TorchAoLinear(PackedLinear):
             return x
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return ((x * (1 / steps)).round().clamp(-128, 127) * steps).to(x.dtype)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
         values = x.float()
         low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
         scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
         zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        codes = ((values * (1 / scales)).round() + zeros).clamp(-128, 127)
-        return ((codes - zeros) * scales).to(x.dtype)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
@@ -230,7 +229,7 @@ class TorchAoLinear(PackedLinear):
         """What torchao writes about the tensor into a file's header, as JSON."""
         kind, bits, _, _, inputs = self.scheme
         data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
-        names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
+        names = [name.removeprefix("_weight_") for name in self.names]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
             rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
@@ -319,7 +318,8 @@ class TorchAoHfQuantizer(HfQuantizer):
                 f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
             )
         packed = TorchAoEmbedding(embedding, config, quant_type)
-        packed.hold(packed.empty_tensors())
+        with torch.device("meta"):
+            packed.hold(packed.empty_tensors())
         set_module(model, name, packed)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:

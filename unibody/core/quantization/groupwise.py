@@ -40,7 +40,6 @@ class GroupwiseLinear(PackedLinear):
         ),
         Kernel("torch", entry=dequantize_matmul),
     )
-    symmetric: bool = False  # whether every zero point is the middle of the codes
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)

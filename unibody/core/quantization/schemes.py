@@ -98,15 +98,22 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
-def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
+def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
+    """How weights and inputs of a group are rounded."""
+    inputs = scheme["input_activations"]
+    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+
+
+def input_tensors(args: QuantizationArgs | None, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs, where nothing is calibrated; `flat`: numbers, integers with zero points."""
     if args is None or args.dynamic is True:
         return {}
     if args.strategy == "tensor_group":
         return {"input_global_scale": torch.ones(1)}
-    return {"input_scale": torch.ones(1)} | (
-        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
-    )
+    found = {"input_scale": torch.ones(1), "input_zero_point": torch.zeros(1, dtype=torch.int8)}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found["input_zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
 
 
 def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
