@@ -14,8 +14,10 @@
 | `nvfp4-pack-quantized` | `weight_packed` uint8 [N, K / 2]: FP4 (E2M1), the first of two in the low bits; `weight_scale` float8 [N, K / 16], |
 | | `weight_global_scale` [1]: W = value · scale / global; `input_global_scale` [1] |
 | `mxfp4-pack-quantized` | `weight_packed` as before, `weight_scale` uint8 [N, K / 32]: exponents of two + 127 |
+| `mxfp6-pack-quantized` | `weight_packed` uint8 [N, 3 K / 4]: FP6 (E2M3), one stream of bits along a row; `weight_scale` as before |
+| not compressed | `weight` plain, `weight_scale`, `weight_zero_point`: rounded so while it is loaded; packed when it is saved |
 | W | (code − zero) · scale |
-| x | plain, or rounded: by token, by group, or with the checkpoint's scale |
+| x, y | plain, or rounded: by token, by group, or with the checkpoint's scale (`input_scale`, `output_scale`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -44,7 +46,7 @@ from torch import Tensor, nn
 SPARSE = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
-    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"),
 )
 
 
@@ -277,35 +279,80 @@ class PackedLinear(nn.Module):
 
 
 class SchemeLinear(PackedLinear):
-    """The base of layers with a scale for each block of the weight; the scheme says how large these are."""
+    """The base of layers with a scale for each block of the weight; the scheme says how large these are.
+
+    Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
+    """
 
     flat: ClassVar[bool] = (
         False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
     )
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
+    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
+    coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_", "output_")
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.weights, self.inputs = read_scheme(scheme)
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any], **sizes: int) -> None:
+        super().__init__(linear, config, **sizes)
+        self.weights, self.inputs, self.outputs = read_scheme(scheme)
         self.block = block_shape(self.weights, self.out_features, self.in_features)
         self.grid = -(-self.out_features // self.block[0]), -(-self.in_features // self.block[1])  # of blocks
+        self.others: dict[str, Tensor] = {}  # the tensors that are not `coded`
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
 
     def scale_shape(self) -> list[int]:
         """The shape of the weight's scales in a checkpoint."""
         if self.weights.strategy == "tensor":
             return [] if self.flat else [1]
-        return [size for size in self.grid if size > 1 or not self.flat]
+        return [self.grid[0]] if self.flat else list(self.grid)
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs, self.flat)
+        return {
+            **static_tensors(self.inputs, "input_", self.flat),
+            **static_tensors(self.outputs, "output_", self.flat),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        return self.round_weight(weight, self.choose_scales(weight))
+
+    def choose_scales(self, weight: Tensor) -> dict[str, Tensor]:
+        """Scales and zero points [N / n, K / k] for a weight, and FP4's number for all: as a checkpoint of plain weights has them."""
+        blocks = in_blocks(weight, self.block)
+        overall = (448 * 6 / weight.abs().amax()).float().view(1) if self.weights.strategy == "tensor_group" else None
+        scales, zeros = find_scales(blocks.amin((1, 3)), blocks.amax((1, 3)), self.weights, overall)
+        found = {"weight_scale": scales, "weight_zero_point": zeros}
+        return found if overall is None else found | {"weight_global_scale": overall}
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The packed tensors of a weight [N, K] with these scales; what is told of inputs and outputs goes with them."""
+        raise NotImplementedError
+
+    def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
+        """The nearest codes to a weight [N, K], zero points added, in its type."""
+        blocks, args = in_blocks(weight, self.block), self.weights
+        scales = told["weight_scale"].view(self.grid)[:, None, :, None]
+        if args.type == "float":
+            scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
+            return to_codes(blocks / scales, args).view(weight.shape)
+        zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
+        if self.inverse:
+            return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
+        return to_codes(blocks / scales + zeros, args).view(weight.shape)
+
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: told.get(name, tensor) for name, tensor in self.usual_tensors().items()}
 
     def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
+        return x if self.inputs is None else round_values(x, self.inputs, self.others, "input_")
 
-    def find_scales(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blocks of the weight, [N / n, n, K / k, k], and their scales and zero points, [N / n, 1, K / k, 1]."""
-        blocks = in_blocks(weight, self.block)
-        return blocks, *find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.outputs is None or (x.requires_grad and torch.is_grad_enabled()):
+            return y
+        return round_values(y, self.outputs, self.others, "output_")
 
 
 @dataclass(frozen=True)
@@ -354,17 +401,12 @@ class Int8SchemeLinear(SchemeLinear):
             del found["weight_zero_point"]
         return found
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks, scales, zeros = self.find_scales(weight)
-        found = {"weight": self.find_codes(blocks, scales, zeros).view(weight.shape).to(torch.int8)}
-        found |= {"weight_scale": scales.view(self.scale_shape()), **self.usual_tensors()}
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {"weight": self.find_codes(weight, told).to(torch.int8)}
+        found |= {"weight_scale": told["weight_scale"].reshape(self.scale_shape()), **self.other_tensors(told)}
         if self.flat or not self.weights.symmetric:
-            found["weight_zero_point"] = zeros.view(self.scale_shape()).to(torch.int8)
+            found["weight_zero_point"] = told["weight_zero_point"].reshape(self.scale_shape()).to(torch.int8)
         return found
-
-    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-        """The nearest codes, in the values' type."""
-        return to_codes(values / scales + zeros, self.weights)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["weight"].float(), stored["weight_scale"].float()
@@ -427,6 +469,11 @@ class Float8Linear(PackedLinear):
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
         raise NotImplementedError
 
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        """The codes [N, K], and their scales where each row has one, or all the same."""
+        stored = self.stored_tensors()
+        return stored["weight"], self.read_scales(stored)
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return self.read_rows(stored, 0, self.out_features).to(dtype)
 
@@ -471,11 +518,13 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
             **self.usual_tensors(),
         }
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks, scales, _ = self.find_scales(weight)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales = (
+            round_to_float8(self.find_codes(weight, told)),
+            told["weight_scale"].reshape(self.scale_shape()),
+        )
         scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+        return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         scales = stored["weight_scale"]
@@ -507,41 +556,41 @@ class CompressedFloat8Linear(Float8SchemeLinear):
 
 
 class Float4SchemeLinear(SchemeLinear):
-    """Two FP4 numbers in a byte; scales are exponents of two, or float8 beside one number for all."""
+    """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
 
     packed_name: ClassVar[str] = "weight_packed"
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
+        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton", bits=(4,)),
         Kernel("torch", entry="matmul_by_rows"),
     )
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
+        self.bits = self.weights.num_bits
 
     def empty_tensors(self) -> dict[str, Tensor]:
         overall = self.weights.strategy == "tensor_group"
         kind = torch.float8_e4m3fn if overall else torch.uint8
         return {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8),
+            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
             "weight_scale": torch.empty(self.grid, dtype=kind),
             **({"weight_global_scale": torch.empty(1)} if overall else {}),
             **self.usual_tensors(),
         }
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.block[1]))
-        low, high, overall = groups.amin(-1), groups.amax(-1), None
-        if self.weights.strategy == "tensor_group":
-            overall = (448 * 6 / weight.abs().amax()).float().view(1)
-        scales, _ = find_scales(low, high, self.weights, overall)
-        steps = scales if overall is None else scales / overall
-        found = {self.packed_name: pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))}
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
+        numbers = self.find_codes(weight, told)
+        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
         if overall is None:
-            found["weight_scale"] = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8)
+            found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
-            found |= {"weight_scale": scales.float().to(torch.float8_e4m3fn), "weight_global_scale": overall}
-        return found | self.usual_tensors()
+            found |= {"weight_scale": scales.to(torch.float8_e4m3fn), "weight_global_scale": overall}
+        return found | self.other_tensors(told)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
@@ -560,7 +609,7 @@ class Float4SchemeLinear(SchemeLinear):
 
 
 class CompressedFloat4Linear(Float4SchemeLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
 
 class GroupwiseLinear(PackedLinear):
@@ -616,12 +665,9 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-class GroupSchemeLinear(GroupwiseLinear):
+class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
     """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 
-    coded: ClassVar[tuple[str, ...]]  # the checkpoint's tensors of codes, scales and zero points
-    flat: ClassVar[bool] = False  # whether shapes lack sizes of one
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton_groups",
@@ -635,34 +681,18 @@ class GroupSchemeLinear(GroupwiseLinear):
     )
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)
-        size = -1 if self.weights.strategy in ("channel", "tensor") else self.weights.group_size or -1
-        super().__init__(linear, config, self.weights.num_bits, size)
-        self.symmetric = self.weights.symmetric
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+        args = QuantizationArgs(**scheme["weights"])
+        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
+        self.symmetric, self.block = args.symmetric, (1, self.group_size)
+        self.grid = self.out_features, self.in_features // self.group_size
 
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs, self.flat)
-
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.group_size))
-        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes, middle = self.find_codes(groups, scales[..., None], zeros[..., None]), 2 ** (self.bits - 1)
-        self.others = self.usual_tensors()
-        unsigned = ((part + middle).to(torch.uint8) for part in (codes.flatten(1), zeros))
-        return self.pack_codes(GroupwiseCodes(next(unsigned), scales, next(unsigned)))
-
-    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-        """The nearest codes, in the values' type; a zero point is added."""
-        return to_codes(values / scales + zeros, self.weights)
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
+        zeros = told["weight_zero_point"].view(self.grid)
+        codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
+        self.others = self.other_tensors(told)
+        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 class CompressedGroupLinear(GroupSchemeLinear):
@@ -720,13 +750,14 @@ LAYERS = {
     "mxfp8-quantized": CompressedFloat8Linear,
     "nvfp4-pack-quantized": CompressedFloat4Linear,
     "mxfp4-pack-quantized": CompressedFloat4Linear,
+    "mxfp6-pack-quantized": CompressedFloat4Linear,
 }
 
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 
@@ -864,10 +895,11 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
+    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
 
     def layer_format(self, scheme: dict[str, Any]) -> str:
         """The format of a group's layers."""
-        told, (weights, inputs) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
+        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
@@ -887,12 +919,15 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             raise ValueError(
                 "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
             )
-        if self.pre_quantized and config.quantization_status != "compressed":
+        plain = self.pre_quantized and config.quantization_status != "compressed"
+        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
             raise ValueError(
-                f"quantization_status is {config.quantization_status!r}: the checkpoint's weights are not compressed yet; "
-                "save it with compressed-tensors' ModelCompressor first"
+                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
+                "with pre_quantized=False"
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        if plain:  # the weights are still to be rounded, by the scales beside them
+            self.pre_quantized, self.told = False, {}
         if config.kv_cache_scheme is not None:
             round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
@@ -901,9 +936,27 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     ) -> None:
         """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
+        if self.told is not None:
+            self.told.setdefault(layer, {})[name] = param_value
+            return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        """Rounds plain weights by the scales that came with them."""
+        for layer, told in (self.told or {}).items():
+            needed = {"weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
+            weight = told.pop("weight", torch.empty(0, dtype=torch.int8))
+            if weight.element_size() == 1 or not needed <= told.keys() or "weight_g_idx" in told:
+                raise ValueError(
+                    f"the checkpoint is said not to be compressed: expected plain weights and {', '.join(sorted(needed))} for "
+                    f"consecutive columns; beside a weight of {weight.dtype} a layer has {', '.join(sorted(told))}"
+                )
+            told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+            told = {name: tensor.to(model.device) for name, tensor in told.items()}
+            layer.hold(layer.round_weight(weight.to(model.device, self.dtype), told))
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -913,7 +966,12 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
             config.format = formats.pop() if len(formats) == 1 else "mixed-precision"
             config.quantization_status = "compressed"
-            if any(input_tensors(layer.inputs) for layer in packed_layers(model).values()):
+            static = any(
+                static_tensors(args, "")
+                for layer in packed_layers(model).values()
+                for args in (layer.inputs, layer.outputs)
+            )
+            if static and self.told is None:
                 warnings.warn(
                     "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
                 )
@@ -957,7 +1015,7 @@ NVFP4 = {
     "scale_dtype": "torch.float8_e4m3fn",
 }
 MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
-MXFP8 = {**MXFP4, "num_bits": 8}
+MXFP6, MXFP8 = {**MXFP4, "num_bits": 6}, {**MXFP4, "num_bits": 8}
 TOKENS = {"strategy": "token", "dynamic": True}
 PRESETS: dict[str, tuple[Any, Any]] = {
     "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
@@ -974,6 +1032,8 @@ PRESETS: dict[str, tuple[Any, Any]] = {
     "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
     "MXFP4A16": (MXFP4, None),
     "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
+    "MXFP6A16": (MXFP6, None),
+    "MXFP6A8": (MXFP6, {**MXFP8, "dynamic": True}),
     "MXFP8A16": (MXFP8, None),
     "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
 }
@@ -997,6 +1057,8 @@ def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> 
         return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
     if weights.num_bits == 4:
         return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
+    if weights.num_bits == 6:
+        return "mxfp6-pack-quantized"
     return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
 
 
@@ -1007,8 +1069,6 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
         group = {"targets": list(group), "weights": weights, "input_activations": inputs}
     elif not isinstance(group, dict):
         group = group.model_dump()  # the library's own object
-    if group.get("output_activations") is not None:
-        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)
@@ -1041,7 +1101,7 @@ class QuantizationArgs:
 
     def __post_init__(self) -> None:
         require_choice(self, "type", ("int", "float"))
-        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 8))
+        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 6, 8))
         require_choice(self, "dynamic", (True, False, "local"))
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
@@ -1055,7 +1115,7 @@ class QuantizationArgs:
     @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 8: 448.0}[self.num_bits]
+        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1067,9 +1127,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: values from 1.75 · 2^n on count as 2^(n+1)
-        bits = largest.float().view(torch.int32)
-        exponents = ((bits + 0x200000) >> 23) - (2 if args.num_bits == 4 else 8)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
+        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
+        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1087,10 +1147,12 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
-    return round_to_float8(values).to(values.dtype) if args.num_bits == 8 else round_to_float4(values)
+    if args.num_bits == 8:
+        return round_to_float8(values).to(values.dtype)
+    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
 
 
-def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str = "input_") -> Tensor:
+def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
     """What x [..., K] is after rounding, in its type; static scales are those stored."""
     values, overall = x, stored.get(f"{prefix}global_scale")
     if args.strategy in ("group", "tensor_group"):
@@ -1107,21 +1169,24 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
-def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
-    """How weights and inputs of a group are rounded."""
-    inputs = scheme["input_activations"]
-    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+def read_scheme(scheme: dict[str, Any]) -> list[Any]:
+    """How weights, inputs and outputs of a group are rounded; None: not at all."""
+    parts = (scheme.get(name) for name in ("weights", "input_activations", "output_activations"))
+    return [None if part is None else QuantizationArgs(**part) for part in parts]
 
 
-def input_tensors(args: QuantizationArgs | None, flat: bool = False) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated; `flat`: numbers, integers with zero points."""
+def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs or outputs, where nothing is calibrated.
+
+    `flat`: scales are numbers, and integers have zero points even where they are 0.
+    """
     if args is None or args.dynamic is True:
         return {}
     if args.strategy == "tensor_group":
-        return {"input_global_scale": torch.ones(1)}
-    found = {"input_scale": torch.ones(1), "input_zero_point": torch.zeros(1, dtype=torch.int8)}
+        return {f"{prefix}global_scale": torch.ones(1)}
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
     if args.symmetric and not (flat and args.type == "int"):
-        del found["input_zero_point"]
+        del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
 
 
@@ -1207,6 +1272,11 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 
 
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
@@ -1253,34 +1323,45 @@ def to_int32(words: Tensor) -> Tensor:
 
 
 @contextmanager
-def calibrated_inputs(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+def calibrated_scales(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
     ranges: dict[Any, tuple[Tensor, Tensor]] = {}
 
-    def learn(layer: Any, arguments: Any) -> None:
-        low, high = arguments[0].detach().float().aminmax()
-        before = ranges.get(layer, (low, high))
-        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+    def learn(layer: Any, prefix: str, x: Tensor) -> None:
+        low, high = x.detach().float().aminmax()
+        before = ranges.get((layer, prefix), (low, high))
+        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
-    layers = {layer: layer.inputs for layer in packed_layers(model).values() if input_tensors(layer.inputs)}
-    if not layers:
+    static = {
+        (layer, prefix): args
+        for layer in packed_layers(model).values()
+        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
+        if static_tensors(args, prefix)
+    }
+    if not static:
         raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
-    for layer in layers:  # what is learned from is not rounded
-        layer.inputs, layer.prepared = None, None
+    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
+    hooks = []
+    for layer in before:  # what is learned from is not rounded
+        layer.inputs, layer.outputs, layer.prepared = None, None, None
+        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
+        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, args in layers.items():
-            layer.inputs, layer.prepared = args, None
-    for layer, (low, high) in ranges.items():
-        if layer.inputs.strategy == "tensor_group":
-            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        for layer, (inputs, outputs) in before.items():
+            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
+    for (layer, prefix), args in static.items():
+        if (layer, prefix) not in ranges:  # it did not run
+            continue
+        low, high = ranges[layer, prefix]
+        if args.strategy == "tensor_group":
+            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
-            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
-            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
+            scales, zeros = find_scales(low.view(1), high.view(1), args)
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
@@ -1661,11 +1742,11 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.float8_inputs(rows)
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
     tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -1784,12 +1865,16 @@ FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negati
 
 def round_to_float4(values: Tensor) -> Tensor:
     """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    table = values.new_tensor(FLOAT4)
-    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
-    codes = torch.bucketize(size, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
-    numbers = table[codes + upper.long()]
+    numbers = nearest_in_table(values.abs(), values.new_tensor(FLOAT4))
     return torch.where(values < 0, -numbers, numbers)
+
+
+def nearest_in_table(sizes: Tensor, table: Tensor) -> Tensor:
+    """The nearest entries of an ascending table; from halfway between two, the even one."""
+    middles = (table[1:] + table[:-1]) / 2
+    codes = torch.bucketize(sizes, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (sizes == middles[codes.clamp(max=len(middles) - 1)])
+    return table[codes + upper.long()]
 
 
 def pack_float4(numbers: Tensor) -> Tensor:
@@ -1805,6 +1890,27 @@ def unpack_float4(packed: Tensor) -> Tensor:
     pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
     found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
     return found.view(torch.float32).view(packed.shape[0], -1)
+
+
+# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
+FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+
+
+def round_to_float6(values: Tensor) -> Tensor:
+    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+
+
+def pack_float6(numbers: Tensor) -> Tensor:
+    """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
+    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
+
+
+def unpack_float6(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
+    codes = unpack_words(packed.view(torch.int32).T, 6).T
+    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
 
 
 class Int4PackLayout:

@@ -267,6 +267,11 @@ class Float8Linear(PackedLinear):
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
         raise NotImplementedError
 
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        """The codes [N, K], and their scales where each row has one, or all the same."""
+        stored = self.stored_tensors()
+        return stored["weight"], self.read_scales(stored)
+
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return self.read_rows(stored, 0, self.out_features).to(dtype)
 
@@ -587,11 +592,11 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
 
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.float8_inputs(rows)
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
     tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 

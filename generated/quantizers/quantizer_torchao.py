@@ -10,6 +10,7 @@
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
@@ -136,6 +137,12 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
+    scales = (largest / 448).float()
+    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
@@ -294,6 +301,14 @@ class TorchAoLinear(PackedLinear):
             bits=(8,),
         ),
         Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel(
             "triton_groups",
             entry="triton_groups_matmul",
             layout="ColumnsLayout",
@@ -315,21 +330,20 @@ class TorchAoLinear(PackedLinear):
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
-            "_weight_scale": torch.empty(groups),
+            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
         }
         zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _ = self.scheme
+        kind, bits, _, symmetric, _, whole = self.scheme
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            scales = (largest / 448).float()
-            codes = round_to_float8(groups.float() / torch.where(scales > 0, scales, 1)[..., None])
-            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales}
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
@@ -375,10 +389,22 @@ class TorchAoLinear(PackedLinear):
         steps = symmetric_scales(rows.abs().amax(1), 8)
         return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
 
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
+        sizes = x.abs()
+        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["_weight_qdata"], stored["_weight_scale"]
+
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
             return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
             return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
@@ -391,6 +417,10 @@ class TorchAoLinear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
             return "it reads integers" if self.scheme.kind == "float8" else ""
+        if kernel.name == "scaled_mm" or (self.scheme.inputs == "float8" and kernel.name != "torch"):
+            return (
+                "" if kernel.name == "scaled_mm" and self.scheme.inputs == "float8" else "it is not for these inputs"
+            )
         rows = self.scheme.group_size == 0 and self.scheme.symmetric
         if kernel.name == "triton_int8" and rows:
             return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
@@ -404,8 +434,9 @@ class TorchAoLinear(PackedLinear):
 
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the tensor into a file's header, as JSON."""
-        kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
+        kind, bits, _, _, inputs, whole = self.scheme
+        height = self.out_features if whole else 1
+        data: dict[str, Any] = {"block_size": [height, self.group_size], "dtype": type_entry(dtype)}
         names = [name.removeprefix("_weight_") for name in self.names]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
@@ -416,8 +447,26 @@ class TorchAoLinear(PackedLinear):
             rounded_by = "int8_asym_per_token" if inputs else None
             data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
             return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
-        data |= {"mm_config": None, "act_quant_kwargs": None, "kernel_preference": enum("KernelPreference", "AUTO")}
+        given, auto = self.quant_type["_data"], enum("KernelPreference", "AUTO")
+        data |= {
+            "mm_config": None,
+            "act_quant_kwargs": None,
+            "kernel_preference": given.get("kernel_preference", auto),
+        }
+        if inputs:
+            rounded = {
+                "float8_dtype": given["activation_dtype"],
+                "granularity": without_versions(given["granularity"][0]),
+            }
+            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None}
+            rounded |= {"kernel_preference": data["kernel_preference"]}
+            data["act_quant_kwargs"] = {"_type": "QuantizeTensorToFloat8Kwargs", "_data": rounded}
+            data["mm_config"] = without_versions(given["mm_config"])
         return tensor_entry("Float8Tensor", data, names)
+
+
+def without_versions(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "_version"}
 
 
 def type_entry(dtype: torch.dtype) -> dict[str, str]:
@@ -430,7 +479,8 @@ def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
-    rows = {name: tensor[ids.reshape(-1)] for name, tensor in layer.stored_tensors().items()}
+    stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
+    rows = {name: tensor[ids_in_row] if len(tensor) > 1 else tensor for name, tensor in stored.items()}
     return layer.unpack(rows, layer.output_dtype).view(*ids.shape, -1)
 
 
@@ -592,7 +642,14 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.group_size else layer
+        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        fits = (
+            linear.in_features % layer.group_size
+            == linear.in_features % multiple
+            == linear.out_features % multiple
+            == 0
+        )
+        return layer if fits else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -844,8 +901,10 @@ def enum(kind: str, name: str) -> dict[str, str]:
 
 
 ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
+FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -879,6 +938,18 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "set_inductor_config": True,
         "granularity": ROW,
     },
+    "Float8DynamicActivationFloat8WeightConfig": {
+        "activation_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "granularity": [TENSOR, TENSOR],  # of inputs and weights
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
+        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "kernel_preference": enum("KernelPreference", "AUTO"),
+        "set_inductor_config": True,
+        "alg_id": 0,
+    },
 }
 NAMES = {
     "int8_weight_only": "Int8WeightOnlyConfig",
@@ -887,6 +958,7 @@ NAMES = {
     "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
     "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
     "float8_weight_only": "Float8WeightOnlyConfig",
+    "float8_dynamic_activation_float8_weight": "Float8DynamicActivationFloat8WeightConfig",
 }
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
 
@@ -898,13 +970,20 @@ class Scheme(NamedTuple):
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
-    inputs: str  # "", "symmetric" or "asymmetric"
+    inputs: str  # "", "symmetric", "asymmetric" or "float8"
+    whole: bool = False  # whether all rows share a scale, those of inputs too
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no kernel here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
     granularity = data.get("weight_granularity", data.get("granularity", ROW))
+    pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
+    granularity = pair[-1]
+    known = ("PerRow", "PerTensor") if name.startswith("Float8Dynamic") else ("PerRow", "PerAxis", "PerGroup")
+    if pair[0]["_type"] != granularity["_type"] or granularity["_type"] not in known:
+        shown = " and ".join(dict.fromkeys(entry["_type"] for entry in pair))
+        raise ValueError(f"TorchAoConfig: granularity of {name} is {shown}, expected {known[0]} or {known[-1]}")
     told = granularity["_data"].get("group_size") or data.get("group_size") or 0
     accepted = {
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
@@ -912,17 +991,20 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "reduce_range": False,
         "scale_dtype": None,
         "weight_scale_dtype": None,
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
         **INTX,
     }
+    if name.startswith("Float8"):
+        accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
     for key in accepted.keys() & data.keys():
         if data[key] != accepted[key]:
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
-        raise ValueError(
-            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
-        )
     if name == "Float8WeightOnlyConfig":
         return Scheme("float8", 8, 0, True, "")
+    if name == "Float8DynamicActivationFloat8WeightConfig":
+        return Scheme("float8", 8, 0, True, "float8", granularity["_type"] == "PerTensor")
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
@@ -947,7 +1029,7 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         if given.get("_type") not in TYPES:
             raise ValueError(
                 f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
+                "those of packed int4 weights have layouts that only GPU kernels make"
             )
         found = {"_type": given["_type"], "_version": given.get("_version", 2)}
         return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
@@ -1081,6 +1163,17 @@ class GroupwiseCodes(NamedTuple):
 def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
     """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
 
 
 class ColumnsLayout:

@@ -11,8 +11,10 @@
 | `nvfp4-pack-quantized` | `weight_packed` uint8 [N, K / 2]: FP4 (E2M1), the first of two in the low bits; `weight_scale` float8 [N, K / 16], |
 | | `weight_global_scale` [1]: W = value · scale / global; `input_global_scale` [1] |
 | `mxfp4-pack-quantized` | `weight_packed` as before, `weight_scale` uint8 [N, K / 32]: exponents of two + 127 |
+| `mxfp6-pack-quantized` | `weight_packed` uint8 [N, 3 K / 4]: FP6 (E2M3), one stream of bits along a row; `weight_scale` as before |
+| not compressed | `weight` plain, `weight_scale`, `weight_zero_point`: rounded so while it is loaded; packed when it is saved |
 | W | (code − zero) · scale |
-| x | plain, or rounded: by token, by group, or with the checkpoint's scale |
+| x, y | plain, or rounded: by token, by group, or with the checkpoint's scale (`input_scale`, `output_scale`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -38,8 +40,8 @@ from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
 from unibody.core.quantization.scheme_layers import Float4SchemeLinear, Float8SchemeLinear, Int8SchemeLinear
-from unibody.core.quantization.schemes import QuantizationArgs, block_shape, input_tensors, read_scheme
-from unibody.core.quantization.static_scales import calibrated_inputs, round_caches
+from unibody.core.quantization.schemes import QuantizationArgs, block_shape, read_scheme, static_tensors
+from unibody.core.quantization.static_scales import calibrated_scales, round_caches
 
 __all__ = [
     "CompressedFloat4Linear",
@@ -54,7 +56,7 @@ __all__ = [
 SPARSE = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
-    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"),
 )
 
 
@@ -137,7 +139,7 @@ class CompressedFloat8Linear(Float8SchemeLinear):
 
 
 class CompressedFloat4Linear(Float4SchemeLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
 
 class CompressedGroupLinear(GroupSchemeLinear):
@@ -195,13 +197,14 @@ LAYERS = {
     "mxfp8-quantized": CompressedFloat8Linear,
     "nvfp4-pack-quantized": CompressedFloat4Linear,
     "mxfp4-pack-quantized": CompressedFloat4Linear,
+    "mxfp6-pack-quantized": CompressedFloat4Linear,
 }
 
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 
@@ -212,10 +215,11 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
+    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
 
     def layer_format(self, scheme: dict[str, Any]) -> str:
         """The format of a group's layers."""
-        told, (weights, inputs) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
+        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
@@ -235,12 +239,15 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             raise ValueError(
                 "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
             )
-        if self.pre_quantized and config.quantization_status != "compressed":
+        plain = self.pre_quantized and config.quantization_status != "compressed"
+        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
             raise ValueError(
-                f"quantization_status is {config.quantization_status!r}: the checkpoint's weights are not compressed yet; "
-                "save it with compressed-tensors' ModelCompressor first"
+                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
+                "with pre_quantized=False"
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        if plain:  # the weights are still to be rounded, by the scales beside them
+            self.pre_quantized, self.told = False, {}
         if config.kv_cache_scheme is not None:
             round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
@@ -249,9 +256,27 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     ) -> None:
         """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
+        if self.told is not None:
+            self.told.setdefault(layer, {})[name] = param_value
+            return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        """Rounds plain weights by the scales that came with them."""
+        for layer, told in (self.told or {}).items():
+            needed = {"weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
+            weight = told.pop("weight", torch.empty(0, dtype=torch.int8))
+            if weight.element_size() == 1 or not needed <= told.keys() or "weight_g_idx" in told:
+                raise ValueError(
+                    f"the checkpoint is said not to be compressed: expected plain weights and {', '.join(sorted(needed))} for "
+                    f"consecutive columns; beside a weight of {weight.dtype} a layer has {', '.join(sorted(told))}"
+                )
+            told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+            told = {name: tensor.to(model.device) for name, tensor in told.items()}
+            layer.hold(layer.round_weight(weight.to(model.device, self.dtype), told))
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -261,7 +286,12 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
             config.format = formats.pop() if len(formats) == 1 else "mixed-precision"
             config.quantization_status = "compressed"
-            if any(input_tensors(layer.inputs) for layer in packed_layers(model).values()):
+            static = any(
+                static_tensors(args, "")
+                for layer in packed_layers(model).values()
+                for args in (layer.inputs, layer.outputs)
+            )
+            if static and self.told is None:
                 warnings.warn(
                     "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
                 )

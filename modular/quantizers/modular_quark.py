@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
+from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -31,7 +31,7 @@ from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
 from unibody.core.quantization.scheme_layers import Float4SchemeLinear, Float8SchemeLinear, Int8SchemeLinear
 from unibody.core.quantization.schemes import QuantizationArgs
-from unibody.core.quantization.static_scales import calibrated_inputs
+from unibody.core.quantization.static_scales import calibrated_scales
 
 __all__ = [
     "QuarkConfig",
@@ -141,6 +141,7 @@ class QuarkGroupLinear(GroupSchemeLinear):
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
+    inverse: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
@@ -154,9 +155,6 @@ class QuarkGroupLinear(GroupSchemeLinear):
             "weight_zero_point": torch.empty(groups, words, dtype=torch.int32),
             **self.usual_tensors(),
         }
-
-    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-        return nearest_codes(values, scales, zeros, self.bits)
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         return {
@@ -175,9 +173,7 @@ class QuarkInt8Linear(Int8SchemeLinear):
     """A linear layer of int8 codes, with zero points even where they are 0."""
 
     flat: ClassVar[bool] = True
-
-    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-        return nearest_codes(values, scales, zeros, self.weights.num_bits)
+    inverse: ClassVar[bool] = True
 
 
 class QuarkFloat8Linear(Float8SchemeLinear):
@@ -201,7 +197,7 @@ class QuarkFloat4Linear(Float4SchemeLinear):
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 

@@ -7,6 +7,7 @@
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
@@ -32,6 +33,7 @@ from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, rea
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.float8_linear import scaled_matmul
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
@@ -96,6 +98,12 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
+    scales = (largest / 448).float()
+    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
+
+
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
     """float32 scales under which the largest magnitude is halfway between the two largest codes."""
     return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
@@ -115,6 +123,14 @@ class TorchAoLinear(PackedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
             bits=(8,),
+        ),
+        Kernel(
+            "scaled_mm",
+            entry=scaled_matmul,
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
         ),
         Kernel(
             "triton_groups",
@@ -138,21 +154,20 @@ class TorchAoLinear(PackedLinear):
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
-            "_weight_scale": torch.empty(groups),
+            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
         }
         zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _ = self.scheme
+        kind, bits, _, symmetric, _, whole = self.scheme
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            scales = (largest / 448).float()
-            codes = round_to_float8(groups.float() / torch.where(scales > 0, scales, 1)[..., None])
-            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales}
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
@@ -198,10 +213,22 @@ class TorchAoLinear(PackedLinear):
         steps = symmetric_scales(rows.abs().amax(1), 8)
         return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
 
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
+        sizes = x.abs()
+        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["_weight_qdata"], stored["_weight_scale"]
+
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
             return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
             return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
@@ -214,6 +241,10 @@ class TorchAoLinear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if kernel.name == "triton_groups":
             return "it reads integers" if self.scheme.kind == "float8" else ""
+        if kernel.name == "scaled_mm" or (self.scheme.inputs == "float8" and kernel.name != "torch"):
+            return (
+                "" if kernel.name == "scaled_mm" and self.scheme.inputs == "float8" else "it is not for these inputs"
+            )
         rows = self.scheme.group_size == 0 and self.scheme.symmetric
         if kernel.name == "triton_int8" and rows:
             return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
@@ -227,8 +258,9 @@ class TorchAoLinear(PackedLinear):
 
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the tensor into a file's header, as JSON."""
-        kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
+        kind, bits, _, _, inputs, whole = self.scheme
+        height = self.out_features if whole else 1
+        data: dict[str, Any] = {"block_size": [height, self.group_size], "dtype": type_entry(dtype)}
         names = [name.removeprefix("_weight_") for name in self.names]
         if kind == "int8":
             row = {"_type": "PerRow", "_data": {"dim": -1}}
@@ -239,8 +271,26 @@ class TorchAoLinear(PackedLinear):
             rounded_by = "int8_asym_per_token" if inputs else None
             data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
             return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
-        data |= {"mm_config": None, "act_quant_kwargs": None, "kernel_preference": enum("KernelPreference", "AUTO")}
+        given, auto = self.quant_type["_data"], enum("KernelPreference", "AUTO")
+        data |= {
+            "mm_config": None,
+            "act_quant_kwargs": None,
+            "kernel_preference": given.get("kernel_preference", auto),
+        }
+        if inputs:
+            rounded = {
+                "float8_dtype": given["activation_dtype"],
+                "granularity": without_versions(given["granularity"][0]),
+            }
+            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None}
+            rounded |= {"kernel_preference": data["kernel_preference"]}
+            data["act_quant_kwargs"] = {"_type": "QuantizeTensorToFloat8Kwargs", "_data": rounded}
+            data["mm_config"] = without_versions(given["mm_config"])
         return tensor_entry("Float8Tensor", data, names)
+
+
+def without_versions(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "_version"}
 
 
 def type_entry(dtype: torch.dtype) -> dict[str, str]:
@@ -253,7 +303,8 @@ def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
-    rows = {name: tensor[ids.reshape(-1)] for name, tensor in layer.stored_tensors().items()}
+    stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
+    rows = {name: tensor[ids_in_row] if len(tensor) > 1 else tensor for name, tensor in stored.items()}
     return layer.unpack(rows, layer.output_dtype).view(*ids.shape, -1)
 
 
@@ -288,7 +339,14 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.group_size else layer
+        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        fits = (
+            linear.in_features % layer.group_size
+            == linear.in_features % multiple
+            == linear.out_features % multiple
+            == 0
+        )
+        return layer if fits else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config

@@ -14,7 +14,9 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import (
     QuantizationArgs,
     QuantizationConfig,
+    QuantizationStatus,
     apply_quantization_config,
+    forward_quantize,
     preset_name_to_scheme,
 )
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
@@ -41,6 +43,8 @@ FORMATS = {
     "NVFP4": "nvfp4-pack-quantized",
     "MXFP4A16": "mxfp4-pack-quantized",
     "MXFP4": "mxfp4-pack-quantized",
+    "MXFP6A16": "mxfp6-pack-quantized",
+    "MXFP6A8": "mxfp6-pack-quantized",
     "MXFP8": "mxfp8-quantized",
 }
 
@@ -260,6 +264,98 @@ def test_calibrated_inputs(plain: Path) -> None:
     ]
 
 
+def say_status(folder: Path, status: str) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    values["quantization_config"]["quantization_status"] = status
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.fixture(
+    scope="module", params=["W4A16", "W3A16", "W4A16_ASYM", "W8A8", "FP8", "FP8_BLOCK", "NVFP4", "MXFP6A16"]
+)
+def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that the library rounds as it runs, with scales that do not follow from its weights."""
+    scheme, folder = request.param, tmp_path_factory.mktemp(request.param)
+    model = inputs.llama(**WIDE)
+    config = QuantizationConfig(config_groups={"group": preset_name_to_scheme(scheme, ["Linear"])}, ignore=["lm_head"])
+    apply_quantization_config(model, config)
+    for module in model.modules():
+        if getattr(module, "quantization_scheme", None) is not None and isinstance(module, nn.Linear):
+            found = their_tensors(module.weight.data, module.quantization_scheme.weights)
+            if not scheme.startswith(("NV", "MX")):
+                found["weight_scale"] = found["weight_scale"] * 1.1
+            found |= {"input_scale": torch.tensor([0.02]), "input_global_scale": torch.tensor([300.0])}
+            for name in found.keys() & dict(module.named_parameters()).keys():
+                getattr(module, name).data = found[name].to(getattr(module, name).dtype)
+    model.save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    written = json.loads(config.model_dump_json())
+    values["quantization_config"] = {**written, "quant_method": "compressed-tensors", "format": "dense"}
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize("status", ["initialized", "frozen"])
+def test_weights_that_are_not_compressed(frozen: Path, status: str, tmp_path: Path) -> None:
+    """They are rounded by the scales beside them, as the library does it, and saved in the scheme's format."""
+    say_status(frozen, status)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(frozen, dtype=torch.float32)
+    values = json.loads((frozen / "config.json").read_text())["quantization_config"]
+    quantizer = ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig.from_dict(values, kernel="torch"))
+    model = llama.LlamaForCausalLM.from_pretrained(frozen, dtype=torch.float32, quantizer=quantizer)
+    ids = inputs.token_ids(2, 9)
+    with torch.no_grad():
+        logits = model(ids).logits
+        torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    assert len([m for m in model.modules() if hasattr(m, "stored_tensors")]) == 14
+    model.save_pretrained(tmp_path)
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["quantization_config"]["quantization_status"]
+        == "compressed"
+    )
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+OUTPUTS = {
+    "static": {"num_bits": 8, "type": "float", "strategy": "tensor"},
+    "asymmetric": {"num_bits": 8, "strategy": "tensor", "symmetric": False},
+    "token": {"num_bits": 8, "strategy": "token", "dynamic": True},
+    "group": {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "dynamic": True},
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "FP8_DYNAMIC", "MXFP4A16"])
+def test_rounded_outputs(scheme: str, kind: str) -> None:
+    """What a layer returns is rounded as the library rounds it, by static scales too; these are learned."""
+    given = json.loads(preset_name_to_scheme(scheme, ["Linear"]).model_dump_json())
+    group = {**given, "weights": {**given["weights"], "scale_dtype": their_args(scheme).scale_dtype and "torch.uint8"}}
+    layer = make_layer(inputs.weight(128, 256), {**group, "output_activations": OUTPUTS[kind]}, inputs.bias(128))
+    stored, x = layer.stored_tensors(), inputs.activations(5, 256)
+    static = {"output_scale": torch.tensor([0.03]), "output_zero_point": torch.tensor([3], dtype=torch.int8)}
+    layer.hold({**stored, **{name: value for name, value in static.items() if name in stored}})
+    assert ("output_scale" in stored) == (kind in ("static", "asymmetric"))
+    args = QuantizationArgs(**OUTPUTS[kind])
+    exact = make_layer(inputs.weight(128, 256), group, inputs.bias(128))
+    with torch.no_grad():
+        found, y = layer(x), exact(x)
+        module = nn.Module()
+        module.quantization_status = QuantizationStatus.FROZEN
+        vars(module).update(layer.others)
+        expected = forward_quantize(module, y[None], "output", args)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    rows = x.clone().requires_grad_()
+    assert layer(rows).requires_grad  # not rounded: a step has no slope
+    if kind in ("static", "asymmetric"):
+        with ct.calibrate(nn.Sequential(layer)), torch.no_grad():
+            layer(x)
+        y = x @ layer.dequantize().t() + layer.bias.detach()  # of inputs that are not rounded
+        scale, _ = calculate_qparams(*(v.view(1) for v in y.aminmax()), args)
+        torch.testing.assert_close(layer.stored_tensors()["output_scale"], scale, rtol=1e-4, atol=0)
+
+
 def test_columns_in_the_order_of_activations(plain: Path, tmp_path: Path) -> None:
     """`weight_g_idx` says which group a column is in."""
     group = {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32, "actorder": "group"}}
@@ -333,7 +429,7 @@ def test_told_in_other_ways() -> None:
         ({"config_groups": {"W9A16": ["Linear"]}}, "no scheme is called 'W9A16'"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 9}}}}, "num_bits is 9"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": {"strategy": "group"}}}}, "needs a group_size"),
-        ({"config_groups": {"g": {"targets": [], "output_activations": {"num_bits": 8}}}}, "output_activations"),
+        ({"config_groups": {"g": {"targets": [], "output_activations": {"num_bits": 9}}}}, "num_bits is 9"),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
@@ -343,14 +439,14 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 
 def test_checkpoints_that_are_refused(plain: Path, tmp_path: Path) -> None:
     quantized(plain, "W8A8").save_pretrained(tmp_path)
-    file = tmp_path / "config.json"
-    values = json.loads(file.read_text())
-    values["quantization_config"]["quantization_status"] = "frozen"
-    file.write_text(json.dumps(values))
-    with pytest.raises(
-        ValueError, match="quantization_status is 'frozen': the checkpoint's weights are not compressed"
-    ):
+    say_status(tmp_path, "frozen")
+    with pytest.raises(ValueError, match=r"said not to be compressed: .* beside a weight of torch.int8 a layer has"):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    plain_weights = tmp_path / "plain"
+    inputs.llama(**WIDE).save_pretrained(plain_weights)
+    config = ct.CompressedTensorsConfig({"W8A8": ["Linear"]}, ignore=["lm_head"])
+    with pytest.raises(ValueError, match="is 'initialized' and the checkpoint has no scales: quantize it"):
+        llama.LlamaForCausalLM.from_pretrained(plain_weights, quantizer=ct.CompressedTensorsHfQuantizer(config))
     with pytest.raises(ValueError, match="config_groups names no layers"):
         llama.LlamaForCausalLM.from_pretrained(
             plain, quantizer=ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig(), pre_quantized=False)

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.float4 import FLOAT4, pack_float4, round_to_float4, unpack_float4
+from unibody.core.quantization.affine import nearest_codes
+from unibody.core.quantization.float4 import FLOAT4, pack_float4, pack_float6, unpack_float4, unpack_float6
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
@@ -20,9 +21,9 @@ from unibody.core.quantization.schemes import (
     block_shape,
     find_scales,
     in_blocks,
-    input_tensors,
     read_scheme,
     round_values,
+    static_tensors,
     to_codes,
 )
 
@@ -36,35 +37,80 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 class SchemeLinear(PackedLinear):
-    """The base of layers with a scale for each block of the weight; the scheme says how large these are."""
+    """The base of layers with a scale for each block of the weight; the scheme says how large these are.
+
+    Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
+    """
 
     flat: ClassVar[bool] = (
         False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
     )
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
+    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
+    coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_", "output_")
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.weights, self.inputs = read_scheme(scheme)
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any], **sizes: int) -> None:
+        super().__init__(linear, config, **sizes)
+        self.weights, self.inputs, self.outputs = read_scheme(scheme)
         self.block = block_shape(self.weights, self.out_features, self.in_features)
         self.grid = -(-self.out_features // self.block[0]), -(-self.in_features // self.block[1])  # of blocks
+        self.others: dict[str, Tensor] = {}  # the tensors that are not `coded`
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
 
     def scale_shape(self) -> list[int]:
         """The shape of the weight's scales in a checkpoint."""
         if self.weights.strategy == "tensor":
             return [] if self.flat else [1]
-        return [size for size in self.grid if size > 1 or not self.flat]
+        return [self.grid[0]] if self.flat else list(self.grid)
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs, self.flat)
+        return {
+            **static_tensors(self.inputs, "input_", self.flat),
+            **static_tensors(self.outputs, "output_", self.flat),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        return self.round_weight(weight, self.choose_scales(weight))
+
+    def choose_scales(self, weight: Tensor) -> dict[str, Tensor]:
+        """Scales and zero points [N / n, K / k] for a weight, and FP4's number for all: as a checkpoint of plain weights has them."""
+        blocks = in_blocks(weight, self.block)
+        overall = (448 * 6 / weight.abs().amax()).float().view(1) if self.weights.strategy == "tensor_group" else None
+        scales, zeros = find_scales(blocks.amin((1, 3)), blocks.amax((1, 3)), self.weights, overall)
+        found = {"weight_scale": scales, "weight_zero_point": zeros}
+        return found if overall is None else found | {"weight_global_scale": overall}
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The packed tensors of a weight [N, K] with these scales; what is told of inputs and outputs goes with them."""
+        raise NotImplementedError
+
+    def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
+        """The nearest codes to a weight [N, K], zero points added, in its type."""
+        blocks, args = in_blocks(weight, self.block), self.weights
+        scales = told["weight_scale"].view(self.grid)[:, None, :, None]
+        if args.type == "float":
+            scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
+            return to_codes(blocks / scales, args).view(weight.shape)
+        zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
+        if self.inverse:
+            return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
+        return to_codes(blocks / scales + zeros, args).view(weight.shape)
+
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: told.get(name, tensor) for name, tensor in self.usual_tensors().items()}
 
     def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
+        return x if self.inputs is None else round_values(x, self.inputs, self.others, "input_")
 
-    def find_scales(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blocks of the weight, [N / n, n, K / k, k], and their scales and zero points, [N / n, 1, K / k, 1]."""
-        blocks = in_blocks(weight, self.block)
-        return blocks, *find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.outputs is None or (x.requires_grad and torch.is_grad_enabled()):
+            return y
+        return round_values(y, self.outputs, self.others, "output_")
 
 
 class Int8SchemeLinear(SchemeLinear):
@@ -95,17 +141,12 @@ class Int8SchemeLinear(SchemeLinear):
             del found["weight_zero_point"]
         return found
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks, scales, zeros = self.find_scales(weight)
-        found = {"weight": self.find_codes(blocks, scales, zeros).view(weight.shape).to(torch.int8)}
-        found |= {"weight_scale": scales.view(self.scale_shape()), **self.usual_tensors()}
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {"weight": self.find_codes(weight, told).to(torch.int8)}
+        found |= {"weight_scale": told["weight_scale"].reshape(self.scale_shape()), **self.other_tensors(told)}
         if self.flat or not self.weights.symmetric:
-            found["weight_zero_point"] = zeros.view(self.scale_shape()).to(torch.int8)
+            found["weight_zero_point"] = told["weight_zero_point"].reshape(self.scale_shape()).to(torch.int8)
         return found
-
-    def find_codes(self, values: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-        """The nearest codes, in the values' type."""
-        return to_codes(values / scales + zeros, self.weights)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["weight"].float(), stored["weight_scale"].float()
@@ -153,11 +194,13 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
             **self.usual_tensors(),
         }
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks, scales, _ = self.find_scales(weight)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales = (
+            round_to_float8(self.find_codes(weight, told)),
+            told["weight_scale"].reshape(self.scale_shape()),
+        )
         scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+        return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         scales = stored["weight_scale"]
@@ -185,42 +228,42 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
 
 
 class Float4SchemeLinear(SchemeLinear):
-    """Two FP4 numbers in a byte; scales are exponents of two, or float8 beside one number for all."""
+    """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
 
     packed_name: ClassVar[str] = "weight_packed"
     packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton", bits=(4,)),
         Kernel("torch", entry=matmul_by_rows),
     )
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
+        self.bits = self.weights.num_bits
 
     def empty_tensors(self) -> dict[str, Tensor]:
         overall = self.weights.strategy == "tensor_group"
         kind = torch.float8_e4m3fn if overall else torch.uint8
         return {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8),
+            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
             "weight_scale": torch.empty(self.grid, dtype=kind),
             **({"weight_global_scale": torch.empty(1)} if overall else {}),
             **self.usual_tensors(),
         }
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.block[1]))
-        low, high, overall = groups.amin(-1), groups.amax(-1), None
-        if self.weights.strategy == "tensor_group":
-            overall = (448 * 6 / weight.abs().amax()).float().view(1)
-        scales, _ = find_scales(low, high, self.weights, overall)
-        steps = scales if overall is None else scales / overall
-        found = {self.packed_name: pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))}
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
+        numbers = self.find_codes(weight, told)
+        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
         if overall is None:
-            found["weight_scale"] = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8)
+            found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
-            found |= {"weight_scale": scales.float().to(torch.float8_e4m3fn), "weight_global_scale": overall}
-        return found | self.usual_tensors()
+            found |= {"weight_scale": scales.to(torch.float8_e4m3fn), "weight_global_scale": overall}
+        return found | self.other_tensors(told)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
