@@ -415,66 +415,27 @@ class TorchAoLinear(PackedLinear):
         return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
+        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        if kernel.name == "torch":
+            return ""
+        if kernel.name == "scaled_mm" or inputs == "float8":
+            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
         if kernel.name == "triton_groups":
-            return "it reads integers" if self.scheme.kind == "float8" else ""
-        if kernel.name == "scaled_mm" or (self.scheme.inputs == "float8" and kernel.name != "torch"):
-            return (
-                "" if kernel.name == "scaled_mm" and self.scheme.inputs == "float8" else "it is not for these inputs"
-            )
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric
-        if kernel.name == "triton_int8" and rows:
-            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
-        rows = rows and self.scheme.kind != "float8"
-        if kernel.name != "torch" and not rows:
+            return "it reads integers" if kind == "float8" else ""
+        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
             return "it reads symmetric integers with a scale for each row"
-        wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
-        if self.scheme.inputs != wanted:
-            return "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        return ""
+        if kernel.name == "triton_int8":
+            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
+        wanted = "symmetric" if kernel.name == "int8_product" else ""
+        return (
+            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        )
 
     def header(self, dtype: torch.dtype) -> str:
-        """What torchao writes about the tensor into a file's header, as JSON."""
-        kind, bits, _, _, inputs, whole = self.scheme
-        height = self.out_features if whole else 1
-        data: dict[str, Any] = {"block_size": [height, self.group_size], "dtype": type_entry(dtype)}
+        """What torchao writes about the weight of a model of this type into a file's header."""
+        block = [self.out_features if self.scheme.whole else 1, self.group_size]
         names = [name.removeprefix("_weight_") for name in self.names]
-        if kind == "int8":
-            row = {"_type": "PerRow", "_data": {"dim": -1}}
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-            wanted = {"_type": "QuantizeTensorToInt8Kwargs", "_data": rounded} if inputs else None
-            return tensor_entry("Int8Tensor", {"act_quant_kwargs": wanted, "reduce_range": False, **data}, names)
-        if kind == "intx":
-            rounded_by = "int8_asym_per_token" if inputs else None
-            data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
-            return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
-        given, auto = self.quant_type["_data"], enum("KernelPreference", "AUTO")
-        data |= {
-            "mm_config": None,
-            "act_quant_kwargs": None,
-            "kernel_preference": given.get("kernel_preference", auto),
-        }
-        if inputs:
-            rounded = {
-                "float8_dtype": given["activation_dtype"],
-                "granularity": without_versions(given["granularity"][0]),
-            }
-            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None}
-            rounded |= {"kernel_preference": data["kernel_preference"]}
-            data["act_quant_kwargs"] = {"_type": "QuantizeTensorToFloat8Kwargs", "_data": rounded}
-            data["mm_config"] = without_versions(given["mm_config"])
-        return tensor_entry("Float8Tensor", data, names)
-
-
-def without_versions(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "_version"}
-
-
-def type_entry(dtype: torch.dtype) -> dict[str, str]:
-    return enum("torch.dtype", str(dtype).removeprefix("torch."))
-
-
-def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
-    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+        return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
 
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
@@ -1163,6 +1124,41 @@ class GroupwiseCodes(NamedTuple):
 def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
     """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def tensor_header(
+    quant_type: dict[str, Any], scheme: Scheme, block_size: list[int], dtype: str, names: list[str]
+) -> str:
+    """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
+    data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
+    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    if scheme.kind == "int8":
+        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
+        if inputs:
+            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
+        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
+    elif scheme.kind == "intx":
+        kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
+        data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
+    else:
+        kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
+        if inputs:
+            rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
+            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
+        product = plain_entry(given["mm_config"]) if inputs else None
+        data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
+        data |= {"kernel_preference": preference}
+    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+
+
+def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if rounded is None else {"_type": f"QuantizeTensorTo{kind}Kwargs", "_data": rounded}
+
+
+def plain_entry(entry: Any) -> dict[str, Any]:
+    """An entry, or the first of several, without its version."""
+    first = entry[0] if isinstance(entry, list) else entry
+    return {key: value for key, value in first.items() if key != "_version"}
 
 
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
