@@ -289,7 +289,7 @@ class SchemeLinear(PackedLinear):
     )
     inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_", "output_")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any], **sizes: int) -> None:
         super().__init__(linear, config, **sizes)
@@ -343,6 +343,7 @@ class SchemeLinear(PackedLinear):
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
     def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a new layer holds beside codes and scales, as far as it is told."""
         return {name: told.get(name, tensor) for name, tensor in self.usual_tensors().items()}
 
     def round_inputs(self, x: Tensor) -> Tensor:
@@ -519,10 +520,8 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         }
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales = (
-            round_to_float8(self.find_codes(weight, told)),
-            told["weight_scale"].reshape(self.scale_shape()),
-        )
+        codes = round_to_float8(self.find_codes(weight, told))
+        scales = told["weight_scale"].reshape(self.scale_shape())
         scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
         return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
 
@@ -711,14 +710,16 @@ class CompressedGroupLinear(GroupSchemeLinear):
         found = {
             "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
             "weight_scale": torch.empty(rows, groups),
-            **self.usual_tensors(),
+            **self.other_tensors({}),
         }
         return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        found = {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
-        order = torch.arange(self.in_features, dtype=torch.int32) // self.group_size
-        return found | {"weight_g_idx": order} if self.ordered else found
+        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
+
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found, order = super().other_tensors(told), torch.arange(self.in_features, dtype=torch.int32)
+        return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
@@ -937,26 +938,39 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
         if self.told is not None:
-            self.told.setdefault(layer, {})[name] = param_value
+            if name.startswith("weight_packed") or (name == "weight" and param_value.element_size() == 1):
+                raise ValueError(
+                    f"quantization_status says that the checkpoint is not compressed, and {param_name} is {param_value.dtype}: "
+                    "write 'compressed' into its config.json"
+                )
+            self.take(layer, name, param_value.to(target_device, self.dtype if name == "weight" else None))
             return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
 
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        """Rounds plain weights by the scales that came with them."""
-        for layer, told in (self.told or {}).items():
-            needed = {"weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+    def take(self, layer: Any, name: str, tensor: Tensor) -> None:
+        """Rounds a plain weight once its scales are there; what is told of inputs and outputs may come later."""
+        told = self.told.setdefault(layer, {})
+        if told is not None:
+            told[name] = tensor
+            needed = {"weight", "weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
             needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
-            weight = told.pop("weight", torch.empty(0, dtype=torch.int8))
-            if weight.element_size() == 1 or not needed <= told.keys() or "weight_g_idx" in told:
-                raise ValueError(
-                    f"the checkpoint is said not to be compressed: expected plain weights and {', '.join(sorted(needed))} for "
-                    f"consecutive columns; beside a weight of {weight.dtype} a layer has {', '.join(sorted(told))}"
-                )
-            told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
-            told = {name: tensor.to(model.device) for name, tensor in told.items()}
-            layer.hold(layer.round_weight(weight.to(model.device, self.dtype), told))
+            if needed <= told.keys() and "weight_g_idx" not in told:
+                told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+                layer.hold(layer.round_weight(told.pop("weight"), told))
+                self.told[layer] = None
+        elif name in layer.others:
+            layer.hold({**layer.stored_tensors(), name: tensor})
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        """Refuses plain weights that lack what they are rounded by."""
+        if lacking := [sorted(told) for told in (self.told or {}).values() if told is not None]:
+            raise ValueError(
+                "the checkpoint is said not to be compressed: expected plain weights, and their scales and zero points for "
+                f"consecutive columns; a layer has {', '.join(lacking[0])}"
+            )
+        return super().update_missing_keys(model, missing_keys, prefix)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

@@ -299,7 +299,7 @@ class SchemeLinear(PackedLinear):
     )
     inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_", "output_")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any], **sizes: int) -> None:
         super().__init__(linear, config, **sizes)
@@ -353,6 +353,7 @@ class SchemeLinear(PackedLinear):
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
     def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a new layer holds beside codes and scales, as far as it is told."""
         return {name: told.get(name, tensor) for name, tensor in self.usual_tensors().items()}
 
     def round_inputs(self, x: Tensor) -> Tensor:
@@ -572,6 +573,7 @@ class Int8SchemeLinear(SchemeLinear):
 class QuarkInt8Linear(Int8SchemeLinear):
     """A linear layer of int8 codes, with zero points even where they are 0."""
 
+    variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
     inverse: ClassVar[bool] = True
 
@@ -648,10 +650,8 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         }
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales = (
-            round_to_float8(self.find_codes(weight, told)),
-            told["weight_scale"].reshape(self.scale_shape()),
-        )
+        codes = round_to_float8(self.find_codes(weight, told))
+        scales = told["weight_scale"].reshape(self.scale_shape())
         scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
         return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
 

@@ -172,6 +172,7 @@ class QuarkGroupLinear(GroupSchemeLinear):
 class QuarkInt8Linear(Int8SchemeLinear):
     """A linear layer of int8 codes, with zero points even where they are 0."""
 
+    variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
     inverse: ClassVar[bool] = True
 

@@ -22,7 +22,7 @@ from compressed_tensors.quantization import (
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from oracle.quantization import inputs
 from quantizers.files import as_bytes, generated
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import unibody
@@ -270,12 +270,8 @@ def say_status(folder: Path, status: str) -> None:
     (folder / "config.json").write_text(json.dumps(values))
 
 
-@pytest.fixture(
-    scope="module", params=["W4A16", "W3A16", "W4A16_ASYM", "W8A8", "FP8", "FP8_BLOCK", "NVFP4", "MXFP6A16"]
-)
-def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_uncompressed(scheme: str, folder: Path) -> None:
     """A model that the library rounds as it runs, with scales that do not follow from its weights."""
-    scheme, folder = request.param, tmp_path_factory.mktemp(request.param)
     model = inputs.llama(**WIDE)
     config = QuantizationConfig(config_groups={"group": preset_name_to_scheme(scheme, ["Linear"])}, ignore=["lm_head"])
     apply_quantization_config(model, config)
@@ -292,30 +288,52 @@ def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     written = json.loads(config.model_dump_json())
     values["quantization_config"] = {**written, "quant_method": "compressed-tensors", "format": "dense"}
     (folder / "config.json").write_text(json.dumps(values))
-    return folder
 
 
-@pytest.mark.parametrize("status", ["initialized", "frozen"])
-def test_weights_that_are_not_compressed(frozen: Path, status: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "status"),
+    [
+        *(("W4A16", "initialized"), ("W3A16", "calibration"), ("W4A16_ASYM", "frozen"), ("W8A8", "frozen")),
+        *(("FP8", "frozen"), ("FP8_BLOCK", "initialized"), ("NVFP4", "frozen"), ("MXFP6A16", "frozen")),
+    ],
+)
+def test_weights_that_are_not_compressed(
+    scheme: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are rounded by the scales beside them, as the library does it, and saved in the scheme's format."""
-    say_status(frozen, status)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(frozen, dtype=torch.float32)
-    values = json.loads((frozen / "config.json").read_text())["quantization_config"]
-    quantizer = ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig.from_dict(values, kernel="torch"))
-    model = llama.LlamaForCausalLM.from_pretrained(frozen, dtype=torch.float32, quantizer=quantizer)
+    monkeypatch.setenv("UNIBODY_KERNEL", "torch")
+    save_uncompressed(scheme, tmp_path / "plain")
+    say_status(tmp_path / "plain", status)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    values = json.loads((tmp_path / "plain/config.json").read_text())["quantization_config"]
+    quantizer = ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig.from_dict(values))
+    model = llama.LlamaForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, device="cpu", quantizer=quantizer
+    )
+    placed = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, device_map={"": "cpu"}
+    )
+    assert len([m for m in placed.modules() if hasattr(m, "stored_tensors")]) == 14
+    model.save_pretrained(tmp_path / "packed")
+    config = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    assert (config["quantization_status"], config["format"]) == ("compressed", FORMATS[scheme])
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed", dtype=torch.float32)
     ids = inputs.token_ids(2, 9)
     with torch.no_grad():
         logits = model(ids).logits
         torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
-    assert len([m for m in model.modules() if hasattr(m, "stored_tensors")]) == 14
-    model.save_pretrained(tmp_path)
-    assert (
-        json.loads((tmp_path / "config.json").read_text())["quantization_config"]["quantization_status"]
-        == "compressed"
-    )
-    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    with torch.no_grad():
-        torch.testing.assert_close(again(ids).logits, logits, rtol=1e-4, atol=1e-4)
+        assert torch.equal(placed(ids).logits, logits)
+        assert torch.equal(again(ids).logits, logits)
+
+
+def test_plain_weights_without_zero_points(tmp_path: Path) -> None:
+    """What a weight is to be rounded by is not made up."""
+    save_uncompressed("W4A16_ASYM", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight_zero_point"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"expected plain weights.* a layer has weight, weight_scale"):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 OUTPUTS = {
@@ -438,10 +456,11 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 
 
 def test_checkpoints_that_are_refused(plain: Path, tmp_path: Path) -> None:
-    quantized(plain, "W8A8").save_pretrained(tmp_path)
-    say_status(tmp_path, "frozen")
-    with pytest.raises(ValueError, match=r"said not to be compressed: .* beside a weight of torch.int8 a layer has"):
-        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    for scheme, name in (("W8A8", "weight is torch.int8"), ("W4A16", "weight_packed is torch.int32")):
+        quantized(plain, scheme).save_pretrained(tmp_path / scheme)
+        say_status(tmp_path / scheme, "frozen")
+        with pytest.raises(ValueError, match=f"says that the checkpoint is not compressed, and .*{name}"):
+            unibody.AutoModelForCausalLM.from_pretrained(tmp_path / scheme)
     plain_weights = tmp_path / "plain"
     inputs.llama(**WIDE).save_pretrained(plain_weights)
     config = ct.CompressedTensorsConfig({"W8A8": ["Linear"]}, ignore=["lm_head"])
@@ -457,8 +476,6 @@ def test_checkpoints_that_are_refused(plain: Path, tmp_path: Path) -> None:
 
 def test_zero_points_that_say_nothing(plain: Path, tmp_path: Path) -> None:
     """Old checkpoints have zero points of symmetric weights; layers that no group targets stay plain."""
-    from safetensors.torch import save_file
-
     model = quantized(plain, {"W8A8": ["re:.*mlp.*"]})
     model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
