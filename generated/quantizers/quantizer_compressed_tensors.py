@@ -987,7 +987,8 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             )
             if static and self.told is None:
                 warnings.warn(
-                    "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
+                    "inputs or outputs have static scales of 1: run samples with calibrate(model) entered",
+                    stacklevel=2,
                 )
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model
@@ -1353,7 +1354,9 @@ def calibrated_scales(model: Any) -> Iterator[None]:
         if static_tensors(args, prefix)
     }
     if not static:
-        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
     before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
     hooks = []
     for layer in before:  # what is learned from is not rounded

@@ -149,7 +149,9 @@ class QuarkConfig(QuantizationConfigMixin):
             *self.layer_type_quant_config.values(),
         ):
             if group and group.get("output_tensors") is not None:
-                raise ValueError("QuarkConfig: output_tensors are to be rounded, which no kernel here does")
+                raise ValueError(
+                    "QuarkConfig: output_tensors are to be rounded, which is not compared with Quark: leave them out"
+                )
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -1156,7 +1158,9 @@ def calibrated_scales(model: Any) -> Iterator[None]:
         if static_tensors(args, prefix)
     }
     if not static:
-        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
     before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
     hooks = []
     for layer in before:  # what is learned from is not rounded

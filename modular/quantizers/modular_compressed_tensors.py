@@ -308,7 +308,8 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             )
             if static and self.told is None:
                 warnings.warn(
-                    "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
+                    "inputs or outputs have static scales of 1: run samples with calibrate(model) entered",
+                    stacklevel=2,
                 )
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model

@@ -57,7 +57,6 @@ SPEC = {  # of weights or inputs, with the values of Quark's classes where nothi
     "scale_format": None,
     "symmetric": None,
 }
-PARTS = ("weight", "input_tensors", "output_tensors", "bias")
 
 
 def read_spec(spec: dict[str, Any], of_inputs: bool = False) -> QuantizationArgs:
@@ -115,7 +114,9 @@ class QuarkConfig(QuantizationConfigMixin):
             *self.layer_type_quant_config.values(),
         ):
             if group and group.get("output_tensors") is not None:
-                raise ValueError("QuarkConfig: output_tensors are to be rounded, which no kernel here does")
+                raise ValueError(
+                    "QuarkConfig: output_tensors are to be rounded, which is not compared with Quark: leave them out"
+                )
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 

@@ -31,7 +31,9 @@ def calibrated_scales(model: Any) -> Iterator[None]:
         if static_tensors(args, prefix)
     }
     if not static:
-        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
     before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
     hooks = []
     for layer in before:  # what is learned from is not rounded
