@@ -65,11 +65,12 @@ def how(entry: Any) -> str:
 
 
 def methods() -> str:
-    """A row for each method: page, definition, file, configuration and layers."""
-    rows = ["| method | definition | generated | configuration | layers | quantizes |", "|---|---|---|---|---|---|"]
+    """A row for each method: page, lines of definition and file, configuration and layers."""
+    rows = ["| method | definition | generated | configuration | layers | quantizes |", "|---|--:|--:|---|---|---|"]
     for method, entry in QUANTIZERS.items():
         names = ", ".join(f"`{layer.__name__}`" for layer in layer_classes(load(entry)))
-        files = f"[modular](../{definition(entry)}) | [file](../generated/quantizers/{entry['module']}.py)"
+        places = (definition(entry), f"generated/quantizers/{entry['module']}.py")
+        files = " | ".join(f"[{len((ROOT / place).read_text('utf-8').splitlines())}](../{place})" for place in places)
         rows.append(f"| [{method}](quantizers/{method}.md) | {files} | `{entry['config']}` | {names} | {how(entry)} |")
     return "\n".join(rows)
 

@@ -2,17 +2,21 @@
 
 A row `Kernel("triton", template="dequant_gemm.triton.py.j2", …)` becomes `Kernel("triton", entry="triton_matmul", …)`, and the
 template's functions become members of the output. What a row names (`entry=…`, `layout=…`) it names as a string in the output,
-so that a reader meets the layer before its kernels. Children inherit the rows as they were written, so each gets kernels of its own.
+so that a reader meets the layer before its kernels. Children inherit the rows as they were written, so each gets kernels of its own;
+only those of core layers, which stay bases, are shared.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .diagnostics import CompileError, Diagnostic, at
+from .graph import Graph
+from .import_statements import Import
 from .parse import Definition, Module, parse_module
 from .render import TEMPLATES, render_traced
 from .text import Edit, Text
@@ -22,43 +26,86 @@ TABLE, ROW, FACTS = "kernels", "Kernel", "Packing"
 NAMED = ("entry", "layout")  # keywords of a row that name a function or class of the file
 
 
+class _Expansion(NamedTuple):
+    """A layer whose rows name functions as strings, and what its templates make."""
+
+    layer: Definition
+    made: dict[str, Definition]
+    imports: dict[str, tuple[Import, ...]]
+
+
 def expand_kernels(unit: Unit) -> None:
     """Fill the family's `expanded` members: layers with their tables expanded, and the functions of the templates."""
     family = unit.family
     for name, definition in list(family.definitions.items()):
-        rows = _rows(definition)
-        if not rows:
-            continue
-        text, edits, names = definition.text, [], []
-        for row in rows:
-            for keyword in row.keywords:
-                if keyword.arg == "template":
-                    module, entry = _expand(definition, row, keyword)
-                    for made, function in module.definitions.items():
-                        if made in family.definitions or made in family.expanded:
-                            message = f"the template of this row defines `{made}`, which is there already"
-                            raise CompileError(at(text, row, "UB011", message, "give the row another name"))
-                        family.expanded[made] = function
-                    family.bindings |= {n: i for n, i in module.imports.items() if n not in family.bindings}
-                    edits.append(Edit(*text.span(keyword), f'entry="{entry}"'))
-                    names += [
-                        ast.copy_location(ast.Name(made, ast.Load()), keyword.value) for made in module.definitions
-                    ]
-                elif keyword.arg in NAMED and isinstance(keyword.value, ast.Name):
-                    edits.append(Edit(*text.span(keyword.value), f'"{keyword.value.id}"'))
-                    names.append(keyword.value)
-        family.expanded[name] = replace(definition, text=text.edit(edits), mentions=tuple(names))
+        if (found := _expand_table(definition, family.members)) is not None:
+            family.expanded |= {name: found.layer, **found.made}
+            family.bindings = {**found.imports, **family.bindings}
+
+
+def expand_core(graph: Graph) -> None:
+    """Expand the tables of core layers, which stay bases: their children have the same kernels, made once."""
+    for path in sorted(graph.core - graph.errors.keys()):
+        module = graph.modules[path]
+        definitions = dict(module.definitions)
+        try:
+            for name, definition in module.definitions.items():
+                if (found := _expand_table(definition, definitions)) is not None:
+                    definitions |= {name: found.layer, **found.made}
+                    graph.bindings[path] = {**found.imports, **graph.bindings[path]}
+        except CompileError as error:
+            graph.errors[path] = list(error.diagnostics)
+        graph.modules[path] = replace(module, definitions=definitions)
+
+
+def _expand_table(definition: Definition, known: dict[str, Definition]) -> _Expansion | None:
+    """A class with its table expanded, and without the facts that only templates read; None if it has no table."""
+    text, edits, names = definition.text, [], []
+    made: dict[str, Definition] = {}
+    imports: dict[str, tuple[Import, ...]] = {}
+    rows = _rows(definition)
+    for row in rows:
+        for keyword in row.keywords:
+            if keyword.arg == "template":
+                module, entry = _expand(definition, row, keyword)
+                for function in module.definitions:
+                    if function in known or function in made:
+                        message = f"the template of this row defines `{function}`, which is there already"
+                        raise CompileError(at(text, row, "UB011", message, "give the row another name"))
+                made |= module.definitions
+                imports = {**module.imports, **imports}
+                edits.append(Edit(*text.span(keyword), f'entry="{entry}"'))
+                names += [ast.copy_location(ast.Name(n, ast.Load()), keyword.value) for n in module.definitions]
+            elif keyword.arg in NAMED and isinstance(keyword.value, ast.Name):
+                edits.append(Edit(*text.span(keyword.value), f'"{keyword.value.id}"'))
+                names.append(keyword.value)
+    if not rows:
+        return None
+    for node in _facts_of(definition):  # whole lines, with their comments
+        rest = text.text[text.span(node)[1] :].partition("\n")[0]
+        edits.append(Edit(text.starts[node.lineno - 1] - 1, text.span(node)[1] + len(rest), ""))
+    return _Expansion(replace(definition, text=text.edit(edits), mentions=tuple(names)), made, imports)
+
+
+def _fields(definition: Definition) -> Iterator[tuple[ast.stmt, str, ast.expr]]:
+    """The fields of a class that have a value, each with its name."""
+    for node in getattr(definition.node, "body", ()):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and value is not None:
+            yield node, target.id, value
 
 
 def _rows(definition: Definition) -> list[ast.Call]:
     """The calls of `Kernel` in a class's table."""
-    found = []
-    for node in getattr(definition.node, "body", ()):
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and target.id == TABLE and isinstance(value, (ast.Tuple, ast.List)):
-            found += [row for row in value.elts if isinstance(row, ast.Call) and _called(row) == ROW]
-    return found
+    tables = [value for _, name, value in _fields(definition) if name == TABLE]
+    rows = [row for value in tables if isinstance(value, (ast.Tuple, ast.List)) for row in value.elts]
+    return [row for row in rows if isinstance(row, ast.Call) and _called(row) == ROW]
+
+
+def _facts_of(definition: Definition) -> list[ast.stmt]:
+    """The fields that are calls of `Packing`."""
+    return [node for node, _, value in _fields(definition) if isinstance(value, ast.Call) and _called(value) == FACTS]
 
 
 def _expand(definition: Definition, row: ast.Call, keyword: ast.keyword) -> tuple[Module, str]:
@@ -93,14 +140,11 @@ def _in_template(found: Diagnostic, text: Text) -> Diagnostic:
 def _facts(definition: Definition) -> dict[str, Any]:
     """The literal attributes of a class, and the keywords of its `packing`."""
     found: dict[str, Any] = {}
-    for node in getattr(definition.node, "body", ()):
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and value is not None:
-            if isinstance(value, ast.Call) and _called(value) == FACTS:
-                found[target.id] = {keyword.arg: _literal(keyword.value) for keyword in value.keywords}
-            elif (literal := _literal(value)) is not None:
-                found[target.id] = literal
+    for _, name, value in _fields(definition):
+        if isinstance(value, ast.Call) and _called(value) == FACTS:
+            found[name] = {keyword.arg: _literal(keyword.value) for keyword in value.keywords}
+        elif (literal := _literal(value)) is not None:
+            found[name] = literal
     return found
 
 

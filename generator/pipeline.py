@@ -14,7 +14,7 @@ from .flatten import flatten
 from .follow import follow
 from .graph import Graph
 from .imports import select_imports
-from .kernels import expand_kernels
+from .kernels import expand_core, expand_kernels
 from .order import order
 from .progress import Seen
 from .project import Project
@@ -65,6 +65,7 @@ def compile_project(
         graph = Graph(project)
         for source in sources.values():
             graph.add(source.file)
+        expand_core(graph)
         by_path = {source.path: source for source in sources.values()}
         units, made, failed = _run_all(graph, by_path, jobs, seen or (lambda done, total: None), session)
     outputs = {sources[key].output: made[sources[key].path].text for key in wanted if sources[key].path in made}

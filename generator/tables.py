@@ -53,29 +53,27 @@ def _edits(member: Member, base: str, name: str, parent: Shape) -> Iterator[Edit
         start = text.text.rindex("*", 0, text.span(reference)[0])
         start -= 1 if isinstance(value, ast.Dict) else 0
         end = text.span(reference)[1]
-        entries = _entries(theirs.text.of(value).text) if value else ""
-        if not entries:
+        entries = _entries(theirs.text.of(value)) if value else None
+        if entries is None:
             end += len(re.match(r"\s*,?\s*", text.text[end:])[0])  # type: ignore[index]
             if isinstance(mine, ast.Tuple) and len(mine.elts) == 2:
                 last = text.span(mine.elts[-1])[1]
                 yield Edit(last, last, ",") if not text.text[last:].lstrip().startswith(",") else Edit(last, last, "")
-        yield Edit(start, end, entries)
+        yield Edit(start, end, entries or "")
 
 
-def _entries(display: str) -> str:
-    """What stands between the brackets of a display, without a comma or comment at the end."""
+def _entries(display: Text) -> Text | None:
+    """What stands between the brackets of a display, without a comma or comment at the end; None, if nothing does."""
     ignored = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
-    tokens = [t for t in tokenize.generate_tokens(io.StringIO(display).readline) if t.type not in ignored]
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(display.text).readline) if t.type not in ignored]
     if _bracketed(tokens):
         tokens = tokens[1:-1]
     while tokens and tokens[-1].string == ",":
         tokens.pop()
     if not tokens:
-        return ""
-    rows = display.split("\n")
-    starts = [sum(len(row) + 1 for row in rows[:n]) for n in range(len(rows))]
-    first, last = tokens[0].start, tokens[-1].end
-    return display[starts[first[0] - 1] + first[1] : starts[last[0] - 1] + last[1]]
+        return None
+    (first, start), (last, end) = tokens[0].start, tokens[-1].end
+    return display.slice(display.starts[first - 1] + start, display.starts[last - 1] + end)
 
 
 def _bracketed(tokens: list[tokenize.TokenInfo]) -> bool:

@@ -32,7 +32,6 @@ from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import accumulate, islice
-from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -195,9 +194,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -211,7 +208,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -236,6 +233,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -268,12 +269,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -315,54 +316,6 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
 
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    symmetric: bool = False  # whether every zero point is the middle of the codes
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
-
-    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
-
-    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        """The inverse of offsets."""
-        return 8 - offsets / scales
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
-
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
-    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
@@ -375,28 +328,16 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class AWQLinear(GroupwiseLinear):
-    """A linear layer of AWQ's codes; the formats are the table at the top."""
+class GroupwiseLinear(PackedLinear):
+    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=1, order=(0, 2, 4, 6, 1, 3, 5, 7), ordered=False)
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(4,)),
-        Kernel(
-            "triton_gemv",
-            entry="triton_matmul",
-            layout="GemmLayout",
-            device="cuda",
-            package="triton",
-            bits=(4,),
-            multiples=(8, 1),
-        ),
         Kernel(
             "int4pack_cuda",
             entry="int4pack_matmul",
@@ -419,6 +360,48 @@ class AWQLinear(GroupwiseLinear):
             multiples=(16, 1),
         ),
         Kernel("torch", entry="dequantize_matmul"),
+    )
+
+    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        raise NotImplementedError
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """The inverse of pack_codes."""
+        raise NotImplementedError
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
+        return (8 - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 8 - offsets / scales
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return dequantize_groups(self.unpack_codes(stored), dtype)
+
+
+class AWQLinear(GroupwiseLinear):
+    """A linear layer of AWQ's codes; the formats are the table at the top."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "triton_gemv",
+            entry="triton_matmul",
+            layout="GemmLayout",
+            device="cuda",
+            package="triton",
+            bits=(4,),
+            multiples=(8, 1),
+        ),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
@@ -450,7 +433,7 @@ class AWQLinear(GroupwiseLinear):
             sizes["qzeros"] = sizes["scales"] = (self.padded_count, shape[0]), torch.float16
         if self.version == "llm-awq":
             sizes["scaled_zeros"] = sizes.pop("qzeros")
-        return {name: torch.empty(size, dtype=dtype, device="meta") for name, (size, dtype) in sizes.items()}
+        return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)
@@ -622,7 +605,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -964,137 +948,6 @@ def to_int32(words: Tensor) -> Tensor:
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
-class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
-
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
-        near = near_groups(layer, scale, offset)
-        return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
-            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
-            "scales_rest": difference(scales, near[0]),
-            "zeros_rest": difference(zeros, near[1]),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
-        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
-        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
-
-
-def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
-    scale_type, zero_type = layer.group_types
-    zeros = layer.zeros(scale.float(), offset.float())
-    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scale.to(scale_type), zeros.to(zero_type)
-
-
-def difference(exact: Tensor, near: Tensor) -> Tensor | None:
-    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
-    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
-    if not rest.any():
-        return None
-    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
-
-
-def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    if rest is None:
-        return near
-    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
-    return (bits + rest.to(bits.dtype)).view(near.dtype)
-
-
-TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
-
-
-def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
-    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
-
-
-def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
-    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
-    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
-    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
-    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
-    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
-    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
-
-
-def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
-
-
-def unpack_blocks(packed: Tensor) -> Tensor:
-    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
-
-    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
-    two columns, packed as numbers of their own places, tell where every row is.
-    """
-    count, columns = packed.shape[0], 2 * packed.shape[1]
-    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
-    low = high = torch.zeros(count, dtype=torch.int32)
-    for shift in range(0, (2 * count).bit_length(), 4):
-        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
-        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
-    codes = torch.empty(count, columns, dtype=torch.uint8)
-    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
-    start = 0
-    for width in runs[::2]:  # one block: `width` bytes a column
-        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
-        codes[low[start : start + width] // 2] = (block & 15).T
-        codes[high[start : start + width] // 2] = (block >> 4).T
-        start += 2 * width
-    return codes
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
 THROUGH = {"o_proj": "v_proj", "down_proj": "up_proj"}  # whose rows a layer's columns can be scaled through, by name
 
 
@@ -1397,6 +1250,27 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -1410,8 +1284,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -1453,10 +1325,115 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
+        near = near_groups(layer, scale, offset)
+        return {
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
+            "scales_rest": difference(scales, near[0]),
+            "zeros_rest": difference(zeros, near[1]),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+    scale_type, zero_type = layer.group_types
+    zeros = layer.zeros(scale.float(), offset.float())
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scale.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
+    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
+    if not rest.any():
+        return None
+    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    if rest is None:
+        return near
+    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
+    return (bits + rest.to(bits.dtype)).view(near.dtype)
+
+
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+
+    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
+    two columns, packed as numbers of their own places, tell where every row is.
+    """
+    count, columns = packed.shape[0], 2 * packed.shape[1]
+    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
+    low = high = torch.zeros(count, dtype=torch.int32)
+    for shift in range(0, (2 * count).bit_length(), 4):
+        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
+        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
+    codes = torch.empty(count, columns, dtype=torch.uint8)
+    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
+    start = 0
+    for width in runs[::2]:  # one block: `width` bytes a column
+        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
+        codes[low[start : start + width] // 2] = (block & 15).T
+        codes[high[start : start + width] // 2] = (block >> 4).T
+        start += 2 * width
+    return codes
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -30,9 +30,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -126,7 +125,7 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
     """The product of codes, slab by slab of the weight's rows: a code is T + 1, so that the sum of the inputs' goes off."""
-    codes, factors = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, factors = layer.rounded_tokens(x.reshape(-1, x.shape[-1]))
     codes, words = codes.to(torch.int8), layer.stored_tensors()["weight"]
     slabs = [int8_product(codes, (words >> shift & 3).view(torch.int8)) for shift in SHIFTS]
     sums = torch.cat(slabs, 1) - codes.sum(1, keepdim=True, dtype=torch.int32)
@@ -142,9 +141,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -158,7 +155,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -183,6 +180,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -215,12 +216,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -274,7 +275,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -297,9 +297,9 @@ class BitLinear(PackedLinear):
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8, device="meta")
-        found = {"weight": words, "weight_scale": torch.empty(1, device="meta")}
-        norm = {"rms_norm.weight": torch.empty(self.in_features, device="meta")}
+        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8)
+        found = {"weight": words, "weight_scale": torch.empty(1)}
+        norm = {"rms_norm.weight": torch.empty(self.in_features)}
         return found | norm if self.config.use_rms_norm else found
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -321,12 +321,12 @@ class BitLinear(PackedLinear):
         codes = unpack_slabs(stored["weight"], SHIFTS, 2)
         return ((codes.float() - 1) * self.scale()).to(dtype)
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def rounded_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the two layers, one rounds in float32, as in training, the other in the type of its inputs."""
         return round_tokens(x.float() if self.config.linear_class == "autobitlinear" else x)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        codes, factors = self.round_inputs(rows)
+        codes, factors = self.rounded_tokens(rows)
         return codes.to(torch.int8), 1 / factors.float().flatten()
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
@@ -338,7 +338,7 @@ class BitLinear(PackedLinear):
             normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
             x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
         if x.requires_grad and torch.is_grad_enabled():
-            codes, factors = self.round_inputs(x)
+            codes, factors = self.rounded_tokens(x)
             x = straight_through(x, (codes / factors).to(x.dtype))
         return super().forward(x)
 
@@ -398,7 +398,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -715,18 +716,13 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
         y, layer = gradients[0], context.layer
         bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
         return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -742,8 +738,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -783,12 +777,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -14,8 +14,10 @@
 | `nvfp4-pack-quantized` | `weight_packed` uint8 [N, K / 2]: FP4 (E2M1), the first of two in the low bits; `weight_scale` float8 [N, K / 16], |
 | | `weight_global_scale` [1]: W = value · scale / global; `input_global_scale` [1] |
 | `mxfp4-pack-quantized` | `weight_packed` as before, `weight_scale` uint8 [N, K / 32]: exponents of two + 127 |
+| `mxfp6-pack-quantized` | `weight_packed` uint8 [N, 3 K / 4]: FP6 (E2M3), one stream of bits along a row; `weight_scale` as before |
+| not compressed | `weight` plain, `weight_scale`, `weight_zero_point`: rounded so while it is loaded; packed when it is saved |
 | W | (code − zero) · scale |
-| x | plain, or rounded: by token, by group, or with the checkpoint's scale |
+| x, y | plain, or rounded: by token, by group, or with the checkpoint's scale (`input_scale`, `output_scale`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -33,9 +35,8 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -45,7 +46,7 @@ from torch import Tensor, nn
 SPARSE = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
-    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"),
 )
 
 
@@ -154,55 +155,9 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         return next((group for group in found if group["weights"] is not None), None)
 
 
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
     """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
     return entry == type(module).__name__ or names_module(entry, name)
-
-
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: rounded inputs, the weight in their type, and torch's product."""
-    return dequantize_matmul(layer, layer.round_inputs(x))
-
-
-def rows_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The same, of some rows of the weight at a time."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
-
-
-def group_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Rounded inputs, and torch's kernel for 4-bit groups."""
-    return int4pack_matmul(layer, layer.round_inputs(x))
-
-
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 class PackedLinear(nn.Module):
@@ -212,9 +167,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -228,7 +181,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -253,6 +206,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -285,12 +242,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -332,26 +289,82 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
 
-class CompressedLinear(PackedLinear):
-    """The base of layers whose weights and inputs are rounded as a group of the configuration says."""
+class SchemeLinear(PackedLinear):
+    """The base of layers with a scale for each block of the weight; the scheme says how large these are.
 
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
+    """
 
-    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.weights, self.inputs = read_scheme(scheme)
+    flat: ClassVar[bool] = (
+        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
+    )
+    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
+    coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any], **sizes: int) -> None:
+        super().__init__(linear, config, **sizes)
+        self.weights, self.inputs, self.outputs = read_scheme(scheme)
+        self.block = block_shape(self.weights, self.out_features, self.in_features)
+        self.grid = -(-self.out_features // self.block[0]), -(-self.in_features // self.block[1])  # of blocks
+        self.others: dict[str, Tensor] = {}  # the tensors that are not `coded`
+
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        super().hold(tensors, layout)
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
+
+    def scale_shape(self) -> list[int]:
+        """The shape of the weight's scales in a checkpoint."""
+        if self.weights.strategy == "tensor":
+            return [] if self.flat else [1]
+        return [self.grid[0]] if self.flat else list(self.grid)
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
+        return {
+            **static_tensors(self.inputs, "input_", self.flat),
+            **static_tensors(self.outputs, "output_", self.flat),
+        }
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        return self.round_weight(weight, self.choose_scales(weight))
+
+    def choose_scales(self, weight: Tensor) -> dict[str, Tensor]:
+        """Scales and zero points [N / n, K / k] for a weight, and FP4's number for all: as a checkpoint of plain weights has them."""
+        blocks = in_blocks(weight, self.block)
+        overall = (448 * 6 / weight.abs().amax()).float().view(1) if self.weights.strategy == "tensor_group" else None
+        scales, zeros = find_scales(blocks.amin((1, 3)), blocks.amax((1, 3)), self.weights, overall)
+        found = {"weight_scale": scales, "weight_zero_point": zeros}
+        return found if overall is None else found | {"weight_global_scale": overall}
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The packed tensors of a weight [N, K] with these scales; what is told of inputs and outputs goes with them."""
+        raise NotImplementedError
+
+    def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
+        """The nearest codes to a weight [N, K], zero points added, in its type."""
+        blocks, args = in_blocks(weight, self.block), self.weights
+        scales = told["weight_scale"].view(self.grid)[:, None, :, None]
+        if args.type == "float":
+            scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
+            return to_codes(blocks / scales, args).view(weight.shape)
+        zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
+        if self.inverse:
+            return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
+        return to_codes(blocks / scales + zeros, args).view(weight.shape)
+
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a new layer holds beside codes and scales, as far as it is told."""
+        return {name: told.get(name, tensor) for name, tensor in self.usual_tensors().items()}
 
     def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
+        return x if self.inputs is None else round_values(x, self.inputs, self.others, "input_")
 
-
-def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
-    """How weights and inputs of a group are rounded."""
-    inputs = scheme["input_activations"]
-    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.outputs is None or (x.requires_grad and torch.is_grad_enabled()):
+            return y
+        return round_values(y, self.outputs, self.others, "output_")
 
 
 @dataclass(frozen=True)
@@ -366,15 +379,14 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class CompressedInt8Linear(CompressedLinear):
-    """`int-quantized`: codes as they are."""
+class Int8SchemeLinear(SchemeLinear):
+    """Codes of int8 as they are."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
@@ -386,38 +398,33 @@ class CompressedInt8Linear(CompressedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
         ),
-        Kernel("torch", entry="plain_matmul"),
+        Kernel("torch", entry="dequantize_matmul"),
     )
-
-    def scale_shape(self) -> list[int]:
-        block = block_shape(self.weights, self.out_features, self.in_features)
-        shape = [self.out_features // block[0], self.in_features // block[1]]
-        return [1] if self.weights.strategy == "tensor" else shape
 
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.scale_shape()
         found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8, device="meta"),
-            "weight_scale": torch.empty(shape, device="meta"),
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
+            "weight_scale": torch.empty(shape),
+            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
+            **self.usual_tensors(),
         }
-        if not self.weights.symmetric:
-            found["weight_zero_point"] = torch.empty(shape, dtype=torch.int8, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+        if self.weights.symmetric and not self.flat:
+            del found["weight_zero_point"]
+        return found
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        blocks = in_blocks(weight, block_shape(self.weights, *weight.shape))
-        scales, zeros = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes = to_codes(blocks / scales + zeros, self.weights).view(weight.shape).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape)} | self.usual_tensors()
-        return found if self.weights.symmetric else found | {"weight_zero_point": zeros.view(shape).to(torch.int8)}
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {"weight": self.find_codes(weight, told).to(torch.int8)}
+        found |= {"weight_scale": told["weight_scale"].reshape(self.scale_shape()), **self.other_tensors(told)}
+        if self.flat or not self.weights.symmetric:
+            found["weight_zero_point"] = told["weight_zero_point"].reshape(self.scale_shape()).to(torch.int8)
+        return found
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["weight"].float(), stored["weight_scale"].float()
-        blocks = in_blocks(codes, block_shape(self.weights, *codes.shape))
         zeros = stored["weight_zero_point"].float() if "weight_zero_point" in stored else torch.zeros_like(scales)
-        shape = (blocks.shape[0], 1, blocks.shape[2], 1)
-        return ((blocks - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
+        shape = (self.grid[0], 1, self.grid[1], 1)
+        return ((in_blocks(codes, self.block) - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
@@ -439,17 +446,21 @@ class CompressedInt8Linear(CompressedLinear):
         if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
             return "it reads symmetric codes with a scale for each row"
         args = self.inputs
-        if args is None and kernel.name == "triton_int8":
+        if args is None and kernel.name != "int8_product":
             return ""
         if kernel.name == "int8pack_cpu":
-            return "" if args is None else "its inputs are not rounded"
+            return "its inputs are not rounded"
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
         fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
 
 
-class CompressedFloat8Linear(PackedLinear):
-    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
+class CompressedInt8Linear(Int8SchemeLinear):
+    """`int-quantized`: codes as they are."""
+
+
+class Float8Linear(PackedLinear):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -463,40 +474,17 @@ class CompressedFloat8Linear(PackedLinear):
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
-
     scale_name: ClassVar[str] = "weight_scale"
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
+    block: tuple[int, int]  # rows and columns that share a scale
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)  # the size of blocks depends on it
-        super().__init__(linear, config)
-        self.block = self.block_size()
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+        raise NotImplementedError
 
-    def block_size(self) -> tuple[int, int]:
-        return block_shape(self.weights, self.out_features, self.in_features)
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
-        found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """None: inputs may be rounded by a token's largest magnitude, and scales be of the whole weight."""
-        return {}, {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        return self.block if self.config.weight_block_size else (1, 1)
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks = in_blocks(weight, self.block)
-        scales, _ = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
-        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        """The codes [N, K], and their scales where each row has one, or all the same."""
+        stored = self.stored_tensors()
+        return stored["weight"], self.read_scales(stored)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return self.read_rows(stored, 0, self.out_features).to(dtype)
@@ -512,20 +500,51 @@ class CompressedFloat8Linear(PackedLinear):
         return blocks.flatten(1)[:, : self.in_features]
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"]
-        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
-        return scales.float().view(()) if self.weights.strategy == "tensor" else scales.float()
+        """The scales of the weight's blocks in float32; a number, if there is one block."""
+        return stored[self.scale_name].float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        values = x.float()
-        if self.inputs is not None:
-            codes, scales = self.round_inputs(x)
-            blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-            values = widen_float8(codes).float() * blocks
-        return values
+        codes, scales = self.float8_inputs(x)
+        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
+        return widen_float8(codes).float() * blocks
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def why_not(self, kernel: Kernel) -> str:
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
+        return ""
+
+
+class Float8SchemeLinear(SchemeLinear, Float8Linear):
+    """Codes of float8; the scales may be exponents of two."""
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
+        return {
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn),
+            "weight_scale": torch.empty(self.scale_shape(), dtype=kind),
+            **self.usual_tensors(),
+        }
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = round_to_float8(self.find_codes(weight, told))
+        scales = told["weight_scale"].reshape(self.scale_shape())
+        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
+        return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
+
+    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
+        scales = stored["weight_scale"]
+        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
+        return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
+
+    def read_inputs(self, x: Tensor) -> Tensor:
+        return x.float() if self.inputs is None else super().read_inputs(x)
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
         if args is None:
             raise ValueError("the inputs of this layer are not rounded")
@@ -539,26 +558,97 @@ class CompressedFloat8Linear(PackedLinear):
     def why_not(self, kernel: Kernel) -> str:
         if self.inputs is None and kernel.name != "torch":
             return "it rounds inputs, and this layer's are not to be"
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
+        return super().why_not(kernel)
 
-    def scale_shape(self) -> list[int]:
-        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
-        return [1] if self.weights.strategy == "tensor" else [-(-size // block) for size, block in sizes]
 
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
+class CompressedFloat8Linear(Float8SchemeLinear):
+    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
+
+
+class Float4SchemeLinear(SchemeLinear):
+    """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
+
+    packed_name: ClassVar[str] = "weight_packed"
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton", bits=(4,)),
+        Kernel("torch", entry="matmul_by_rows"),
+    )
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, scheme)
+        self.bits = self.weights.num_bits
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        overall = self.weights.strategy == "tensor_group"
+        kind = torch.float8_e4m3fn if overall else torch.uint8
+        return {
+            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
+            "weight_scale": torch.empty(self.grid, dtype=kind),
+            **({"weight_global_scale": torch.empty(1)} if overall else {}),
+            **self.usual_tensors(),
+        }
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
+        numbers = self.find_codes(weight, told)
+        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
+        if overall is None:
+            found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
+        else:
+            found |= {"weight_scale": scales.to(torch.float8_e4m3fn), "weight_global_scale": overall}
+        return found | self.other_tensors(told)
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
+        if "weight_global_scale" in stored:
+            steps = scales.float() / stored["weight_global_scale"].float()
+        else:
+            steps = scales.view(torch.float8_e8m0fnu).float()
+        return (values * steps[..., None]).flatten(1).to(dtype)
+
+    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
+        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
+        packed, scales = stored[self.packed_name], stored["weight_scale"]
+        table = table.to(packed.device)
+        if "weight_global_scale" in stored:
+            table = table / stored["weight_global_scale"].float()
+        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
+        return packed, table, scales, self.block[1]
+
+
+class CompressedFloat4Linear(Float4SchemeLinear):
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
 
 class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
-    symmetric: bool = False  # whether every zero point is the middle of the codes
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cuda",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
+            "int4pack_cpu",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
@@ -581,34 +671,13 @@ class GroupwiseLinear(PackedLinear):
         """The inverse of offsets."""
         return 8 - offsets / scales
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
-
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
+class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
+    """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
-    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
-
-
-class CompressedGroupLinear(GroupwiseLinear):
-    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
-
-    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton_groups",
@@ -618,76 +687,56 @@ class CompressedGroupLinear(GroupwiseLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel(
-            "int4pack_cuda",
-            entry="group_matmul",
-            layout="Int4PackLayout",
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry="group_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry="plain_matmul"),
+        *GroupwiseLinear.kernels,
     )
 
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        args = QuantizationArgs(**scheme["weights"])
+        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
+        self.symmetric, self.block = args.symmetric, (1, self.group_size)
+        self.grid = self.out_features, self.in_features // self.group_size
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
+        zeros = told["weight_zero_point"].view(self.grid)
+        codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
+        self.others = self.other_tensors(told)
+        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+
+
+class CompressedGroupLinear(GroupSchemeLinear):
+    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
+
+    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
+
     def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)
-        size = -1 if self.weights.strategy in ("channel", "tensor") else self.weights.group_size or -1
-        super().__init__(linear, config, self.weights.num_bits, size)
-        self.symmetric = self.weights.symmetric
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+        super().__init__(linear, config, scheme)
+        self.ordered = self.weights.actorder in ("group", "dynamic")
+        self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        count = 32 if 32 % self.bits else 32 // self.bits
-        words = [-(-size // count) * count * self.bits // 32 for size in (rows, columns)]
+        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
         found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(rows, groups, device="meta"),
-            "weight_shape": torch.empty(2, dtype=torch.int64, device="meta"),
+            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
+            "weight_scale": torch.empty(rows, groups),
+            **self.other_tensors({}),
         }
-        if not self.symmetric:
-            found["weight_zero_point"] = torch.empty(words[0], groups, dtype=torch.int32, device="meta")
-        if self.weights.actorder in ("group", "dynamic"):
-            found["weight_g_idx"] = torch.empty(columns, dtype=torch.int32, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **input_tensors(self.inputs)}
+        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.group_size))
-        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes, middle = to_codes(groups / scales[..., None] + zeros[..., None], self.weights), 2 ** (self.bits - 1)
-        self.others = self.usual_tensors()
-        if self.weights.actorder in ("group", "dynamic"):
-            self.others["weight_g_idx"] = torch.arange(self.in_features, dtype=torch.int32) // self.group_size
-        unsigned = ((part + middle).to(torch.uint8) for part in (codes.flatten(1), zeros))
-        return self.pack_codes(GroupwiseCodes(next(unsigned), scales, next(unsigned)))
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found, order = super().other_tensors(told), torch.arange(self.in_features, dtype=torch.int32)
+        return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        count = 32 if 32 % self.bits else 32 // self.bits
-        codes = F.pad(weight.codes, (0, -self.in_features % count))
+        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
         found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % count))
+            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
             found["weight_zero_point"] = pack_words(zeros, self.bits)
         return {**found, **self.others}
 
@@ -700,69 +749,10 @@ class CompressedGroupLinear(GroupwiseLinear):
             zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
-
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout is not None and "weight_g_idx" in self.others:
+        if kernel.layout is not None and self.ordered:
             return "it reads groups of consecutive columns, and these are in the order of activations"
         return ""
-
-
-class CompressedFloat4Linear(CompressedLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
-
-    packed_name: ClassVar[str] = "weight_packed"
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="rows_matmul"),
-    )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        found = {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
-            "weight_scale": torch.empty(self.out_features, self.in_features // size, dtype=kind, device="meta"),
-        }
-        found |= {"weight_global_scale": torch.empty(1, device="meta")} if overall else {}
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.weights.group_size or 1))
-        low, high, overall = groups.amin(-1), groups.amax(-1), None
-        if self.weights.strategy == "tensor_group":
-            overall = (448 * 6 / weight.abs().amax()).float().view(1)
-        scales, _ = find_scales(low, high, self.weights, overall)
-        steps = scales if overall is None else scales / overall
-        packed = pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))
-        kind = torch.float8_e8m0fnu if overall is None else torch.float8_e4m3fn
-        stored = scales.float().to(kind)
-        found = {
-            self.packed_name: packed,
-            "weight_scale": stored.view(torch.uint8) if overall is None else stored,
-        }
-        return found | ({} if overall is None else {"weight_global_scale": overall}) | self.usual_tensors()
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(*scales.shape, -1)
-        if "weight_global_scale" in stored:
-            steps = scales.float() / stored["weight_global_scale"].float()
-        else:
-            steps = scales.view(torch.float8_e8m0fnu).float()
-        return (values * steps[..., None]).flatten(1).to(dtype)
-
-    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
-        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        table = table.to(packed.device)
-        if "weight_global_scale" in stored:
-            table = table / stored["weight_global_scale"].float()
-        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
-        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 LAYERS = {
@@ -772,13 +762,14 @@ LAYERS = {
     "mxfp8-quantized": CompressedFloat8Linear,
     "nvfp4-pack-quantized": CompressedFloat4Linear,
     "mxfp4-pack-quantized": CompressedFloat4Linear,
+    "mxfp6-pack-quantized": CompressedFloat4Linear,
 }
 
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 
@@ -820,7 +811,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -912,13 +904,14 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     """Reads and makes layers of all formats; a model's may differ from each other."""
 
     auto_quantizer: ClassVar[str] = "compressed-tensors"
-    linear_class: ClassVar[Any] = CompressedLinear
+    linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
+    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
 
     def layer_format(self, scheme: dict[str, Any]) -> str:
         """The format of a group's layers."""
-        told, (weights, inputs) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
+        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
@@ -938,12 +931,15 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             raise ValueError(
                 "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
             )
-        if self.pre_quantized and config.quantization_status != "compressed":
+        plain = self.pre_quantized and config.quantization_status != "compressed"
+        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
             raise ValueError(
-                f"quantization_status is {config.quantization_status!r}: the checkpoint's weights are not compressed yet; "
-                "save it with compressed-tensors' ModelCompressor first"
+                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
+                "with pre_quantized=False"
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        if plain:  # the weights are still to be rounded, by the scales beside them
+            self.pre_quantized, self.told = False, {}
         if config.kv_cache_scheme is not None:
             round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
@@ -952,9 +948,40 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     ) -> None:
         """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
+        if self.told is not None:
+            if name.startswith("weight_packed") or (name == "weight" and param_value.element_size() == 1):
+                raise ValueError(
+                    f"quantization_status says that the checkpoint is not compressed, and {param_name} is {param_value.dtype}: "
+                    "write 'compressed' into its config.json"
+                )
+            self.take(layer, name, param_value.to(target_device, self.dtype if name == "weight" else None))
+            return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
+
+    def take(self, layer: Any, name: str, tensor: Tensor) -> None:
+        """Rounds a plain weight once its scales are there; what is told of inputs and outputs may come later."""
+        told = self.told.setdefault(layer, {})
+        if told is not None:
+            told[name] = tensor
+            needed = {"weight", "weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
+            if needed <= told.keys() and "weight_g_idx" not in told:
+                told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+                layer.hold(layer.round_weight(told.pop("weight"), told))
+                self.told[layer] = None
+        elif name in layer.others:
+            layer.hold({**layer.stored_tensors(), name: tensor})
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        """Refuses plain weights that lack what they are rounded by."""
+        if lacking := [sorted(told) for told in (self.told or {}).values() if told is not None]:
+            raise ValueError(
+                "the checkpoint is said not to be compressed: expected plain weights, and their scales and zero points for "
+                f"consecutive columns; a layer has {', '.join(lacking[0])}"
+            )
+        return super().update_missing_keys(model, missing_keys, prefix)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -964,12 +991,549 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
             config.format = formats.pop() if len(formats) == 1 else "mixed-precision"
             config.quantization_status = "compressed"
-            if any(input_tensors(layer.inputs) for layer in packed_layers(model).values()):
+            static = any(
+                static_tensors(args, "")
+                for layer in packed_layers(model).values()
+                for args in (layer.inputs, layer.outputs)
+            )
+            if static and self.told is None:
                 warnings.warn(
-                    "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
+                    "inputs or outputs have static scales of 1: run samples with calibrate(model) entered",
+                    stacklevel=2,
                 )
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model
+
+
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def require_choice(config: Any, name: str, choices: Any) -> None:
+    """Refuses a field's value that is not one of the choices."""
+    value = getattr(config, name)
+    if value not in tuple(choices):
+        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
+        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
+
+
+def require_type(config: Any, name: str, kind: Any) -> None:
+    """Refuses a field's value that is of another type; a bool is no number."""
+    value = getattr(config, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+FLOAT8 = {"num_bits": 8, "type": "float"}
+NVFP4 = {
+    "num_bits": 4,
+    "type": "float",
+    "strategy": "tensor_group",
+    "group_size": 16,
+    "scale_dtype": "torch.float8_e4m3fn",
+}
+MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
+MXFP6, MXFP8 = {**MXFP4, "num_bits": 6}, {**MXFP4, "num_bits": 8}
+TOKENS = {"strategy": "token", "dynamic": True}
+PRESETS: dict[str, tuple[Any, Any]] = {
+    "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
+    "W8A8": ({"strategy": "channel"}, TOKENS),
+    "INT8": ({"strategy": "channel"}, TOKENS),
+    "W4AFP8": ({"num_bits": 4, "strategy": "group", "group_size": 128}, {**FLOAT8, **TOKENS}),
+    "FP8": ({**FLOAT8, "strategy": "tensor"}, {**FLOAT8, "strategy": "tensor", "observer": "static_minmax"}),
+    "FP8_DYNAMIC": ({**FLOAT8, "strategy": "channel"}, {**FLOAT8, **TOKENS}),
+    "FP8_BLOCK": (
+        {**FLOAT8, "strategy": "block", "block_structure": [128, 128]},
+        {**FLOAT8, "strategy": "group", "group_size": 128, "dynamic": True},
+    ),
+    "NVFP4A16": (NVFP4, None),
+    "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
+    "MXFP4A16": (MXFP4, None),
+    "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
+    "MXFP6A16": (MXFP6, None),
+    "MXFP6A8": (MXFP6, {**MXFP8, "dynamic": True}),
+    "MXFP8A16": (MXFP8, None),
+    "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
+}
+
+
+def preset(name: str) -> tuple[Any, Any]:
+    """Weights and inputs of a named scheme: those in PRESETS, `W<bits>A<bits>` for groups of 128, and `UNQUANTIZED`."""
+    if (sizes := re.fullmatch(r"W([2-8])A(16|8|4)", name)) and name not in PRESETS:
+        inputs = None if sizes[2] == "16" else {"num_bits": int(sizes[2]), **TOKENS}
+        return {"num_bits": int(sizes[1]), "strategy": "group", "group_size": 128}, inputs
+    if name != "UNQUANTIZED" and name not in PRESETS:
+        raise ValueError(
+            f"CompressedTensorsConfig: no scheme is called {name!r}: there are {', '.join(PRESETS)}, W4A16, …"
+        )
+    return PRESETS.get(name, (None, None))
+
+
+def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
+    """The format that the library gives to weights that are rounded so."""
+    if weights.type == "int":
+        return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
+    if weights.num_bits == 4:
+        return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
+    if weights.num_bits == 6:
+        return "mxfp6-pack-quantized"
+    return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
+
+
+def whole_group(name: str, group: Any) -> dict[str, Any]:
+    """A group with all its keys; a list of targets is that of the scheme which the group is named after."""
+    if isinstance(group, (list, tuple)):
+        weights, inputs = preset(name)
+        group = {"targets": list(group), "weights": weights, "input_activations": inputs}
+    elif not isinstance(group, dict):
+        group = group.model_dump()  # the library's own object
+    found: dict[str, Any] = {"targets": list(group["targets"])}
+    for key in ("weights", "input_activations", "output_activations"):
+        given = group.get(key)
+        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+    return {**found, "format": group.get("format")}
+
+
+def plain_args(given: Any) -> dict[str, Any]:
+    """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
+    values = given if isinstance(given, dict) else given.model_dump()
+    return {key: plain_value(value) for key, value in values.items()}
+
+
+@dataclass
+class QuantizationArgs:
+    """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
+
+    num_bits: int = 8
+    type: str = "int"
+    symmetric: bool = True
+    group_size: int | None = None  # columns that share a scale; -1: all
+    strategy: str | None = None
+    block_structure: list[int] | None = None
+    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
+    actorder: str | None = None
+    scale_dtype: Any = None
+    zp_dtype: Any = None
+    observer: str | None = None
+    observer_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice(self, "type", ("int", "float"))
+        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 6, 8))
+        require_choice(self, "dynamic", (True, False, "local"))
+        require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
+        grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
+        self.strategy = self.strategy or ("block" if self.block_structure else grouped)
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
+            raise ValueError(
+                f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
+            )
+
+    @property
+    def largest(self) -> float:
+        """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
+        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is not left open, without the type of zero points, which follows from the others."""
+        left_open = {key for key, value in vars(self).items() if value in (None, {}) and key != "group_size"}
+        return {key: value for key, value in vars(self).items() if key not in left_open | {"zp_dtype"}}
+
+
+def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any = None) -> tuple[Tensor, Tensor]:
+    """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    largest = torch.maximum(-low, high)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
+        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
+        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
+        return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
+    if args.symmetric:
+        scales = largest / args.largest
+        if args.scale_dtype == "torch.float8_e4m3fn":
+            scales = round_to_float8(scales * overall)
+            return torch.where(scales.float() == 0, 0.125, scales.float()).to(low.dtype), torch.zeros_like(low)
+        return torch.where(scales == 0, torch.finfo(scales.dtype).eps, scales), torch.zeros_like(low)
+    lowest, scales = -(2 ** (args.num_bits - 1)), (high - low) / (2 * args.largest)
+    zeros = (lowest - low / scales).round().clamp(lowest, -lowest - 1)
+    empty = scales == 0
+    return torch.where(empty, torch.finfo(scales.dtype).eps, scales), torch.where(empty, 0, zeros)
+
+
+def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
+    """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
+    if args.type == "int":
+        return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.num_bits == 8:
+        return round_to_float8(values).to(values.dtype)
+    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
+
+
+def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
+    """What x [..., K] is after rounding, in its type; static scales are those stored."""
+    values, overall = x, stored.get(f"{prefix}global_scale")
+    if args.strategy in ("group", "tensor_group"):
+        values = x.unflatten(-1, (-1, args.group_size or 0))
+    if args.dynamic:
+        whole = args.strategy == "tensor"
+        low, high = (values.amin(), values.amax()) if whole else (values.amin(-1, True), values.amax(-1, True))
+        scales, zeros = find_scales(low, high, args, overall)
+        scales = scales if overall is None else scales / overall.float()
+    else:
+        scales = stored[f"{prefix}scale"].to(x.dtype)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
+    codes = to_codes(values / scales + zeros, args)
+    return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
+
+
+def read_scheme(scheme: dict[str, Any]) -> list[Any]:
+    """How weights, inputs and outputs of a group are rounded; None: not at all."""
+    parts = (scheme.get(name) for name in ("weights", "input_activations", "output_activations"))
+    return [None if part is None else QuantizationArgs(**part) for part in parts]
+
+
+def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs or outputs, where nothing is calibrated.
+
+    `flat`: scales are numbers, and integers have zero points even where they are 0.
+    """
+    if args is None or args.dynamic is True:
+        return {}
+    if args.strategy == "tensor_group":
+        return {f"{prefix}global_scale": torch.ones(1)}
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found[f"{prefix}zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
+
+
+def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a weight that share a scale."""
+    if args.strategy == "block":
+        height, width = args.block_structure or (rows, columns)
+        return height, width
+    return {
+        "tensor": (rows, columns),
+        "channel": (1, columns),
+    }.get(args.strategy or "", (1, args.group_size or columns))
+
+
+def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N / n, n, K / k, k] of a weight [N, K]."""
+    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name not in tied
+        and not any(names_module(entry, name) for entry in skipped)
+    }
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    if entry.startswith("re:"):
+        return re.match(entry[3:], name) is not None
+    return f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
+            codes.shape[1] // scales.shape[1]
+        )
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :-1]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+@contextmanager
+def calibrated_scales(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def learn(layer: Any, prefix: str, x: Tensor) -> None:
+        low, high = x.detach().float().aminmax()
+        before = ranges.get((layer, prefix), (low, high))
+        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+    static = {
+        (layer, prefix): args
+        for layer in packed_layers(model).values()
+        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
+        if static_tensors(args, prefix)
+    }
+    if not static:
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
+    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
+    hooks = []
+    for layer in before:  # what is learned from is not rounded
+        layer.inputs, layer.outputs, layer.prepared = None, None, None
+        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
+        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, (inputs, outputs) in before.items():
+            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
+    for (layer, prefix), args in static.items():
+        if (layer, prefix) not in ranges:  # it did not run
+            continue
+        low, high = ranges[layer, prefix]
+        if args.strategy == "tensor_group":
+            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        else:
+            scales, zeros = find_scales(low.view(1), high.view(1), args)
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+        stored = layer.stored_tensors()
+        learned = {
+            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
+        }
+        layer.hold({**stored, **learned})
+
+
+class RoundedCache:
+    """A key-value cache that gets rounded keys and values from one attention module."""
+
+    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
+        self.cache, self.module, self.args = cache, module, args
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
+        buffers = dict(self.module.named_buffers(recurse=False))
+        return self.cache.update(
+            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
+        )
+
+
+def round_caches(model: Any, args: QuantizationArgs) -> None:
+    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+
+    def wrap(module: Any, arguments: Any) -> Any:
+        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+
+    for name, module in model.named_modules():
+        if re.fullmatch(r".*(self_attn|attention)", name):
+            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+                module.register_buffer(buffer, torch.ones(1))
+            module.register_forward_pre_hook(wrap)
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
+    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
+    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
+    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
+
+
+def check_devices(device_map: dict[str, Any] | None) -> None:
+    """Refuses devices that this machine does not have."""
+    for device in {str(device) for device in (device_map or {}).values()}:
+        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    if not least:
+        return ""
+    found = metadata.version(name)
+    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
+    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in layer.kernels:
+        if not wanted or kernel.name == wanted:
+            if not (reason := why_not(kernel, layer, device, dtype)):
+                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+                return kernel
+            reasons[kernel.name] = reason
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
+    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
+    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
+    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    return y.view(*x.shape[:-1], -1)
 
 
 def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1064,9 +1628,160 @@ def triton_int8_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
+def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    packed, table, scales, block = layer.table_blocks()
+    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
+def triton_float4_matmul_operator(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
+) -> Tensor:
+    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
+    import triton
+
+    m, k = x.shape
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
+
+    def grid(_: Any) -> tuple[int, int]:
+        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+
+    triton_float4_matmul_kernel()[grid](
+        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
+    )
+    return y
+
+
+@triton_float4_matmul_operator.register_fake
+def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+@cache
+def triton_float4_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        y,
+        m,
+        n,
+        k,
+        block: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
+        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            here = (depth < k)[:, None] & (columns < n)[None, :]
+            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
+            place = columns[None, :].to(tl.int64) * k + depth[:, None]
+            shift = place % 2 * 4
+            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
+            scale = tl.load(scales + place // block, here, 0)
+            if scales.dtype.element_ty == tl.uint8:
+                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
+                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+            else:
+                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
+                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
+            weight = tl.load(table + codes) * scale
+            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
+                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
+            else:
+                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
+    rows = left.shape[0]
+    if left.is_cuda and rows <= 16:
+        left = F.pad(left, (0, 0, 0, 17 - rows))
+    return torch._int_mm(left, right.T)[:rows]
+
+
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+    else:
+        parts = codes.split(max(1, 2**21 // codes.shape[1]))
+        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
+        y = (y.float() * scales.float()).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
+    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
     y = triton_matmul_operator(
@@ -1173,6 +1888,170 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
+FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
+
+
+def round_to_float4(values: Tensor) -> Tensor:
+    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
+    numbers = nearest_in_table(values.abs(), values.new_tensor(FLOAT4))
+    return torch.where(values < 0, -numbers, numbers)
+
+
+def nearest_in_table(sizes: Tensor, table: Tensor) -> Tensor:
+    """The nearest entries of an ascending table; from halfway between two, the even one."""
+    middles = (table[1:] + table[:-1]) / 2
+    codes = torch.bucketize(sizes, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (sizes == middles[codes.clamp(max=len(middles) - 1)])
+    return table[codes + upper.long()]
+
+
+def pack_float4(numbers: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
+    table = numbers.new_tensor(FLOAT4)
+    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
+    return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def unpack_float4(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
+    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
+    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
+
+
+# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
+FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+
+
+def round_to_float6(values: Tensor) -> Tensor:
+    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+
+
+def pack_float6(numbers: Tensor) -> Tensor:
+    """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
+    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
+
+
+def unpack_float6(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
+    codes = unpack_words(packed.view(torch.int32).T, 6).T
+    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+
+    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
+        near = near_groups(layer, scale, offset)
+        return {
+            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
+            "scales_rest": difference(scales, near[0]),
+            "zeros_rest": difference(zeros, near[1]),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
+    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+    scale_type, zero_type = layer.group_types
+    zeros = layer.zeros(scale.float(), offset.float())
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scale.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
+    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
+    if not rest.any():
+        return None
+    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    if rest is None:
+        return near
+    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
+    return (bits + rest.to(bits.dtype)).view(near.dtype)
+
+
+TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
+    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
+    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
+    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
+    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
+    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
+    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+
+    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
+    two columns, packed as numbers of their own places, tell where every row is.
+    """
+    count, columns = packed.shape[0], 2 * packed.shape[1]
+    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
+    low = high = torch.zeros(count, dtype=torch.int32)
+    for shift in range(0, (2 * count).bit_length(), 4):
+        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
+        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
+    codes = torch.empty(count, columns, dtype=torch.uint8)
+    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
+    start = 0
+    for width in runs[::2]:  # one block: `width` bytes a column
+        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
+        codes[low[start : start + width] // 2] = (block & 15).T
+        codes[high[start : start + width] // 2] = (block >> 4).T
+        start += 2 * width
+    return codes
+
+
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
@@ -1272,601 +2151,6 @@ def triton_groups_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
-def triton_float4_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
-    packed, table, scales, block = layer.table_blocks()
-    y = triton_float4_matmul_operator(rows, packed, table, scales, layer.out_features, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_float4_matmul", mutates_args=())
-def triton_float4_matmul_operator(
-    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int
-) -> Tensor:
-    """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
-    import triton
-
-    m, k = x.shape
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_float4_matmul_kernel()[grid](
-        x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k
-    )
-    return y
-
-
-@triton_float4_matmul_operator.register_fake
-def triton_float4_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
-    return x.new_empty(x.shape[0], n)
-
-
-@cache
-def triton_float4_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        table,
-        scales,
-        y,
-        m,
-        n,
-        k,
-        block: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's low bits."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            place = columns[None, :].to(tl.int64) * k + depth[:, None]
-            shift = place % 2 * 4
-            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
-            scale = tl.load(scales + place // block, here, 0)
-            if scales.dtype.element_ty == tl.uint8:
-                # The exponent of a power of two; 2⁻¹²⁷ counts as 0.
-                scale = (scale.to(tl.int32) << 23).to(tl.float32, bitcast=True)
-            else:
-                # The bits of a float8 that is not negative: moved to their places in a float16, 2⁻⁸ of its number.
-                scale = (scale.to(tl.int16) << 7).to(tl.float16, bitcast=True).to(tl.float32) * 256
-            weight = tl.load(table + codes) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
-
-
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def require_choice(config: Any, name: str, choices: Any) -> None:
-    """Refuses a field's value that is not one of the choices."""
-    value = getattr(config, name)
-    if value not in tuple(choices):
-        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
-        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
-FLOAT8 = {"num_bits": 8, "type": "float"}
-NVFP4 = {
-    "num_bits": 4,
-    "type": "float",
-    "strategy": "tensor_group",
-    "group_size": 16,
-    "scale_dtype": "torch.float8_e4m3fn",
-}
-MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
-MXFP8 = {**MXFP4, "num_bits": 8}
-TOKENS = {"strategy": "token", "dynamic": True}
-PRESETS: dict[str, tuple[Any, Any]] = {
-    "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
-    "W8A8": ({"strategy": "channel"}, TOKENS),
-    "INT8": ({"strategy": "channel"}, TOKENS),
-    "W4AFP8": ({"num_bits": 4, "strategy": "group", "group_size": 128}, {**FLOAT8, **TOKENS}),
-    "FP8": ({**FLOAT8, "strategy": "tensor"}, {**FLOAT8, "strategy": "tensor", "observer": "static_minmax"}),
-    "FP8_DYNAMIC": ({**FLOAT8, "strategy": "channel"}, {**FLOAT8, **TOKENS}),
-    "FP8_BLOCK": (
-        {**FLOAT8, "strategy": "block", "block_structure": [128, 128]},
-        {**FLOAT8, "strategy": "group", "group_size": 128, "dynamic": True},
-    ),
-    "NVFP4A16": (NVFP4, None),
-    "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
-    "MXFP4A16": (MXFP4, None),
-    "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
-    "MXFP8A16": (MXFP8, None),
-    "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
-}
-
-
-def preset(name: str) -> tuple[Any, Any]:
-    """Weights and inputs of a named scheme: those in PRESETS, `W<bits>A<bits>` for groups of 128, and `UNQUANTIZED`."""
-    if (sizes := re.fullmatch(r"W([2-8])A(16|8|4)", name)) and name not in PRESETS:
-        inputs = None if sizes[2] == "16" else {"num_bits": int(sizes[2]), **TOKENS}
-        return {"num_bits": int(sizes[1]), "strategy": "group", "group_size": 128}, inputs
-    if name != "UNQUANTIZED" and name not in PRESETS:
-        raise ValueError(
-            f"CompressedTensorsConfig: no scheme is called {name!r}: there are {', '.join(PRESETS)}, W4A16, …"
-        )
-    return PRESETS.get(name, (None, None))
-
-
-def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
-    """The format that the library gives to weights that are rounded so."""
-    if weights.type == "int":
-        return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
-    if weights.num_bits == 4:
-        return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
-    return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
-
-
-def whole_group(name: str, group: Any) -> dict[str, Any]:
-    """A group with all its keys; a list of targets is that of the scheme which the group is named after."""
-    if isinstance(group, (list, tuple)):
-        weights, inputs = preset(name)
-        group = {"targets": list(group), "weights": weights, "input_activations": inputs}
-    elif not isinstance(group, dict):
-        group = group.model_dump()  # the library's own object
-    if group.get("output_activations") is not None:
-        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
-    found: dict[str, Any] = {"targets": list(group["targets"])}
-    for key in ("weights", "input_activations", "output_activations"):
-        given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
-    return {**found, "format": group.get("format")}
-
-
-def plain_args(given: Any) -> dict[str, Any]:
-    """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
-    values = given if isinstance(given, dict) else given.model_dump()
-    return {key: plain_value(value) for key, value in values.items()}
-
-
-@dataclass
-class QuantizationArgs:
-    """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
-
-    num_bits: int = 8
-    type: str = "int"
-    symmetric: bool = True
-    group_size: int | None = None  # columns that share a scale; -1: all
-    strategy: str | None = None
-    block_structure: list[int] | None = None
-    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
-    actorder: str | None = None
-    scale_dtype: Any = None
-    zp_dtype: Any = None
-    observer: str | None = None
-    observer_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require_choice(self, "type", ("int", "float"))
-        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 8))
-        require_choice(self, "dynamic", (True, False, "local"))
-        require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
-        grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
-        self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
-        if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
-            raise ValueError(
-                f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
-            )
-
-    @property
-    def largest(self) -> float:
-        """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 8: 448.0}[self.num_bits]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is not left open, without the type of zero points, which follows from the others."""
-        left_open = {key for key, value in vars(self).items() if value in (None, {}) and key != "group_size"}
-        return {key: value for key, value in vars(self).items() if key not in left_open | {"zp_dtype"}}
-
-
-def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any = None) -> tuple[Tensor, Tensor]:
-    """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: values from 1.75 · 2^n on count as 2^(n+1)
-        bits = largest.float().view(torch.int32)
-        exponents = ((bits + 0x200000) >> 23) - (2 if args.num_bits == 4 else 8)
-        return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
-    if args.symmetric:
-        scales = largest / args.largest
-        if args.scale_dtype == "torch.float8_e4m3fn":
-            scales = round_to_float8(scales * overall)
-            return torch.where(scales.float() == 0, 0.125, scales.float()).to(low.dtype), torch.zeros_like(low)
-        return torch.where(scales == 0, torch.finfo(scales.dtype).eps, scales), torch.zeros_like(low)
-    lowest, scales = -(2 ** (args.num_bits - 1)), (high - low) / (2 * args.largest)
-    zeros = (lowest - low / scales).round().clamp(lowest, -lowest - 1)
-    empty = scales == 0
-    return torch.where(empty, torch.finfo(scales.dtype).eps, scales), torch.where(empty, 0, zeros)
-
-
-def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
-    """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
-    if args.type == "int":
-        return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
-    return round_to_float8(values).to(values.dtype) if args.num_bits == 8 else round_to_float4(values)
-
-
-def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str = "input_") -> Tensor:
-    """What x [..., K] is after rounding, in its type; static scales are those stored."""
-    values, overall = x, stored.get(f"{prefix}global_scale")
-    if args.strategy in ("group", "tensor_group"):
-        values = x.unflatten(-1, (-1, args.group_size or 0))
-    if args.dynamic:
-        whole = args.strategy == "tensor"
-        low, high = (values.amin(), values.amax()) if whole else (values.amin(-1, True), values.amax(-1, True))
-        scales, zeros = find_scales(low, high, args, overall)
-        scales = scales if overall is None else scales / overall.float()
-    else:
-        scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
-    return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
-
-
-def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
-    if args is None or args.dynamic is True:
-        return {}
-    if args.strategy == "tensor_group":
-        return {"input_global_scale": torch.ones(1)}
-    return {"input_scale": torch.ones(1)} | (
-        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
-    )
-
-
-def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a weight that share a scale."""
-    if args.strategy == "block":
-        height, width = args.block_structure or (rows, columns)
-        return height, width
-    return {
-        "tensor": (rows, columns),
-        "channel": (1, columns),
-    }.get(args.strategy or "", (1, args.group_size or columns))
-
-
-def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
-    """[N / n, n, K / k, k] of a weight [N, K]."""
-    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
-
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
-        near = near_groups(layer, scale, offset)
-        return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
-            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
-            "scales_rest": difference(scales, near[0]),
-            "zeros_rest": difference(zeros, near[1]),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
-        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
-        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
-
-
-def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
-    scale_type, zero_type = layer.group_types
-    zeros = layer.zeros(scale.float(), offset.float())
-    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scale.to(scale_type), zeros.to(zero_type)
-
-
-def difference(exact: Tensor, near: Tensor) -> Tensor | None:
-    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
-    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
-    if not rest.any():
-        return None
-    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
-
-
-def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    if rest is None:
-        return near
-    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
-    return (bits + rest.to(bits.dtype)).view(near.dtype)
-
-
-TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
-
-
-def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
-    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
-
-
-def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
-    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
-    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
-    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
-    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
-    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
-    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
-
-
-def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
-
-
-def unpack_blocks(packed: Tensor) -> Tensor:
-    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
-
-    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
-    two columns, packed as numbers of their own places, tell where every row is.
-    """
-    count, columns = packed.shape[0], 2 * packed.shape[1]
-    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
-    low = high = torch.zeros(count, dtype=torch.int32)
-    for shift in range(0, (2 * count).bit_length(), 4):
-        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
-        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
-    codes = torch.empty(count, columns, dtype=torch.uint8)
-    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
-    start = 0
-    for width in runs[::2]:  # one block: `width` bytes a column
-        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
-        codes[low[start : start + width] // 2] = (block & 15).T
-        codes[high[start : start + width] // 2] = (block >> 4).T
-        start += 2 * width
-    return codes
-
-
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
-    if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
-
-
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
-    else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
-            codes.shape[1] // scales.shape[1]
-        )
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(
-            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
-        )
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = torch.zeros(
-        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
-    )
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :-1]).flatten(0, 1)
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
-            1, -1, *[1] * (words.dim() - 1)
-        )
-        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
-def to_int32(words: Tensor) -> Tensor:
-    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
-
-
 class ColumnsLayout:
     """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
 
@@ -1888,176 +2172,6 @@ class ColumnsLayout:
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
-
-
-FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
-
-
-def round_to_float4(values: Tensor) -> Tensor:
-    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    table = values.new_tensor(FLOAT4)
-    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
-    codes = torch.bucketize(size, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
-    numbers = table[codes + upper.long()]
-    return torch.where(values < 0, -numbers, numbers)
-
-
-def pack_float4(numbers: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
-    table = numbers.new_tensor(FLOAT4)
-    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
-    return codes[:, ::2] | codes[:, 1::2] << 4
-
-
-def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
-    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
-    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
-    return found.view(torch.float32).view(packed.shape[0], -1)
-
-
-@contextmanager
-def calibrated_inputs(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def learn(layer: Any, arguments: Any) -> None:
-        low, high = arguments[0].detach().float().aminmax()
-        before = ranges.get(layer, (low, high))
-        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-
-    layers = {layer: layer.inputs for layer in packed_layers(model).values() if input_tensors(layer.inputs)}
-    if not layers:
-        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
-    for layer in layers:  # what is learned from is not rounded
-        layer.inputs, layer.prepared = None, None
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for layer, args in layers.items():
-            layer.inputs, layer.prepared = args, None
-    for layer, (low, high) in ranges.items():
-        if layer.inputs.strategy == "tensor_group":
-            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
-        else:
-            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
-            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
-        stored = layer.stored_tensors()
-        learned = {
-            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
-        }
-        layer.hold({**stored, **learned})
-
-
-class RoundedCache:
-    """A key-value cache that gets rounded keys and values from one attention module."""
-
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
-
-
-def round_caches(model: Any, args: QuantizationArgs) -> None:
-    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
-
-    def wrap(module: Any, arguments: Any) -> Any:
-        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
-
-    for name, module in model.named_modules():
-        if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
-            module.register_forward_pre_hook(wrap)
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 __all__ = [

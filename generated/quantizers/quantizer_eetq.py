@@ -27,7 +27,6 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -136,9 +135,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -152,7 +149,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -177,6 +174,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -209,12 +210,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -268,7 +269,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -295,8 +295,8 @@ class EetqLinear(PackedLinear):
 
     def empty_tensors(self) -> dict[str, Tensor]:
         return {
-            "weight": torch.empty(self.in_features, self.out_features, dtype=torch.int8, device="meta"),
-            "weight_scales": torch.empty(self.out_features, dtype=torch.float16, device="meta"),
+            "weight": torch.empty(self.in_features, self.out_features, dtype=torch.int8),
+            "weight_scales": torch.empty(self.out_features, dtype=torch.float16),
         }
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
@@ -360,7 +360,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -602,7 +603,7 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
@@ -612,8 +613,9 @@ class DequantizedMatmul(torch.autograd.Function):
 
 
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -629,8 +631,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -670,12 +670,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

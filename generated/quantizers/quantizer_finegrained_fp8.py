@@ -28,9 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -120,29 +119,6 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         return super().from_dict(values, return_unused_kwargs, **kwargs)
 
 
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -150,9 +126,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -166,7 +140,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -191,6 +165,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -223,12 +201,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -282,14 +260,13 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class FP8Linear(PackedLinear):
+class Float8Linear(PackedLinear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
@@ -304,53 +281,17 @@ class FP8Linear(PackedLinear):
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
         Kernel("torch", entry="rounded_matmul"),
     )
+    scale_name: ClassVar[str] = "weight_scale"
+    block: tuple[int, int]  # rows and columns that share a scale
 
-    scale_name: ClassVar[str] = "weight_scale_inv"
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+        raise NotImplementedError
 
-    def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
-        super().__init__(linear, config)
-        self.block = self.block_size()
-
-    def block_size(self) -> tuple[int, int]:
-        """Rows and columns that share a scale."""
-        rows, columns = self.config.weight_block_size or (self.out_features, self.in_features)
-        return rows, columns
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        blocks = [-(-size // block) for size, block in zip(shape, self.block, strict=True)]
-        blocks = blocks if self.config.weight_block_size else []
-        found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale_inv": torch.empty(blocks, dtype=SCALES[self.config.scale_fmt], device="meta"),
-        }
-        static = {"activation_scale": torch.empty((), device="meta")}
-        return found | static if self.config.activation_scheme == "static" else found
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        blocks = self.config.weight_block_size is not None
-        shared: dict[str, int | None] = {"activation_scale": None}
-        rows = {"weight": 0, "weight_scale_inv": 0 if blocks else None, **shared}
-        columns = {"weight": 1, "weight_scale_inv": 1 if blocks else None, **shared}
-        # Without blocks all of a token is rounded by its largest magnitude.
-        return rows, columns if blocks or self.config.activation_scheme == "static" else {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        return self.block if self.config.weight_block_size else (1, 1)
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The inverse of a scale is rounded before the scale is, as the reference does."""
-        (rows, columns), shape = self.block, weight.shape
-        blocks = weight.float().view(shape[0] // rows, rows, shape[1] // columns, columns)
-        largest = blocks.abs().amax((1, 3), keepdim=True)
-        inverse = 448 / torch.where(largest > 0, largest, 448)
-        if self.config.scale_fmt == "ue8m0":
-            inverse = torch.exp2(torch.floor(torch.log2(inverse)))
-        scale = (1 / inverse).view(self.empty_tensors()["weight_scale_inv"].shape)
-        codes = round_to_float8(blocks * inverse).view(shape)
-        found = {"weight": codes, "weight_scale_inv": scale.to(SCALES[self.config.scale_fmt])}
-        one = {"activation_scale": torch.ones((), device=weight.device)}
-        return found | one if self.config.activation_scheme == "static" else found
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        """The codes [N, K], and their scales where each row has one, or all the same."""
+        stored = self.stored_tensors()
+        return stored["weight"], self.read_scales(stored)
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return self.read_rows(stored, 0, self.out_features).to(dtype)
@@ -371,20 +312,9 @@ class FP8Linear(PackedLinear):
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
+        codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
-
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
-        x, width = x.float(), self.block[1]
-        if self.config.activation_scheme == "static":
-            scale = self.stored_tensors()["activation_scale"]
-            return round_to_float8(x / scale), scale
-        blocks = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
-        scales = blocks.abs().amax(-1) / 448
-        codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
-        return codes.flatten(-2)[..., : x.shape[-1]], scales
 
     def why_not(self, kernel: Kernel) -> str:
         height, width = self.block
@@ -394,6 +324,63 @@ class FP8Linear(PackedLinear):
         if kernel.name == "triton" and width % 32 and not whole:
             return f"its blocks are {width} columns wide, not a multiple of 32"
         return ""
+
+
+class FP8Linear(Float8Linear):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
+
+    scale_name: ClassVar[str] = "weight_scale_inv"
+
+    def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
+        super().__init__(linear, config)
+        rows, columns = config.weight_block_size or (self.out_features, self.in_features)
+        self.block = rows, columns
+
+    def scale_shape(self) -> list[int]:
+        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
+        return [-(-size // block) for size, block in sizes] if self.config.weight_block_size else []
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        found = {
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn),
+            "weight_scale_inv": torch.empty(self.scale_shape(), dtype=SCALES[self.config.scale_fmt]),
+        }
+        static = {"activation_scale": torch.empty(())}
+        return found | static if self.config.activation_scheme == "static" else found
+
+    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
+        blocks = self.config.weight_block_size is not None
+        shared: dict[str, int | None] = {"activation_scale": None}
+        rows = {"weight": 0, "weight_scale_inv": 0 if blocks else None, **shared}
+        columns = {"weight": 1, "weight_scale_inv": 1 if blocks else None, **shared}
+        # Without blocks all of a token is rounded by its largest magnitude.
+        return rows, columns if blocks or self.config.activation_scheme == "static" else {}
+
+    def part_multiples(self) -> tuple[int, int]:
+        return self.block if self.config.weight_block_size else (1, 1)
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """The inverse of a scale is rounded before the scale is, as the reference does."""
+        blocks = in_blocks(weight.float(), self.block)
+        largest = blocks.abs().amax((1, 3), keepdim=True)
+        inverse = 448 / torch.where(largest > 0, largest, 448)
+        if self.config.scale_fmt == "ue8m0":
+            inverse = torch.exp2(torch.floor(torch.log2(inverse)))
+        scale = (1 / inverse).view(self.scale_shape())
+        codes = round_to_float8(blocks * inverse).view(weight.shape)
+        found = {"weight": codes, "weight_scale_inv": scale.to(SCALES[self.config.scale_fmt])}
+        one = {"activation_scale": torch.ones((), device=weight.device)}
+        return found | one if self.config.activation_scheme == "static" else found
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x, width = x.float(), self.block[1]
+        if self.config.activation_scheme == "static":
+            scale = self.stored_tensors()["activation_scale"]
+            return round_to_float8(x / scale), scale
+        blocks = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
+        scales = blocks.abs().amax(-1) / 448
+        codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
+        return codes.flatten(-2)[..., : x.shape[-1]], scales
 
 
 class HfQuantizer:
@@ -434,7 +421,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -541,9 +529,195 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         return self.dequantize(model) if self.quantization_config.dequantize else model
 
 
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def require_choice(config: Any, name: str, choices: Any) -> None:
+    """Refuses a field's value that is not one of the choices."""
+    value = getattr(config, name)
+    if value not in tuple(choices):
+        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
+        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
+
+
+def require_type(config: Any, name: str, kind: Any) -> None:
+    """Refuses a field's value that is of another type; a bool is no number."""
+    value = getattr(config, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N / n, n, K / k, k] of a weight [N, K]."""
+    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name not in tied
+        and not any(names_module(entry, name) for entry in skipped)
+    }
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    if entry.startswith("re:"):
+        return re.match(entry[3:], name) is not None
+    return f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    if not least:
+        return ""
+    found = metadata.version(name)
+    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
+    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in layer.kernels:
+        if not wanted or kernel.name == wanted:
+            if not (reason := why_not(kernel, layer, device, dtype)):
+                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+                return kernel
+            reasons[kernel.name] = reason
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    """
+    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
+    step = max(1, 2**18 // layer.in_features)
+    starts = range(0, layer.out_features, step)
+    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
     y = triton_matmul_operator(
@@ -648,177 +822,6 @@ def triton_matmul_kernel() -> Any:
         )
 
     return triton.jit(kernel)
-
-
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def require_choice(config: Any, name: str, choices: Any) -> None:
-    """Refuses a field's value that is not one of the choices."""
-    value = getattr(config, name)
-    if value not in tuple(choices):
-        shown = ", ".join(repr(plain_value(choice)) for choice in choices)
-        raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

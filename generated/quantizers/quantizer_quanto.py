@@ -28,9 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -105,9 +104,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -121,7 +118,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -146,6 +143,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -178,12 +179,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -225,54 +226,6 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
 
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    symmetric: bool = False  # whether every zero point is the middle of the codes
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
-
-    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
-
-    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        """The inverse of offsets."""
-        return 8 - offsets / scales
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
-
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
-    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
@@ -285,29 +238,16 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class QuantoLinear(GroupwiseLinear):
-    """A linear layer of Quanto's codes; its inputs are rounded once they are calibrated."""
+class GroupwiseLinear(PackedLinear):
+    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="shift")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            bits=(2, 4),
-            multiples=(1, 32),
-        ),
-        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton", bits=(8,)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), bits=(8,)),
         Kernel(
             "int4pack_cuda",
             entry="int4pack_matmul",
@@ -332,6 +272,49 @@ class QuantoLinear(GroupwiseLinear):
         Kernel("torch", entry="dequantize_matmul"),
     )
 
+    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        raise NotImplementedError
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        """The inverse of pack_codes."""
+        raise NotImplementedError
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
+        return (8 - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 8 - offsets / scales
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return dequantize_groups(self.unpack_codes(stored), dtype)
+
+
+class QuantoLinear(GroupwiseLinear):
+    """A linear layer of Quanto's codes; its inputs are rounded once they are calibrated."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            bits=(2, 4),
+            multiples=(1, 32),
+        ),
+        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton", bits=(8,)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), bits=(8,)),
+        *GroupwiseLinear.kernels,
+    )
+
     def __init__(self, linear: nn.Linear, config: QuantoConfig) -> None:
         width = linear.in_features
         sizes = (size for size in (128, 96, 64, 32) if width >= 128 and width % size == 0)
@@ -340,15 +323,15 @@ class QuantoLinear(GroupwiseLinear):
         self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        scalar, shape = torch.empty((), device="meta"), (self.out_features, self.in_features)
+        scalar, shape = torch.empty(()), (self.out_features, self.in_features)
         found = {"input_scale": scalar, "output_scale": scalar}
         if self.kind in TYPES:
-            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind], device="meta")
-            return {**found, "weight._scale": torch.empty(self.out_features, 1, device="meta")}
+            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind])
+            return {**found, "weight._scale": torch.empty(self.out_features, 1)}
         groups = self.out_features * self.in_features // self.group_size
         words = -(-groups * self.bits // 8), self.group_size
-        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8, device="meta")
-        return {**found, **{f"weight.{n}": torch.empty(groups, 1, device="meta") for n in ("_scale", "_shift")}}
+        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8)
+        return {**found, **{f"weight.{n}": torch.empty(groups, 1) for n in ("_scale", "_shift")}}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {name: torch.ones(()) for name in ("input_scale", "output_scale")}
@@ -420,7 +403,7 @@ class QuantoLinear(GroupwiseLinear):
 def round_to(values: Tensor, kind: str) -> Tensor:
     """The nearest numbers of a type, int8 or float8, within its range."""
     if kind == "float8":
-        return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+        return round_to_float8(values)
     return values.round().clamp(-128, 127).to(torch.int8)
 
 
@@ -484,7 +467,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -827,6 +811,11 @@ def widen_float8(values: Tensor) -> Tensor:
     return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
     slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
@@ -883,6 +872,99 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
+    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
+    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
+    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
+
+
+def check_devices(device_map: dict[str, Any] | None) -> None:
+    """Refuses devices that this machine does not have."""
+    for device in {str(device) for device in (device_map or {}).values()}:
+        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    if not least:
+        return ""
+    found = metadata.version(name)
+    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
+    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in layer.kernels:
+        if not wanted or kernel.name == wanted:
+            if not (reason := why_not(kernel, layer, device, dtype)):
+                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+                return kernel
+            reasons[kernel.name] = reason
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
 class Int4PackLayout:
     """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
 
@@ -911,8 +993,8 @@ class Int4PackLayout:
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
     product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
     y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
@@ -992,106 +1074,6 @@ def unpack_blocks(packed: Tensor) -> Tensor:
         codes[high[start : start + width] // 2] = (block >> 4).T
         start += 2 * width
     return codes
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:

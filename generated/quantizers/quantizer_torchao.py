@@ -10,6 +10,7 @@
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
@@ -36,7 +37,6 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -139,9 +139,10 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
+def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
+    scales = (largest / 448).float()
+    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
@@ -156,9 +157,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -172,7 +171,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -197,6 +196,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -229,12 +232,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -277,20 +280,6 @@ class PackedLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class Packing:
-    """How codes lie in words, for the kernels' templates."""
-
-    word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
-    order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
-    scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
-
-
-@dataclass(frozen=True)
 class Kernel:
     """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
@@ -302,7 +291,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -312,7 +300,6 @@ class Kernel:
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
@@ -325,6 +312,14 @@ class TorchAoLinear(PackedLinear):
             bits=(8,),
         ),
         Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel(
             "triton_groups",
             entry="triton_groups_matmul",
             layout="ColumnsLayout",
@@ -332,7 +327,7 @@ class TorchAoLinear(PackedLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel("torch", entry="plain_matmul"),
+        Kernel("torch", entry="matmul_by_rows"),
     )
 
     def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
@@ -345,22 +340,21 @@ class TorchAoLinear(PackedLinear):
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
-            "_weight_scale": torch.empty(groups, device="meta"),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
+            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8, device="meta")}
+        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _ = self.scheme
+        kind, bits, _, symmetric, _, whole = self.scheme
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            scales = (largest / 448).float()
-            codes = round_to_float8(groups.float() / torch.where(scales > 0, scales, 1)[..., None])
-            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales}
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
@@ -369,9 +363,9 @@ class TorchAoLinear(PackedLinear):
             scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
             zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = ((groups * (1 / scales)[..., None]).round() + zeros[..., None]).clamp(lowest, top).flatten(1)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
         return {
-            "_weight_qdata": codes.to(torch.int8),
+            "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
             "_weight_zero_point": zeros.to(torch.int8),
         }
@@ -404,65 +398,61 @@ class TorchAoLinear(PackedLinear):
         if not self.scheme.inputs:
             return rows, None
         steps = symmetric_scales(rows.abs().amax(1), 8)
-        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
+        sizes = x.abs()
+        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["_weight_qdata"], stored["_weight_scale"]
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
             return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return ((x * (1 / steps)).round().clamp(-128, 127) * steps).to(x.dtype)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
         values = x.float()
         low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
         scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
         zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        codes = ((values * (1 / scales)).round() + zeros).clamp(-128, 127)
-        return ((codes - zeros) * scales).to(x.dtype)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
+        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        if kernel.name == "torch":
+            return ""
+        if kernel.name == "scaled_mm" or inputs == "float8":
+            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
         if kernel.name == "triton_groups":
-            return "it reads integers" if self.scheme.kind == "float8" else ""
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric
-        if kernel.name == "triton_int8" and rows:
-            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
-        rows = rows and self.scheme.kind != "float8"
-        if kernel.name != "torch" and not rows:
+            return "it reads integers" if kind == "float8" else ""
+        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
             return "it reads symmetric integers with a scale for each row"
-        wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
-        if self.scheme.inputs != wanted:
-            return "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        return ""
+        if kernel.name == "triton_int8":
+            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
+        wanted = "symmetric" if kernel.name == "int8_product" else ""
+        return (
+            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        )
 
     def header(self, dtype: torch.dtype) -> str:
-        """What torchao writes about the tensor into a file's header, as JSON."""
-        kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
-        names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
-        if kind == "int8":
-            row = {"_type": "PerRow", "_data": {"dim": -1}}
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-            wanted = {"_type": "QuantizeTensorToInt8Kwargs", "_data": rounded} if inputs else None
-            return tensor_entry("Int8Tensor", {"act_quant_kwargs": wanted, "reduce_range": False, **data}, names)
-        if kind == "intx":
-            rounded_by = "int8_asym_per_token" if inputs else None
-            data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
-            return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
-        data |= {"mm_config": None, "act_quant_kwargs": None, "kernel_preference": enum("KernelPreference", "AUTO")}
-        return tensor_entry("Float8Tensor", data, names)
-
-
-def type_entry(dtype: torch.dtype) -> dict[str, str]:
-    return enum("torch.dtype", str(dtype).removeprefix("torch."))
-
-
-def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
-    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+        """What torchao writes about the weight of a model of this type into a file's header."""
+        block = [self.out_features if self.scheme.whole else 1, self.group_size]
+        names = [name.removeprefix("_weight_") for name in self.names]
+        return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
 
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
-    rows = {name: tensor[ids.reshape(-1)] for name, tensor in layer.stored_tensors().items()}
+    stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
+    rows = {name: tensor[ids_in_row] if len(tensor) > 1 else tensor for name, tensor in stored.items()}
     return layer.unpack(rows, layer.output_dtype).view(*ids.shape, -1)
 
 
@@ -524,7 +514,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
@@ -623,7 +614,14 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.group_size else layer
+        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        fits = (
+            linear.in_features % layer.group_size
+            == linear.in_features % multiple
+            == linear.out_features % multiple
+            == 0
+        )
+        return layer if fits else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -653,7 +651,8 @@ class TorchAoHfQuantizer(HfQuantizer):
                 f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
             )
         packed = TorchAoEmbedding(embedding, config, quant_type)
-        packed.hold(packed.empty_tensors())
+        with torch.device("meta"):
+            packed.hold(packed.empty_tensors())
         set_module(model, name, packed)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
@@ -874,8 +873,10 @@ def enum(kind: str, name: str) -> dict[str, str]:
 
 
 ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
+FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -909,6 +910,18 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "set_inductor_config": True,
         "granularity": ROW,
     },
+    "Float8DynamicActivationFloat8WeightConfig": {
+        "activation_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "granularity": [TENSOR, TENSOR],  # of inputs and weights
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
+        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "kernel_preference": enum("KernelPreference", "AUTO"),
+        "set_inductor_config": True,
+        "alg_id": 0,
+    },
 }
 NAMES = {
     "int8_weight_only": "Int8WeightOnlyConfig",
@@ -917,6 +930,7 @@ NAMES = {
     "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
     "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
     "float8_weight_only": "Float8WeightOnlyConfig",
+    "float8_dynamic_activation_float8_weight": "Float8DynamicActivationFloat8WeightConfig",
 }
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
 
@@ -928,13 +942,20 @@ class Scheme(NamedTuple):
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
-    inputs: str  # "", "symmetric" or "asymmetric"
+    inputs: str  # "", "symmetric", "asymmetric" or "float8"
+    whole: bool = False  # whether all rows share a scale, those of inputs too
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no kernel here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
     granularity = data.get("weight_granularity", data.get("granularity", ROW))
+    pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
+    granularity = pair[-1]
+    known = ("PerRow", "PerTensor") if name.startswith("Float8Dynamic") else ("PerRow", "PerAxis", "PerGroup")
+    if pair[0]["_type"] != granularity["_type"] or granularity["_type"] not in known:
+        shown = " and ".join(dict.fromkeys(entry["_type"] for entry in pair))
+        raise ValueError(f"TorchAoConfig: granularity of {name} is {shown}, expected {known[0]} or {known[-1]}")
     told = granularity["_data"].get("group_size") or data.get("group_size") or 0
     accepted = {
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
@@ -942,17 +963,20 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "reduce_range": False,
         "scale_dtype": None,
         "weight_scale_dtype": None,
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
         **INTX,
     }
+    if name.startswith("Float8"):
+        accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
     for key in accepted.keys() & data.keys():
         if data[key] != accepted[key]:
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
-        raise ValueError(
-            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
-        )
     if name == "Float8WeightOnlyConfig":
         return Scheme("float8", 8, 0, True, "")
+    if name == "Float8DynamicActivationFloat8WeightConfig":
+        return Scheme("float8", 8, 0, True, "float8", granularity["_type"] == "PerTensor")
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
@@ -977,7 +1001,7 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         if given.get("_type") not in TYPES:
             raise ValueError(
                 f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
+                "those of packed int4 weights have layouts that only GPU kernels make"
             )
         found = {"_type": given["_type"], "_version": given.get("_version", 2)}
         return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
@@ -1088,38 +1112,6 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return dequantize_matmul(layer, x)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -1138,6 +1130,57 @@ class GroupwiseCodes(NamedTuple):
     scales: Tensor  # [N, G], not negative in most formats
     zeros: Tensor  # [N, G], in units of the codes
     groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def tensor_header(
+    quant_type: dict[str, Any], scheme: Scheme, block_size: list[int], dtype: str, names: list[str]
+) -> str:
+    """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
+    data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
+    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    if scheme.kind == "int8":
+        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
+        if inputs:
+            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
+        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
+    elif scheme.kind == "intx":
+        kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
+        data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
+    else:
+        kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
+        if inputs:
+            rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
+            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
+        product = plain_entry(given["mm_config"]) if inputs else None
+        data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
+        data |= {"kernel_preference": preference}
+    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+
+
+def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if rounded is None else {"_type": f"QuantizeTensorTo{kind}Kwargs", "_data": rounded}
+
+
+def plain_entry(entry: Any) -> dict[str, Any]:
+    """An entry, or the first of several, without its version."""
+    first = entry[0] if isinstance(entry, list) else entry
+    return {key: value for key, value in first.items() if key != "_version"}
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
 
 
 class ColumnsLayout:
@@ -1161,6 +1204,33 @@ class ColumnsLayout:
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
 def packed_layers(model: Any) -> dict[str, Any]:
@@ -1194,8 +1264,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -1235,12 +1303,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

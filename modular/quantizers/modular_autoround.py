@@ -23,10 +23,9 @@ from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import packed_layers
 from unibody.core.quantization.replacement import linears_to_convert, names_module, set_module
 from unibody.core.quantization.rounding import Rounding, round_shifted, tune_block
@@ -119,36 +118,15 @@ class AutoRoundLinear(GPTQLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=dequantize_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
         if self.config.checkpoint_format == "awq":
             rows = {"qweight": self.in_features, "qzeros": -(-self.in_features // self.group_size)}
             words = self.out_features // 8
-            packed = {name: torch.empty(n, words, dtype=torch.int32, device="meta") for name, n in rows.items()}
-            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16, device="meta")
+            packed = {name: torch.empty(n, words, dtype=torch.int32) for name, n in rows.items()}
+            scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16)
             return {**packed, "scales": scales}
         return super().empty_tensors()
 

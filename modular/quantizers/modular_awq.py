@@ -27,10 +27,8 @@ from unibody.core.quantization.calibration import find_blocks, tokenize_samples,
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
@@ -160,28 +158,7 @@ class AWQLinear(GroupwiseLinear):
             bits=(4,),
             multiples=(8, 1),
         ),
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=dequantize_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
@@ -213,7 +190,7 @@ class AWQLinear(GroupwiseLinear):
             sizes["qzeros"] = sizes["scales"] = (self.padded_count, shape[0]), torch.float16
         if self.version == "llm-awq":
             sizes["scaled_zeros"] = sizes.pop("qzeros")
-        return {name: torch.empty(size, dtype=dtype, device="meta") for name, (size, dtype) in sizes.items()}
+        return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         super().hold(tensors, layout)

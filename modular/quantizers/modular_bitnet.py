@@ -80,7 +80,7 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
     """The product of codes, slab by slab of the weight's rows: a code is T + 1, so that the sum of the inputs' goes off."""
-    codes, factors = layer.round_inputs(x.reshape(-1, x.shape[-1]))
+    codes, factors = layer.rounded_tokens(x.reshape(-1, x.shape[-1]))
     codes, words = codes.to(torch.int8), layer.stored_tensors()["weight"]
     slabs = [int8_product(codes, (words >> shift & 3).view(torch.int8)) for shift in SHIFTS]
     sums = torch.cat(slabs, 1) - codes.sum(1, keepdim=True, dtype=torch.int32)
@@ -105,9 +105,9 @@ class BitLinear(PackedLinear):
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8, device="meta")
-        found = {"weight": words, "weight_scale": torch.empty(1, device="meta")}
-        norm = {"rms_norm.weight": torch.empty(self.in_features, device="meta")}
+        words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8)
+        found = {"weight": words, "weight_scale": torch.empty(1)}
+        norm = {"rms_norm.weight": torch.empty(self.in_features)}
         return found | norm if self.config.use_rms_norm else found
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -129,12 +129,12 @@ class BitLinear(PackedLinear):
         codes = unpack_slabs(stored["weight"], SHIFTS, 2)
         return ((codes.float() - 1) * self.scale()).to(dtype)
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def rounded_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the two layers, one rounds in float32, as in training, the other in the type of its inputs."""
         return round_tokens(x.float() if self.config.linear_class == "autobitlinear" else x)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        codes, factors = self.round_inputs(rows)
+        codes, factors = self.rounded_tokens(rows)
         return codes.to(torch.int8), 1 / factors.float().flatten()
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,7 @@ class BitLinear(PackedLinear):
             normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
             x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
         if x.requires_grad and torch.is_grad_enabled():
-            codes, factors = self.round_inputs(x)
+            codes, factors = self.rounded_tokens(x)
             x = straight_through(x, (codes / factors).to(x.dtype))
         return super().forward(x)
 

@@ -11,8 +11,10 @@
 | `nvfp4-pack-quantized` | `weight_packed` uint8 [N, K / 2]: FP4 (E2M1), the first of two in the low bits; `weight_scale` float8 [N, K / 16], |
 | | `weight_global_scale` [1]: W = value · scale / global; `input_global_scale` [1] |
 | `mxfp4-pack-quantized` | `weight_packed` as before, `weight_scale` uint8 [N, K / 32]: exponents of two + 127 |
+| `mxfp6-pack-quantized` | `weight_packed` uint8 [N, 3 K / 4]: FP6 (E2M3), one stream of bits along a row; `weight_scale` as before |
+| not compressed | `weight` plain, `weight_scale`, `weight_zero_point`: rounded so while it is loaded; packed when it is saved |
 | W | (code − zero) · scale |
-| x | plain, or rounded: by token, by group, or with the checkpoint's scale |
+| x, y | plain, or rounded: by token, by group, or with the checkpoint's scale (`input_scale`, `output_scale`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -29,31 +31,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.float4 import FLOAT4, pack_float4, round_to_float4, unpack_float4
-from unibody.core.quantization.float8 import round_to_float8
-from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
-from unibody.core.quantization.int8 import int8_product, int8pack_matmul
-from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import PackedLinear, dequantize_matmul, matmul_by_rows
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.presets import plain_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
-from unibody.core.quantization.schemes import (
-    QuantizationArgs,
-    block_shape,
-    find_scales,
-    in_blocks,
-    input_tensors,
-    round_values,
-    to_codes,
-)
-from unibody.core.quantization.static_scales import calibrated_inputs, round_caches
-
-from .modular_finegrained_fp8 import FP8Linear
+from unibody.core.quantization.scheme_groups import GroupSchemeLinear
+from unibody.core.quantization.scheme_layers import Float4SchemeLinear, Float8SchemeLinear, Int8SchemeLinear
+from unibody.core.quantization.schemes import QuantizationArgs, block_shape, read_scheme, static_tensors
+from unibody.core.quantization.static_scales import calibrated_scales, round_caches
 
 __all__ = [
     "CompressedFloat4Linear",
@@ -68,7 +56,7 @@ __all__ = [
 SPARSE = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 FORMATS = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
-    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"),
 )
 
 
@@ -142,279 +130,50 @@ def names_layer(entry: str, name: str, module: nn.Module) -> bool:
     return entry == type(module).__name__ or names_module(entry, name)
 
 
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: rounded inputs, the weight in their type, and torch's product."""
-    return dequantize_matmul(layer, layer.round_inputs(x))
-
-
-def rows_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The same, of some rows of the weight at a time."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
-
-
-def group_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Rounded inputs, and torch's kernel for 4-bit groups."""
-    return int4pack_matmul(layer, layer.round_inputs(x))
-
-
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
-    (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = int8_product(codes, weight) * (scales[:, None] * steps.float())
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-class CompressedLinear(PackedLinear):
-    """The base of layers whose weights and inputs are rounded as a group of the configuration says."""
-
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-
-    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.weights, self.inputs = read_scheme(scheme)
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.stored_tensors())
-
-
-def read_scheme(scheme: dict[str, Any]) -> tuple[QuantizationArgs, QuantizationArgs | None]:
-    """How weights and inputs of a group are rounded."""
-    inputs = scheme["input_activations"]
-    return QuantizationArgs(**scheme["weights"]), None if inputs is None else QuantizationArgs(**inputs)
-
-
-class CompressedInt8Linear(CompressedLinear):
+class CompressedInt8Linear(Int8SchemeLinear):
     """`int-quantized`: codes as they are."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry=int8_matmul, multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
-        Kernel(
-            "triton_int8",
-            template="int8_matmul.triton.py.j2",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-        ),
-        Kernel("torch", entry=plain_matmul),
-    )
 
-    def scale_shape(self) -> list[int]:
-        block = block_shape(self.weights, self.out_features, self.in_features)
-        shape = [self.out_features // block[0], self.in_features // block[1]]
-        return [1] if self.weights.strategy == "tensor" else shape
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8, device="meta"),
-            "weight_scale": torch.empty(shape, device="meta"),
-        }
-        if not self.weights.symmetric:
-            found["weight_zero_point"] = torch.empty(shape, dtype=torch.int8, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        blocks = in_blocks(weight, block_shape(self.weights, *weight.shape))
-        scales, zeros = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes = to_codes(blocks / scales + zeros, self.weights).view(weight.shape).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape)} | self.usual_tensors()
-        return found if self.weights.symmetric else found | {"weight_zero_point": zeros.view(shape).to(torch.int8)}
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        codes, scales = stored["weight"].float(), stored["weight_scale"].float()
-        blocks = in_blocks(codes, block_shape(self.weights, *codes.shape))
-        zeros = stored["weight_zero_point"].float() if "weight_zero_point" in stored else torch.zeros_like(scales)
-        shape = (blocks.shape[0], 1, blocks.shape[2], 1)
-        return ((blocks - zeros.view(shape)) * scales.view(shape)).view(codes.shape).to(dtype)
-
-    def int8_rows(self) -> tuple[Tensor, Tensor]:
-        stored = self.stored_tensors()
-        return stored["weight"], stored["weight_scale"].view(-1).expand(self.out_features)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.inputs is None:
-            return rows, None
-        stored = self.stored_tensors()
-        if "input_scale" in stored:
-            scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
-        else:
-            scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
-        return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
-
-    def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "torch":
-            return ""
-        if not self.weights.symmetric or self.weights.strategy not in ("channel", "tensor"):
-            return "it reads symmetric codes with a scale for each row"
-        args = self.inputs
-        if args is None and kernel.name == "triton_int8":
-            return ""
-        if kernel.name == "int8pack_cpu":
-            return "" if args is None else "its inputs are not rounded"
-        int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
-        fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
-        return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
-
-
-class CompressedFloat8Linear(FP8Linear):
+class CompressedFloat8Linear(Float8SchemeLinear):
     """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
 
-    scale_name: ClassVar[str] = "weight_scale"
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)  # the size of blocks depends on it
-        super().__init__(linear, config)
-
-    def block_size(self) -> tuple[int, int]:
-        return block_shape(self.weights, self.out_features, self.in_features)
-
-    def scale_shape(self) -> list[int]:
-        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
-        return [1] if self.weights.strategy == "tensor" else [-(-size // block) for size, block in sizes]
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        kind = torch.uint8 if self.weights.scale_dtype else torch.float32
-        found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale": torch.empty(self.scale_shape(), dtype=kind, device="meta"),
-        }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """None: inputs may be rounded by a token's largest magnitude, and scales be of the whole weight."""
-        return {}, {}
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        blocks = in_blocks(weight, self.block)
-        scales, _ = find_scales(blocks.amin((1, 3), True), blocks.amax((1, 3), True), self.weights)
-        codes, scales = round_to_float8(blocks / scales).view(weight.shape), scales.view(self.scale_shape())
-        scales = scales.float().to(torch.float8_e8m0fnu).view(torch.uint8) if self.weights.scale_dtype else scales
-        return {"weight": codes, "weight_scale": scales, **self.usual_tensors()}
-
-    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"]
-        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
-        return scales.float().view(()) if self.weights.strategy == "tensor" else scales.float()
-
-    def read_inputs(self, x: Tensor) -> Tensor:
-        values = x.float()
-        if self.inputs is not None:
-            values = super().read_inputs(x)
-        return values
-
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        stored, args = self.stored_tensors(), self.inputs
-        if args is None:
-            raise ValueError("the inputs of this layer are not rounded")
-        if not args.dynamic:
-            scale = stored["input_scale"].to(x.dtype).view(())
-            return round_to_float8(x / scale), scale.float()
-        blocks = x.unflatten(-1, (-1, self.block[1]))
-        scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
-        return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
-
-    def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
-        return super().why_not(kernel)
+class CompressedFloat4Linear(Float4SchemeLinear):
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
 
-class CompressedGroupLinear(GroupwiseLinear):
+class CompressedGroupLinear(GroupSchemeLinear):
     """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton_groups",
-            template="groupwise_matmul.triton.py.j2",
-            layout=ColumnsLayout,
-            device="cuda",
-            package="triton",
-            multiples=(32, 32),
-        ),
-        Kernel(
-            "int4pack_cuda",
-            entry=group_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=group_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=plain_matmul),
-    )
 
     def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
-        self.weights, self.inputs = read_scheme(scheme)
-        size = -1 if self.weights.strategy in ("channel", "tensor") else self.weights.group_size or -1
-        super().__init__(linear, config, self.weights.num_bits, size)
-        self.symmetric = self.weights.symmetric
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+        super().__init__(linear, config, scheme)
+        self.ordered = self.weights.actorder in ("group", "dynamic")
+        self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        count = 32 if 32 % self.bits else 32 // self.bits
-        words = [-(-size // count) * count * self.bits // 32 for size in (rows, columns)]
+        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
         found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(rows, groups, device="meta"),
-            "weight_shape": torch.empty(2, dtype=torch.int64, device="meta"),
+            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
+            "weight_scale": torch.empty(rows, groups),
+            **self.other_tensors({}),
         }
-        if not self.symmetric:
-            found["weight_zero_point"] = torch.empty(words[0], groups, dtype=torch.int32, device="meta")
-        if self.weights.actorder in ("group", "dynamic"):
-            found["weight_g_idx"] = torch.empty(columns, dtype=torch.int32, device="meta")
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
+        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **input_tensors(self.inputs)}
+        return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if name not in self.coded}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.group_size))
-        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes, middle = to_codes(groups / scales[..., None] + zeros[..., None], self.weights), 2 ** (self.bits - 1)
-        self.others = self.usual_tensors()
-        if self.weights.actorder in ("group", "dynamic"):
-            self.others["weight_g_idx"] = torch.arange(self.in_features, dtype=torch.int32) // self.group_size
-        unsigned = ((part + middle).to(torch.uint8) for part in (codes.flatten(1), zeros))
-        return self.pack_codes(GroupwiseCodes(next(unsigned), scales, next(unsigned)))
+    def other_tensors(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        found, order = super().other_tensors(told), torch.arange(self.in_features, dtype=torch.int32)
+        return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        count = 32 if 32 % self.bits else 32 // self.bits
-        codes = F.pad(weight.codes, (0, -self.in_features % count))
+        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
         found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % count))
+            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
             found["weight_zero_point"] = pack_words(zeros, self.bits)
         return {**found, **self.others}
 
@@ -427,69 +186,10 @@ class CompressedGroupLinear(GroupwiseLinear):
             zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else round_values(x, self.inputs, self.others)
-
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout is not None and "weight_g_idx" in self.others:
+        if kernel.layout is not None and self.ordered:
             return "it reads groups of consecutive columns, and these are in the order of activations"
         return ""
-
-
-class CompressedFloat4Linear(CompressedLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte."""
-
-    packed_name: ClassVar[str] = "weight_packed"
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("torch", entry=rows_matmul),
-    )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        size, overall = self.weights.group_size or 1, self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        found = {
-            self.packed_name: torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta"),
-            "weight_scale": torch.empty(self.out_features, self.in_features // size, dtype=kind, device="meta"),
-        }
-        found |= {"weight_global_scale": torch.empty(1, device="meta")} if overall else {}
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.weights.group_size or 1))
-        low, high, overall = groups.amin(-1), groups.amax(-1), None
-        if self.weights.strategy == "tensor_group":
-            overall = (448 * 6 / weight.abs().amax()).float().view(1)
-        scales, _ = find_scales(low, high, self.weights, overall)
-        steps = scales if overall is None else scales / overall
-        packed = pack_float4(round_to_float4(groups / steps[..., None]).flatten(1))
-        kind = torch.float8_e8m0fnu if overall is None else torch.float8_e4m3fn
-        stored = scales.float().to(kind)
-        found = {
-            self.packed_name: packed,
-            "weight_scale": stored.view(torch.uint8) if overall is None else stored,
-        }
-        return found | ({} if overall is None else {"weight_global_scale": overall}) | self.usual_tensors()
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = unpack_float4(packed).view(*scales.shape, -1)
-        if "weight_global_scale" in stored:
-            steps = scales.float() / stored["weight_global_scale"].float()
-        else:
-            steps = scales.view(torch.float8_e8m0fnu).float()
-        return (values * steps[..., None]).flatten(1).to(dtype)
-
-    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
-        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        table = table.to(packed.device)
-        if "weight_global_scale" in stored:
-            table = table / stored["weight_global_scale"].float()
-        scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
-        return packed, table, scales, self.in_features // scales.shape[1]
 
 
 LAYERS = {
@@ -499,13 +199,14 @@ LAYERS = {
     "mxfp8-quantized": CompressedFloat8Linear,
     "nvfp4-pack-quantized": CompressedFloat4Linear,
     "mxfp4-pack-quantized": CompressedFloat4Linear,
+    "mxfp6-pack-quantized": CompressedFloat4Linear,
 }
 
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 
@@ -513,13 +214,14 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     """Reads and makes layers of all formats; a model's may differ from each other."""
 
     auto_quantizer: ClassVar[str] = "compressed-tensors"
-    linear_class: ClassVar[Any] = CompressedLinear
+    linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
+    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
 
     def layer_format(self, scheme: dict[str, Any]) -> str:
         """The format of a group's layers."""
-        told, (weights, inputs) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
+        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
@@ -539,12 +241,15 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             raise ValueError(
                 "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
             )
-        if self.pre_quantized and config.quantization_status != "compressed":
+        plain = self.pre_quantized and config.quantization_status != "compressed"
+        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
             raise ValueError(
-                f"quantization_status is {config.quantization_status!r}: the checkpoint's weights are not compressed yet; "
-                "save it with compressed-tensors' ModelCompressor first"
+                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
+                "with pre_quantized=False"
             )
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        if plain:  # the weights are still to be rounded, by the scales beside them
+            self.pre_quantized, self.told = False, {}
         if config.kv_cache_scheme is not None:
             round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
@@ -553,9 +258,40 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     ) -> None:
         """As for all methods; but zero points of symmetric weights, as old checkpoints have them, say nothing and are let go."""
         layer, name = owner(model, param_name)
+        if self.told is not None:
+            if name.startswith("weight_packed") or (name == "weight" and param_value.element_size() == 1):
+                raise ValueError(
+                    f"quantization_status says that the checkpoint is not compressed, and {param_name} is {param_value.dtype}: "
+                    "write 'compressed' into its config.json"
+                )
+            self.take(layer, name, param_value.to(target_device, self.dtype if name == "weight" else None))
+            return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
         super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
+
+    def take(self, layer: Any, name: str, tensor: Tensor) -> None:
+        """Rounds a plain weight once its scales are there; what is told of inputs and outputs may come later."""
+        told = self.told.setdefault(layer, {})
+        if told is not None:
+            told[name] = tensor
+            needed = {"weight", "weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
+            if needed <= told.keys() and "weight_g_idx" not in told:
+                told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+                layer.hold(layer.round_weight(told.pop("weight"), told))
+                self.told[layer] = None
+        elif name in layer.others:
+            layer.hold({**layer.stored_tensors(), name: tensor})
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        """Refuses plain weights that lack what they are rounded by."""
+        if lacking := [sorted(told) for told in (self.told or {}).values() if told is not None]:
+            raise ValueError(
+                "the checkpoint is said not to be compressed: expected plain weights, and their scales and zero points for "
+                f"consecutive columns; a layer has {', '.join(lacking[0])}"
+            )
+        return super().update_missing_keys(model, missing_keys, prefix)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -565,9 +301,15 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
             config.format = formats.pop() if len(formats) == 1 else "mixed-precision"
             config.quantization_status = "compressed"
-            if any(input_tensors(layer.inputs) for layer in packed_layers(model).values()):
+            static = any(
+                static_tensors(args, "")
+                for layer in packed_layers(model).values()
+                for args in (layer.inputs, layer.outputs)
+            )
+            if static and self.told is None:
                 warnings.warn(
-                    "inputs have static scales of 1: run samples with calibrate(model) entered", stacklevel=2
+                    "inputs or outputs have static scales of 1: run samples with calibrate(model) entered",
+                    stacklevel=2,
                 )
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model

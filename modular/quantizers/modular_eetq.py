@@ -101,8 +101,8 @@ class EetqLinear(PackedLinear):
 
     def empty_tensors(self) -> dict[str, Tensor]:
         return {
-            "weight": torch.empty(self.in_features, self.out_features, dtype=torch.int8, device="meta"),
-            "weight_scales": torch.empty(self.out_features, dtype=torch.float16, device="meta"),
+            "weight": torch.empty(self.in_features, self.out_features, dtype=torch.int8),
+            "weight_scales": torch.empty(self.out_features, dtype=torch.float16),
         }
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:

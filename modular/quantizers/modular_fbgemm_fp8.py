@@ -15,15 +15,14 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8
+from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
-
-from .modular_finegrained_fp8 import FP8Linear, rounded_matmul, scaled_matmul
 
 __all__ = ["FbgemmFp8Config", "FbgemmFp8HfQuantizer", "FbgemmFp8Linear"]
 
@@ -57,14 +56,14 @@ def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tenso
 def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
     """FBGEMM's own kernel; sums in float32."""
     import_module("fbgemm_gpu.experimental.gen_ai")  # which registers it
-    (codes, scales), stored = layer.round_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
+    (codes, scales), stored = layer.float8_inputs(x.reshape(-1, x.shape[-1])), layer.stored_tensors()
     rows = stored["weight_scale"].float().view(-1)
     y = torch.ops.fbgemm.f8f8bf16_rowwise(codes, stored["weight"], scales.view(-1), rows, use_fast_accum=False)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
-class FbgemmFp8Linear(FP8Linear):
+class FbgemmFp8Linear(Float8Linear):
     """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
@@ -78,25 +77,16 @@ class FbgemmFp8Linear(FP8Linear):
             package="fbgemm_gpu",
             target="torch:ops.fbgemm.f8f8bf16_rowwise",
         ),
-        Kernel(
-            "scaled_mm",
-            entry=scaled_matmul,
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("torch", entry=rounded_matmul),
+        *Float8Linear.kernels,
     )
-    scale_name: ClassVar[str] = "weight_scale"
 
-    def block_size(self) -> tuple[int, int]:
-        return 1, self.in_features
+    def __init__(self, linear: nn.Linear, config: FbgemmFp8Config) -> None:
+        super().__init__(linear, config)
+        self.block = 1, self.in_features
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn, device="meta")
-        return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1, device="meta")}
+        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn)
+        return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1)}
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By rows: all of a token is rounded by its largest magnitude."""
@@ -109,7 +99,7 @@ class FbgemmFp8Linear(FP8Linear):
         codes, scales = round_rows(weight)
         return {"weight": codes, "weight_scale": scales}
 
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return round_rows(x, self.config.activation_scale_ub)
 
 

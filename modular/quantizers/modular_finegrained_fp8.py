@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.float8 import float8_as_half, round_to_float8, widen_float8
-from unibody.core.quantization.kernels import Kernel
-from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.float8 import round_to_float8
+from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
+from unibody.core.quantization.schemes import in_blocks
 
 __all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer"]
 
@@ -74,65 +74,26 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         return super().from_dict(values, return_unused_kwargs, **kwargs)
 
 
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
-    """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows, stored = x.reshape(-1, x.shape[-1]), layer.stored_tensors()
-    codes, scales = layer.round_inputs(rows)
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = layer.read_scales(stored).view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, stored["weight"].t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-class FP8Linear(PackedLinear):
+class FP8Linear(Float8Linear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "scaled_mm",
-            entry=scaled_matmul,
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", template="float8_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("torch", entry=rounded_matmul),
-    )
 
     scale_name: ClassVar[str] = "weight_scale_inv"
 
     def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
         super().__init__(linear, config)
-        self.block = self.block_size()
+        rows, columns = config.weight_block_size or (self.out_features, self.in_features)
+        self.block = rows, columns
 
-    def block_size(self) -> tuple[int, int]:
-        """Rows and columns that share a scale."""
-        rows, columns = self.config.weight_block_size or (self.out_features, self.in_features)
-        return rows, columns
+    def scale_shape(self) -> list[int]:
+        sizes = zip((self.out_features, self.in_features), self.block, strict=True)
+        return [-(-size // block) for size, block in sizes] if self.config.weight_block_size else []
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        shape = (self.out_features, self.in_features)
-        blocks = [-(-size // block) for size, block in zip(shape, self.block, strict=True)]
-        blocks = blocks if self.config.weight_block_size else []
         found = {
-            "weight": torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta"),
-            "weight_scale_inv": torch.empty(blocks, dtype=SCALES[self.config.scale_fmt], device="meta"),
+            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn),
+            "weight_scale_inv": torch.empty(self.scale_shape(), dtype=SCALES[self.config.scale_fmt]),
         }
-        static = {"activation_scale": torch.empty((), device="meta")}
+        static = {"activation_scale": torch.empty(())}
         return found | static if self.config.activation_scheme == "static" else found
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
@@ -148,43 +109,18 @@ class FP8Linear(PackedLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """The inverse of a scale is rounded before the scale is, as the reference does."""
-        (rows, columns), shape = self.block, weight.shape
-        blocks = weight.float().view(shape[0] // rows, rows, shape[1] // columns, columns)
+        blocks = in_blocks(weight.float(), self.block)
         largest = blocks.abs().amax((1, 3), keepdim=True)
         inverse = 448 / torch.where(largest > 0, largest, 448)
         if self.config.scale_fmt == "ue8m0":
             inverse = torch.exp2(torch.floor(torch.log2(inverse)))
-        scale = (1 / inverse).view(self.empty_tensors()["weight_scale_inv"].shape)
-        codes = round_to_float8(blocks * inverse).view(shape)
+        scale = (1 / inverse).view(self.scale_shape())
+        codes = round_to_float8(blocks * inverse).view(weight.shape)
         found = {"weight": codes, "weight_scale_inv": scale.to(SCALES[self.config.scale_fmt])}
         one = {"activation_scale": torch.ones((), device=weight.device)}
         return found | one if self.config.activation_scheme == "static" else found
 
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return self.read_rows(stored, 0, self.out_features).to(dtype)
-
-    def read_rows(self, stored: dict[str, Tensor], start: int, stop: int) -> Tensor:
-        """Some rows of the weight, in float32."""
-        values, scale = float8_as_half(stored["weight"][start:stop]), 256 * self.read_scales(stored)
-        if scale.dim() == 0:
-            return values.float() * scale
-        rows, width = torch.arange(start, start + len(values), device=scale.device), self.block[1]
-        whole = F.pad(values, (0, -self.in_features % width)) if self.in_features % width else values
-        blocks = whole.unflatten(1, (-1, width)) * scale[rows // self.block[0], :, None]
-        return blocks.flatten(1)[:, : self.in_features]
-
-    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        """The scales of the weight's blocks in float32; a number, if there is one block."""
-        return stored[self.scale_name].float()
-
-    def read_inputs(self, x: Tensor) -> Tensor:
-        """What the rounded inputs stand for, in float32."""
-        codes, scales = self.round_inputs(x)
-        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return widen_float8(codes).float() * blocks
-
-    def round_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, width = x.float(), self.block[1]
         if self.config.activation_scheme == "static":
             scale = self.stored_tensors()["activation_scale"]
@@ -193,15 +129,6 @@ class FP8Linear(PackedLinear):
         scales = blocks.abs().amax(-1) / 448
         codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
         return codes.flatten(-2)[..., : x.shape[-1]], scales
-
-    def why_not(self, kernel: Kernel) -> str:
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
 
 
 class FineGrainedFP8HfQuantizer(HfQuantizer):

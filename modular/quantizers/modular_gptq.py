@@ -30,9 +30,7 @@ from unibody.core.quantization.calibration import (
 )
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
@@ -122,28 +120,7 @@ class GPTQLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=dequantize_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
@@ -163,7 +140,7 @@ class GPTQLinear(GroupwiseLinear):
             "scales": ((groups, self.out_features), torch.float16),
             "g_idx": ((self.in_features,), torch.int32),
         }
-        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1], device="meta") for name in self.stored}
+        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1]) for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}

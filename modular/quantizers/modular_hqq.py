@@ -22,9 +22,7 @@ from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
 from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
 
@@ -113,28 +111,7 @@ class HQQLinear(GroupwiseLinear):
             package="triton",
             multiples=(1, 32),
         ),
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=dequantize_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: HqqConfig) -> None:

@@ -24,12 +24,10 @@ from torch import Tensor, nn
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.float8 import widen_float8
+from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
-from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
-from unibody.core.quantization.linear import dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
 
@@ -72,28 +70,7 @@ class QuantoLinear(GroupwiseLinear):
         ),
         Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton", bits=(8,)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), bits=(8,)),
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel("torch", entry=dequantize_matmul),
+        *GroupwiseLinear.kernels,
     )
 
     def __init__(self, linear: nn.Linear, config: QuantoConfig) -> None:
@@ -104,15 +81,15 @@ class QuantoLinear(GroupwiseLinear):
         self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        scalar, shape = torch.empty((), device="meta"), (self.out_features, self.in_features)
+        scalar, shape = torch.empty(()), (self.out_features, self.in_features)
         found = {"input_scale": scalar, "output_scale": scalar}
         if self.kind in TYPES:
-            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind], device="meta")
-            return {**found, "weight._scale": torch.empty(self.out_features, 1, device="meta")}
+            found["weight._data"] = torch.empty(shape, dtype=TYPES[self.kind])
+            return {**found, "weight._scale": torch.empty(self.out_features, 1)}
         groups = self.out_features * self.in_features // self.group_size
         words = -(-groups * self.bits // 8), self.group_size
-        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8, device="meta")
-        return {**found, **{f"weight.{n}": torch.empty(groups, 1, device="meta") for n in ("_scale", "_shift")}}
+        found["weight._data._data"] = torch.empty(words, dtype=torch.uint8)
+        return {**found, **{f"weight.{n}": torch.empty(groups, 1) for n in ("_scale", "_shift")}}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {name: torch.ones(()) for name in ("input_scale", "output_scale")}
@@ -184,7 +161,7 @@ class QuantoLinear(GroupwiseLinear):
 def round_to(values: Tensor, kind: str) -> Tensor:
     """The nearest numbers of a type, int8 or float8, within its range."""
     if kind == "float8":
-        return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+        return round_to_float8(values)
     return values.round().clamp(-128, 127).to(torch.int8)
 
 

@@ -28,15 +28,10 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ty
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
-from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, to_codes
-from unibody.core.quantization.static_scales import calibrated_inputs
-
-from .modular_compressed_tensors import (
-    CompressedFloat4Linear,
-    CompressedFloat8Linear,
-    CompressedGroupLinear,
-    CompressedInt8Linear,
-)
+from unibody.core.quantization.scheme_groups import GroupSchemeLinear
+from unibody.core.quantization.scheme_layers import Float4SchemeLinear, Float8SchemeLinear, Int8SchemeLinear
+from unibody.core.quantization.schemes import QuantizationArgs
+from unibody.core.quantization.static_scales import calibrated_scales
 
 __all__ = [
     "QuarkConfig",
@@ -62,7 +57,6 @@ SPEC = {  # of weights or inputs, with the values of Quark's classes where nothi
     "scale_format": None,
     "symmetric": None,
 }
-PARTS = ("weight", "input_tensors", "output_tensors", "bias")
 
 
 def read_spec(spec: dict[str, Any], of_inputs: bool = False) -> QuantizationArgs:
@@ -120,7 +114,9 @@ class QuarkConfig(QuantizationConfigMixin):
             *self.layer_type_quant_config.values(),
         ):
             if group and group.get("output_tensors") is not None:
-                raise ValueError("QuarkConfig: output_tensors are to be rounded, which no kernel here does")
+                raise ValueError(
+                    "QuarkConfig: output_tensors are to be rounded, which is not compared with Quark: leave them out"
+                )
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -141,15 +137,12 @@ class QuarkConfig(QuantizationConfigMixin):
         }
 
 
-def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor, args: QuantizationArgs) -> Tensor:
-    """Codes in the values' type; of near ties, those that products with the scale's inverse give."""
-    return to_codes((values * (1 / scales)).round() + zeros, args)
-
-
-class QuarkGroupLinear(CompressedGroupLinear):
+class QuarkGroupLinear(GroupSchemeLinear):
     """A linear layer of 4-bit integers by group, in words along the outputs."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
+    flat: ClassVar[bool] = True
+    inverse: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
@@ -157,22 +150,12 @@ class QuarkGroupLinear(CompressedGroupLinear):
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, words = self.in_features // self.group_size, self.out_features // 8
-        found = {
-            "weight": torch.empty(self.in_features, words, dtype=torch.int32, device="meta"),
-            "weight_scale": torch.empty(groups, self.out_features, device="meta"),
-            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32, device="meta"),
+        return {
+            "weight": torch.empty(self.in_features, words, dtype=torch.int32),
+            "weight_scale": torch.empty(groups, self.out_features),
+            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32),
+            **self.usual_tensors(),
         }
-        return found | {name: tensor.to("meta") for name, tensor in self.usual_tensors().items()}
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return input_tensors(self.inputs)
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        groups = weight.unflatten(1, (-1, self.group_size))
-        scales, zeros = find_scales(groups.amin(-1), groups.amax(-1), self.weights)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], self.weights).flatten(1)
-        self.others = self.usual_tensors()
-        return self.pack_codes(GroupwiseCodes((codes + 8).to(torch.uint8), scales, (zeros + 8).to(torch.uint8)))
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         return {
@@ -187,48 +170,21 @@ class QuarkGroupLinear(CompressedGroupLinear):
         return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
 
 
-class QuarkInt8Linear(CompressedInt8Linear):
+class QuarkInt8Linear(Int8SchemeLinear):
     """A linear layer of int8 codes, with zero points even where they are 0."""
 
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_zero_point", "input_")
-
-    def scale_shape(self) -> list[int]:
-        return [] if self.weights.strategy == "tensor" else [self.out_features]
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        static = self.inputs is not None and not self.inputs.dynamic
-        zero = {"input_zero_point": torch.zeros((), dtype=torch.int8)}
-        return {"input_scale": torch.ones(()), **zero} if static else {}
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        found = super().empty_tensors()
-        found["weight_zero_point"] = torch.empty(self.scale_shape(), dtype=torch.int8, device="meta")
-        return found
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        shape, dims = self.scale_shape(), (0, 1) if self.weights.strategy == "tensor" else (1,)
-        scales, zeros = find_scales(weight.amin(dims, True), weight.amax(dims, True), self.weights)
-        codes = nearest_codes(weight, scales, zeros, self.weights).to(torch.int8)
-        found = {"weight": codes, "weight_scale": scales.view(shape), **self.usual_tensors()}
-        return {**found, "weight_zero_point": zeros.view(shape).to(torch.int8)}
+    variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
+    flat: ClassVar[bool] = True
+    inverse: ClassVar[bool] = True
 
 
-class QuarkFloat8Linear(CompressedFloat8Linear):
+class QuarkFloat8Linear(Float8SchemeLinear):
     """A linear layer of float8, with a scale for each output or one."""
 
-    def scale_shape(self) -> list[int]:
-        return [] if self.weights.strategy == "tensor" else [self.out_features]
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        static = self.inputs is not None and not self.inputs.dynamic
-        return {"input_scale": torch.ones(())} if static else {}
-
-    def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"].float()
-        return scales if self.weights.strategy == "tensor" else scales.view(-1, 1)
+    flat: ClassVar[bool] = True
 
 
-class QuarkFloat4Linear(CompressedFloat4Linear):
+class QuarkFloat4Linear(Float4SchemeLinear):
     """A linear layer of MXFP4."""
 
     packed_name: ClassVar[str] = "weight"
@@ -243,7 +199,7 @@ class QuarkFloat4Linear(CompressedFloat4Linear):
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
     """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_inputs(model):
+    with calibrated_scales(model):
         yield
 
 

@@ -7,6 +7,7 @@
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
@@ -27,11 +28,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.ao_types import MAPS, SYMMETRIC, TYPES, enum, read_scheme, whole_type
+from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
+from unibody.core.quantization.ao_header import tensor_header
+from unibody.core.quantization.ao_types import MAPS, TYPES, read_scheme, whole_type
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.float8_linear import scaled_matmul
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
@@ -96,9 +99,10 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def plain_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the scheme says, and the dequantized weight."""
-    return matmul_by_rows(layer, layer.round_inputs(x))
+def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
+    scales = (largest / 448).float()
+    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
@@ -122,6 +126,14 @@ class TorchAoLinear(PackedLinear):
             bits=(8,),
         ),
         Kernel(
+            "scaled_mm",
+            entry=scaled_matmul,
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel(
             "triton_groups",
             template="groupwise_matmul.triton.py.j2",
             layout=ColumnsLayout,
@@ -129,7 +141,7 @@ class TorchAoLinear(PackedLinear):
             package="triton",
             multiples=(32, 32),
         ),
-        Kernel("torch", entry=plain_matmul),
+        Kernel("torch", entry=matmul_by_rows),
     )
 
     def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
@@ -142,22 +154,21 @@ class TorchAoLinear(PackedLinear):
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind, device="meta"),
-            "_weight_scale": torch.empty(groups, device="meta"),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
+            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8, device="meta")}
+        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
         return found if self.scheme.kind == "float8" else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _ = self.scheme
+        kind, bits, _, symmetric, _, whole = self.scheme
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            scales = (largest / 448).float()
-            codes = round_to_float8(groups.float() / torch.where(scales > 0, scales, 1)[..., None])
-            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales}
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
@@ -166,9 +177,9 @@ class TorchAoLinear(PackedLinear):
             scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
             zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = ((groups * (1 / scales)[..., None]).round() + zeros[..., None]).clamp(lowest, top).flatten(1)
+        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
         return {
-            "_weight_qdata": codes.to(torch.int8),
+            "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
             "_weight_zero_point": zeros.to(torch.int8),
         }
@@ -201,65 +212,61 @@ class TorchAoLinear(PackedLinear):
         if not self.scheme.inputs:
             return rows, None
         steps = symmetric_scales(rows.abs().amax(1), 8)
-        return (rows * (1 / steps)[:, None]).round().clamp(-128, 127).to(torch.int8), steps
+        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
+
+    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
+        sizes = x.abs()
+        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+
+    def float8_rows(self) -> tuple[Tensor, Tensor]:
+        stored = self.stored_tensors()
+        return stored["_weight_qdata"], stored["_weight_scale"]
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What x is after rounding, in its type."""
         if not self.scheme.inputs:
             return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
             steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return ((x * (1 / steps)).round().clamp(-128, 127) * steps).to(x.dtype)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
         values = x.float()
         low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
         scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
         zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        codes = ((values * (1 / scales)).round() + zeros).clamp(-128, 127)
-        return ((codes - zeros) * scales).to(x.dtype)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
+        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        if kernel.name == "torch":
+            return ""
+        if kernel.name == "scaled_mm" or inputs == "float8":
+            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
         if kernel.name == "triton_groups":
-            return "it reads integers" if self.scheme.kind == "float8" else ""
-        rows = self.scheme.group_size == 0 and self.scheme.symmetric
-        if kernel.name == "triton_int8" and rows:
-            return "it rounds inputs symmetrically" if self.scheme.inputs == "asymmetric" else ""
-        rows = rows and self.scheme.kind != "float8"
-        if kernel.name != "torch" and not rows:
+            return "it reads integers" if kind == "float8" else ""
+        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
             return "it reads symmetric integers with a scale for each row"
-        wanted = {"int8_product": "symmetric", "int8pack_cpu": ""}.get(kernel.name, self.scheme.inputs)
-        if self.scheme.inputs != wanted:
-            return "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        return ""
+        if kernel.name == "triton_int8":
+            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
+        wanted = "symmetric" if kernel.name == "int8_product" else ""
+        return (
+            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        )
 
     def header(self, dtype: torch.dtype) -> str:
-        """What torchao writes about the tensor into a file's header, as JSON."""
-        kind, bits, _, _, inputs = self.scheme
-        data: dict[str, Any] = {"block_size": [1, self.group_size], "dtype": type_entry(dtype)}
-        names = [name.removeprefix("_weight_") for name in self.empty_tensors()]
-        if kind == "int8":
-            row = {"_type": "PerRow", "_data": {"dim": -1}}
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-            wanted = {"_type": "QuantizeTensorToInt8Kwargs", "_data": rounded} if inputs else None
-            return tensor_entry("Int8Tensor", {"act_quant_kwargs": wanted, "reduce_range": False, **data}, names)
-        if kind == "intx":
-            rounded_by = "int8_asym_per_token" if inputs else None
-            data |= {"target_dtype": enum("torch.dtype", f"int{bits}"), "activation_quantization": rounded_by}
-            return tensor_entry("IntxUnpackedToInt8Tensor", data, names)
-        data |= {"mm_config": None, "act_quant_kwargs": None, "kernel_preference": enum("KernelPreference", "AUTO")}
-        return tensor_entry("Float8Tensor", data, names)
-
-
-def type_entry(dtype: torch.dtype) -> dict[str, str]:
-    return enum("torch.dtype", str(dtype).removeprefix("torch."))
-
-
-def tensor_entry(kind: str, data: dict[str, Any], names: list[str]) -> str:
-    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+        """What torchao writes about the weight of a model of this type into a file's header."""
+        block = [self.out_features if self.scheme.whole else 1, self.group_size]
+        names = [name.removeprefix("_weight_") for name in self.names]
+        return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
 
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
-    rows = {name: tensor[ids.reshape(-1)] for name, tensor in layer.stored_tensors().items()}
+    stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
+    rows = {name: tensor[ids_in_row] if len(tensor) > 1 else tensor for name, tensor in stored.items()}
     return layer.unpack(rows, layer.output_dtype).view(*ids.shape, -1)
 
 
@@ -294,7 +301,14 @@ class TorchAoHfQuantizer(HfQuantizer):
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        return None if linear.in_features % layer.group_size else layer
+        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        fits = (
+            linear.in_features % layer.group_size
+            == linear.in_features % multiple
+            == linear.out_features % multiple
+            == 0
+        )
+        return layer if fits else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -324,7 +338,8 @@ class TorchAoHfQuantizer(HfQuantizer):
                 f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
             )
         packed = TorchAoEmbedding(embedding, config, quant_type)
-        packed.hold(packed.empty_tensors())
+        with torch.device("meta"):
+            packed.hold(packed.empty_tensors())
         set_module(model, name, packed)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:

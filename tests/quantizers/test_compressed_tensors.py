@@ -14,13 +14,15 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import (
     QuantizationArgs,
     QuantizationConfig,
+    QuantizationStatus,
     apply_quantization_config,
+    forward_quantize,
     preset_name_to_scheme,
 )
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from oracle.quantization import inputs
 from quantizers.files import as_bytes, generated
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import unibody
@@ -41,6 +43,8 @@ FORMATS = {
     "NVFP4": "nvfp4-pack-quantized",
     "MXFP4A16": "mxfp4-pack-quantized",
     "MXFP4": "mxfp4-pack-quantized",
+    "MXFP6A16": "mxfp6-pack-quantized",
+    "MXFP6A8": "mxfp6-pack-quantized",
     "MXFP8": "mxfp8-quantized",
 }
 
@@ -260,6 +264,116 @@ def test_calibrated_inputs(plain: Path) -> None:
     ]
 
 
+def say_status(folder: Path, status: str) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    values["quantization_config"]["quantization_status"] = status
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+def save_uncompressed(scheme: str, folder: Path) -> None:
+    """A model that the library rounds as it runs, with scales that do not follow from its weights."""
+    model = inputs.llama(**WIDE)
+    config = QuantizationConfig(config_groups={"group": preset_name_to_scheme(scheme, ["Linear"])}, ignore=["lm_head"])
+    apply_quantization_config(model, config)
+    for module in model.modules():
+        if getattr(module, "quantization_scheme", None) is not None and isinstance(module, nn.Linear):
+            found = their_tensors(module.weight.data, module.quantization_scheme.weights)
+            if not scheme.startswith(("NV", "MX")):
+                found["weight_scale"] = found["weight_scale"] * 1.1
+            found |= {"input_scale": torch.tensor([0.02]), "input_global_scale": torch.tensor([300.0])}
+            for name in found.keys() & dict(module.named_parameters()).keys():
+                getattr(module, name).data = found[name].to(getattr(module, name).dtype)
+    model.save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    written = json.loads(config.model_dump_json())
+    values["quantization_config"] = {**written, "quant_method": "compressed-tensors", "format": "dense"}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status"),
+    [
+        *(("W4A16", "initialized"), ("W3A16", "calibration"), ("W4A16_ASYM", "frozen"), ("W8A8", "frozen")),
+        *(("FP8", "frozen"), ("FP8_BLOCK", "initialized"), ("NVFP4", "frozen"), ("MXFP6A16", "frozen")),
+    ],
+)
+def test_weights_that_are_not_compressed(
+    scheme: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are rounded by the scales beside them, as the library does it, and saved in the scheme's format."""
+    monkeypatch.setenv("UNIBODY_KERNEL", "torch")
+    save_uncompressed(scheme, tmp_path / "plain")
+    say_status(tmp_path / "plain", status)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    values = json.loads((tmp_path / "plain/config.json").read_text())["quantization_config"]
+    quantizer = ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig.from_dict(values))
+    model = llama.LlamaForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, device="cpu", quantizer=quantizer
+    )
+    placed = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, device_map={"": "cpu"}
+    )
+    assert len([m for m in placed.modules() if hasattr(m, "stored_tensors")]) == 14
+    model.save_pretrained(tmp_path / "packed")
+    config = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    assert (config["quantization_status"], config["format"]) == ("compressed", FORMATS[scheme])
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed", dtype=torch.float32)
+    ids = inputs.token_ids(2, 9)
+    with torch.no_grad():
+        logits = model(ids).logits
+        torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+        assert torch.equal(placed(ids).logits, logits)
+        assert torch.equal(again(ids).logits, logits)
+
+
+def test_plain_weights_without_zero_points(tmp_path: Path) -> None:
+    """What a weight is to be rounded by is not made up."""
+    save_uncompressed("W4A16_ASYM", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight_zero_point"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"expected plain weights.* a layer has weight, weight_scale"):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+OUTPUTS = {
+    "static": {"num_bits": 8, "type": "float", "strategy": "tensor"},
+    "asymmetric": {"num_bits": 8, "strategy": "tensor", "symmetric": False},
+    "token": {"num_bits": 8, "strategy": "token", "dynamic": True},
+    "group": {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "dynamic": True},
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "FP8_DYNAMIC", "MXFP4A16"])
+def test_rounded_outputs(scheme: str, kind: str) -> None:
+    """What a layer returns is rounded as the library rounds it, by static scales too; these are learned."""
+    given = json.loads(preset_name_to_scheme(scheme, ["Linear"]).model_dump_json())
+    group = {**given, "weights": {**given["weights"], "scale_dtype": their_args(scheme).scale_dtype and "torch.uint8"}}
+    layer = make_layer(inputs.weight(128, 256), {**group, "output_activations": OUTPUTS[kind]}, inputs.bias(128))
+    stored, x = layer.stored_tensors(), inputs.activations(5, 256)
+    static = {"output_scale": torch.tensor([0.03]), "output_zero_point": torch.tensor([3], dtype=torch.int8)}
+    layer.hold({**stored, **{name: value for name, value in static.items() if name in stored}})
+    assert ("output_scale" in stored) == (kind in ("static", "asymmetric"))
+    args = QuantizationArgs(**OUTPUTS[kind])
+    exact = make_layer(inputs.weight(128, 256), group, inputs.bias(128))
+    with torch.no_grad():
+        found, y = layer(x), exact(x)
+        module = nn.Module()
+        module.quantization_status = QuantizationStatus.FROZEN
+        vars(module).update(layer.others)
+        expected = forward_quantize(module, y[None], "output", args)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    rows = x.clone().requires_grad_()
+    assert layer(rows).requires_grad  # not rounded: a step has no slope
+    if kind in ("static", "asymmetric"):
+        with ct.calibrate(nn.Sequential(layer)), torch.no_grad():
+            layer(x)
+        y = x @ layer.dequantize().t() + layer.bias.detach()  # of inputs that are not rounded
+        scale, _ = calculate_qparams(*(v.view(1) for v in y.aminmax()), args)
+        torch.testing.assert_close(layer.stored_tensors()["output_scale"], scale, rtol=1e-4, atol=0)
+
+
 def test_columns_in_the_order_of_activations(plain: Path, tmp_path: Path) -> None:
     """`weight_g_idx` says which group a column is in."""
     group = {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32, "actorder": "group"}}
@@ -333,7 +447,7 @@ def test_told_in_other_ways() -> None:
         ({"config_groups": {"W9A16": ["Linear"]}}, "no scheme is called 'W9A16'"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 9}}}}, "num_bits is 9"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": {"strategy": "group"}}}}, "needs a group_size"),
-        ({"config_groups": {"g": {"targets": [], "output_activations": {"num_bits": 8}}}}, "output_activations"),
+        ({"config_groups": {"g": {"targets": [], "output_activations": {"num_bits": 9}}}}, "num_bits is 9"),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
@@ -342,15 +456,16 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 
 
 def test_checkpoints_that_are_refused(plain: Path, tmp_path: Path) -> None:
-    quantized(plain, "W8A8").save_pretrained(tmp_path)
-    file = tmp_path / "config.json"
-    values = json.loads(file.read_text())
-    values["quantization_config"]["quantization_status"] = "frozen"
-    file.write_text(json.dumps(values))
-    with pytest.raises(
-        ValueError, match="quantization_status is 'frozen': the checkpoint's weights are not compressed"
-    ):
-        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    for scheme, name in (("W8A8", "weight is torch.int8"), ("W4A16", "weight_packed is torch.int32")):
+        quantized(plain, scheme).save_pretrained(tmp_path / scheme)
+        say_status(tmp_path / scheme, "frozen")
+        with pytest.raises(ValueError, match=f"says that the checkpoint is not compressed, and .*{name}"):
+            unibody.AutoModelForCausalLM.from_pretrained(tmp_path / scheme)
+    plain_weights = tmp_path / "plain"
+    inputs.llama(**WIDE).save_pretrained(plain_weights)
+    config = ct.CompressedTensorsConfig({"W8A8": ["Linear"]}, ignore=["lm_head"])
+    with pytest.raises(ValueError, match="is 'initialized' and the checkpoint has no scales: quantize it"):
+        llama.LlamaForCausalLM.from_pretrained(plain_weights, quantizer=ct.CompressedTensorsHfQuantizer(config))
     with pytest.raises(ValueError, match="config_groups names no layers"):
         llama.LlamaForCausalLM.from_pretrained(
             plain, quantizer=ct.CompressedTensorsHfQuantizer(ct.CompressedTensorsConfig(), pre_quantized=False)
@@ -361,8 +476,6 @@ def test_checkpoints_that_are_refused(plain: Path, tmp_path: Path) -> None:
 
 def test_zero_points_that_say_nothing(plain: Path, tmp_path: Path) -> None:
     """Old checkpoints have zero points of symmetric weights; layers that no group targets stay plain."""
-    from safetensors.torch import save_file
-
     model = quantized(plain, {"W8A8": ["re:.*mlp.*"]})
     model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"

@@ -34,7 +34,7 @@ def test_codes() -> None:
     assert torch.equal(stored["weight_scale"].view(-1), recorded["weight/scales"])
     for key, bound in (("tokens", 1200.0), ("bounded", facts["bound"])):
         layer = make_layer(recorded["weight"], activation_scale_ub=bound)
-        codes, scales = layer.round_inputs(recorded["tokens"])
+        codes, scales = layer.float8_inputs(recorded["tokens"])
         assert torch.equal(as_bytes(codes), recorded[f"{key}/codes"].reshape(-1)), key
         assert torch.equal(scales.view(-1), recorded[f"{key}/scales"]), key
     assert not torch.equal(recorded["tokens/scales"], recorded["bounded/scales"]), "the bound counts"
@@ -62,17 +62,22 @@ def test_outputs(bound: float, batch: int, dtype: torch.dtype) -> None:
     assert torch.equal(layer(x.view(1, batch, 80))[0], layer(x))
 
 
-@pytest.mark.parametrize("method", ["fbgemm_fp8", "finegrained_fp8", "compressed_tensors"])
+@pytest.mark.parametrize("method", ["fbgemm_fp8", "finegrained_fp8", "compressed_tensors", "torchao", "torchao_rows"])
 def test_product_of_rows(method: str) -> None:
     """The row for GPUs that multiply float8, run here: torch has the same product for CPUs. The layers whose scales it cannot
     take say so.
     """
-    module, linear, bias = generated(method), torch.nn.Linear(64, 96), inputs.bias(96)
+    module, linear, bias = generated(method.removesuffix("_rows")), torch.nn.Linear(64, 96), inputs.bias(96)
     linear.bias.data = bias
     if method == "fbgemm_fp8":
         layer = module.FbgemmFp8Linear(linear, module.FbgemmFp8Config())
     elif method == "finegrained_fp8":
         layer = module.FP8Linear(linear, module.FineGrainedFP8Config(weight_block_size=None))
+    elif module.__name__.endswith("torchao"):
+        config = module.TorchAoConfig("float8_dynamic_activation_float8_weight")
+        if method == "torchao_rows":
+            config.quant_type["_data"]["granularity"] = [{"_type": "PerRow", "_data": {"dim": -1}}] * 2
+        layer = module.TorchAoHfQuantizer(config, pre_quantized=False).make_linear("layer", linear)
     else:
         config = module.CompressedTensorsConfig(config_groups={"FP8_DYNAMIC": ["Linear"]})
         layer = module.CompressedTensorsHfQuantizer(config, pre_quantized=False).make_linear("layer", linear)

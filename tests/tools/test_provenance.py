@@ -216,3 +216,23 @@ def test_an_assigned_super_call(workspace: Make) -> None:
     lines = trace_output(find_project(project.root), result, path)
     line = lines[result.outputs[path].split("\n").index("        out = 2 * y")]
     assert line.origins == (("modular/modular_b.py", 6), ("modular/modular_a.py", 4))
+
+
+def test_a_folded_table(workspace: Make) -> None:
+    """Each row is named with the line on which it was written, the parent's with the parent's."""
+    files = {
+        "a": "class ALayer:\n    rows = (\n        'one',\n        (\n            'two',\n            1,\n        ),\n    )\n    few = ('few',)\n",
+        "b": "from .modular_a import ALayer\n\n\nclass BLayer(ALayer):\n    rows = (\n        'first',\n        *ALayer.rows,\n"
+        "        'last',\n    )\n    few = ('own', *ALayer.few)\n",
+    }
+    project = workspace(files)
+    result, path = project.compile(), "generated/modeling_b.py"
+    rows = result.outputs[path].split("\n")
+    lines = trace_output(find_project(project.root), result, path)
+    found = {row.strip(): [(o.path[16], o.line) for o in line.origins] for row, line in zip(rows, lines, strict=True)}
+    assert found['"first",'] == [("b", 6)]
+    assert found['"one",'] == [("a", 3)]
+    assert found['"two",'] == [("a", 5)]
+    assert found["1,"] == [("a", 6)]
+    assert found['"last",'] == [("b", 8)]
+    assert found['few = ("own", "few")'] == [("b", 10), ("a", 9)]

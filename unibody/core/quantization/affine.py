@@ -45,3 +45,8 @@ def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) ->
     zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
     codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
     return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

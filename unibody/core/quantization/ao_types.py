@@ -11,8 +11,10 @@ def enum(kind: str, name: str) -> dict[str, str]:
 
 
 ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
+FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -46,6 +48,18 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "set_inductor_config": True,
         "granularity": ROW,
     },
+    "Float8DynamicActivationFloat8WeightConfig": {
+        "activation_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
+        "granularity": [TENSOR, TENSOR],  # of inputs and weights
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
+        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "kernel_preference": enum("KernelPreference", "AUTO"),
+        "set_inductor_config": True,
+        "alg_id": 0,
+    },
 }
 NAMES = {
     "int8_weight_only": "Int8WeightOnlyConfig",
@@ -54,6 +68,7 @@ NAMES = {
     "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
     "int8_dynamic_activation_int4_weight": "Int8DynamicActivationIntxWeightConfig",
     "float8_weight_only": "Float8WeightOnlyConfig",
+    "float8_dynamic_activation_float8_weight": "Float8DynamicActivationFloat8WeightConfig",
 }
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
 
@@ -65,13 +80,20 @@ class Scheme(NamedTuple):
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
-    inputs: str  # "", "symmetric" or "asymmetric"
+    inputs: str  # "", "symmetric", "asymmetric" or "float8"
+    whole: bool = False  # whether all rows share a scale, those of inputs too
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no kernel here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
     granularity = data.get("weight_granularity", data.get("granularity", ROW))
+    pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
+    granularity = pair[-1]
+    known = ("PerRow", "PerTensor") if name.startswith("Float8Dynamic") else ("PerRow", "PerAxis", "PerGroup")
+    if pair[0]["_type"] != granularity["_type"] or granularity["_type"] not in known:
+        shown = " and ".join(dict.fromkeys(entry["_type"] for entry in pair))
+        raise ValueError(f"TorchAoConfig: granularity of {name} is {shown}, expected {known[0]} or {known[-1]}")
     told = granularity["_data"].get("group_size") or data.get("group_size") or 0
     accepted = {
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
@@ -79,17 +101,20 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "reduce_range": False,
         "scale_dtype": None,
         "weight_scale_dtype": None,
+        "activation_value_lb": None,
+        "activation_value_ub": None,
+        "packing_format": enum("Float8PackingFormat", "PLAIN"),
         **INTX,
     }
+    if name.startswith("Float8"):
+        accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
     for key in accepted.keys() & data.keys():
         if data[key] != accepted[key]:
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if granularity["_type"] not in ("PerRow", "PerAxis", "PerGroup"):
-        raise ValueError(
-            f"TorchAoConfig: granularity of {name} is {granularity['_type']}, expected PerRow or PerGroup"
-        )
     if name == "Float8WeightOnlyConfig":
         return Scheme("float8", 8, 0, True, "")
+    if name == "Float8DynamicActivationFloat8WeightConfig":
+        return Scheme("float8", 8, 0, True, "float8", granularity["_type"] == "PerTensor")
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
@@ -114,7 +139,7 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         if given.get("_type") not in TYPES:
             raise ValueError(
                 f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of int4 weights and float8 inputs have layouts that only GPU kernels make"
+                "those of packed int4 weights have layouts that only GPU kernels make"
             )
         found = {"_type": given["_type"], "_version": given.get("_version", 2)}
         return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}

@@ -1,21 +1,27 @@
-"""Numbers of four bits, E2M1 (Open Compute Project, microscaling formats, version 1.0, §5.3.3)."""
+"""Numbers of four bits, E2M1, and of six, E2M3 (Open Compute Project, microscaling formats, version 1.0, §5.3.2 and §5.3.3)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from unibody.core.quantization.packing import pack_words, unpack_words
+
 FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
 
 
 def round_to_float4(values: Tensor) -> Tensor:
     """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    table = values.new_tensor(FLOAT4)
-    middles, size = (table[1:] + table[:-1]) / 2, values.abs()
-    codes = torch.bucketize(size, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (size == middles[codes.clamp(max=6)])
-    numbers = table[codes + upper.long()]
+    numbers = nearest_in_table(values.abs(), values.new_tensor(FLOAT4))
     return torch.where(values < 0, -numbers, numbers)
+
+
+def nearest_in_table(sizes: Tensor, table: Tensor) -> Tensor:
+    """The nearest entries of an ascending table; from halfway between two, the even one."""
+    middles = (table[1:] + table[:-1]) / 2
+    codes = torch.bucketize(sizes, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (sizes == middles[codes.clamp(max=len(middles) - 1)])
+    return table[codes + upper.long()]
 
 
 def pack_float4(numbers: Tensor) -> Tensor:
@@ -31,3 +37,24 @@ def unpack_float4(packed: Tensor) -> Tensor:
     pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
     found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
     return found.view(torch.float32).view(packed.shape[0], -1)
+
+
+# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
+FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+
+
+def round_to_float6(values: Tensor) -> Tensor:
+    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+
+
+def pack_float6(numbers: Tensor) -> Tensor:
+    """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
+    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
+
+
+def unpack_float6(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
+    codes = unpack_words(packed.view(torch.int32).T, 6).T
+    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
-from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 
 
 class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
-    symmetric: bool = False  # whether every zero point is the middle of the codes
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "int4pack_cuda",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cuda",
+            capability=(8, 0),
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(8, 1024),
+        ),
+        Kernel(
+            "int4pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(4,),
+            group_size=(32, 64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel("torch", entry=dequantize_matmul),
+    )
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
@@ -36,10 +61,6 @@ class GroupwiseLinear(PackedLinear):
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
         return 8 - offsets / scales
-
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)

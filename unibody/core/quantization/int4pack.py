@@ -38,8 +38,8 @@ class Int4PackLayout:
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
     product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
     y = product(rows, layer.int4, layer.group_size, layer.groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)

@@ -6,9 +6,8 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ class Kernel:
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
     group_size: tuple[int, ...] = ()  # columns that share a scale
-    symmetric: bool = False  # whether the zero point must be the middle of the codes
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -60,8 +58,6 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
     if kernel.group_size and group not in kernel.group_size:
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if kernel.symmetric and not layer.symmetric:
-        return "it reads symmetric codes only"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
     return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
@@ -101,9 +97,3 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def find_function(entry: str) -> Any:
-    """What a name of this file, or "module:attribute" of another, stands for."""
-    module, _, name = entry.rpartition(":")
-    return attrgetter(name)(import_module(module)) if module else globals()[name]

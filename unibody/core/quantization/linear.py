@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unibody.core.quantization.kernels import Kernel, choose_kernel, find_function
+from unibody.core.quantization.kernels import Kernel, choose_kernel
 
 
 class PackedLinear(nn.Module):
@@ -18,9 +18,7 @@ class PackedLinear(nn.Module):
     """
 
     kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[
-        tuple[str, ...]
-    ] = ()  # starts of the names of those whose shape the layer does not tell
+    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
@@ -34,7 +32,7 @@ class PackedLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, on the meta device."""
+        """The packed tensors of a checkpoint, by name, whatever they hold."""
         raise NotImplementedError
 
     def usual_tensors(self) -> dict[str, Tensor]:
@@ -59,6 +57,10 @@ class PackedLinear(nn.Module):
     def part_multiples(self) -> tuple[int, int]:
         """What the numbers of rows and of columns of a part have to be multiples of."""
         return 1, 1
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -91,12 +93,12 @@ class PackedLinear(nn.Module):
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Chooses the kernel for inputs of this type, and brings the weight into its layout."""
-        kernel = choose_kernel(self, device, dtype)
-        layout = find_function(kernel.layout) if kernel.layout else None
+        kernel, names = choose_kernel(self, device, dtype), globals()
+        layout = names[kernel.layout] if kernel.layout else None
         if layout is not self.layout:
             stored = self.stored_tensors()
             self.hold(stored if layout is None else layout.pack(self, stored), layout)
-        self.kernel, self.run, self.prepared = kernel.name, find_function(kernel.entry), (device, dtype)
+        self.kernel, self.run, self.prepared = kernel.name, names[kernel.entry], (device, dtype)
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
@@ -144,7 +146,7 @@ class DequantizedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         context.layer = layer
-        return dequantize_matmul(layer, x)
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
@@ -154,13 +156,14 @@ class DequantizedMatmul(torch.autograd.Function):
 
 
 def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the weight in the input's type, and torch's product."""
-    return F.linear(x, layer.dequantize(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
 
 
 def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    stored, step = layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
     rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
     parts = (
         {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}

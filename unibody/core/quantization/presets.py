@@ -17,7 +17,7 @@ NVFP4 = {
     "scale_dtype": "torch.float8_e4m3fn",
 }
 MXFP4 = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
-MXFP8 = {**MXFP4, "num_bits": 8}
+MXFP6, MXFP8 = {**MXFP4, "num_bits": 6}, {**MXFP4, "num_bits": 8}
 TOKENS = {"strategy": "token", "dynamic": True}
 PRESETS: dict[str, tuple[Any, Any]] = {
     "W4A16_ASYM": ({"num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}, None),
@@ -34,6 +34,8 @@ PRESETS: dict[str, tuple[Any, Any]] = {
     "NVFP4": (NVFP4, {**NVFP4, "dynamic": "local", "observer": "static_minmax"}),
     "MXFP4A16": (MXFP4, None),
     "MXFP4": (MXFP4, {**MXFP4, "dynamic": True}),
+    "MXFP6A16": (MXFP6, None),
+    "MXFP6A8": (MXFP6, {**MXFP8, "dynamic": True}),
     "MXFP8A16": (MXFP8, None),
     "MXFP8": (MXFP8, {**MXFP8, "dynamic": True}),
 }
@@ -57,6 +59,8 @@ def usual_format(weights: QuantizationArgs, inputs: QuantizationArgs | None) -> 
         return "int-quantized" if weights.num_bits == 8 and inputs is not None else "pack-quantized"
     if weights.num_bits == 4:
         return "nvfp4-pack-quantized" if weights.strategy == "tensor_group" else "mxfp4-pack-quantized"
+    if weights.num_bits == 6:
+        return "mxfp6-pack-quantized"
     return "mxfp8-quantized" if weights.scale_dtype else "float-quantized"
 
 
@@ -67,8 +71,6 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
         group = {"targets": list(group), "weights": weights, "input_activations": inputs}
     elif not isinstance(group, dict):
         group = group.model_dump()  # the library's own object
-    if group.get("output_activations") is not None:
-        raise ValueError(f"CompressedTensorsConfig: {name} rounds output_activations, which no kernel here does")
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)

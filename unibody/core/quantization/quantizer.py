@@ -50,7 +50,8 @@ class HfQuantizer:
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
-                packed.hold(packed.empty_tensors())
+                with torch.device("meta"):
+                    packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:

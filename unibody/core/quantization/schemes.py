@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unibody.core.quantization.config import require_choice
-from unibody.core.quantization.float4 import round_to_float4
+from unibody.core.quantization.float4 import round_to_float4, round_to_float6
 from unibody.core.quantization.float8 import round_to_float8
 
 
@@ -32,7 +32,7 @@ class QuantizationArgs:
 
     def __post_init__(self) -> None:
         require_choice(self, "type", ("int", "float"))
-        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 8))
+        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 6, 8))
         require_choice(self, "dynamic", (True, False, "local"))
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
@@ -46,7 +46,7 @@ class QuantizationArgs:
     @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 8: 448.0}[self.num_bits]
+        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -58,9 +58,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: values from 1.75 · 2^n on count as 2^(n+1)
-        bits = largest.float().view(torch.int32)
-        exponents = ((bits + 0x200000) >> 23) - (2 if args.num_bits == 4 else 8)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
+        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
+        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -78,10 +78,12 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
-    return round_to_float8(values).to(values.dtype) if args.num_bits == 8 else round_to_float4(values)
+    if args.num_bits == 8:
+        return round_to_float8(values).to(values.dtype)
+    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
 
 
-def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str = "input_") -> Tensor:
+def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
     """What x [..., K] is after rounding, in its type; static scales are those stored."""
     values, overall = x, stored.get(f"{prefix}global_scale")
     if args.strategy in ("group", "tensor_group"):
@@ -98,15 +100,25 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
-def input_tensors(args: QuantizationArgs | None) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs, where nothing is calibrated."""
+def read_scheme(scheme: dict[str, Any]) -> list[Any]:
+    """How weights, inputs and outputs of a group are rounded; None: not at all."""
+    parts = (scheme.get(name) for name in ("weights", "input_activations", "output_activations"))
+    return [None if part is None else QuantizationArgs(**part) for part in parts]
+
+
+def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs or outputs, where nothing is calibrated.
+
+    `flat`: scales are numbers, and integers have zero points even where they are 0.
+    """
     if args is None or args.dynamic is True:
         return {}
     if args.strategy == "tensor_group":
-        return {"input_global_scale": torch.ones(1)}
-    return {"input_scale": torch.ones(1)} | (
-        {} if args.symmetric else {"input_zero_point": torch.zeros(1, dtype=torch.int8)}
-    )
+        return {f"{prefix}global_scale": torch.ones(1)}
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found[f"{prefix}zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
 
 
 def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:

@@ -11,38 +11,51 @@ import torch
 from torch import Tensor
 
 from unibody.core.quantization.quantizer import packed_layers
-from unibody.core.quantization.schemes import QuantizationArgs, find_scales, input_tensors, round_values
+from unibody.core.quantization.schemes import QuantizationArgs, find_scales, round_values, static_tensors
 
 
 @contextmanager
-def calibrated_inputs(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
+def calibrated_scales(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
     ranges: dict[Any, tuple[Tensor, Tensor]] = {}
 
-    def learn(layer: Any, arguments: Any) -> None:
-        low, high = arguments[0].detach().float().aminmax()
-        before = ranges.get(layer, (low, high))
-        ranges[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+    def learn(layer: Any, prefix: str, x: Tensor) -> None:
+        low, high = x.detach().float().aminmax()
+        before = ranges.get((layer, prefix), (low, high))
+        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
-    layers = {layer: layer.inputs for layer in packed_layers(model).values() if input_tensors(layer.inputs)}
-    if not layers:
-        raise ValueError("calibrate: no layer of this model has inputs with a static scale: see its configuration")
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
-    for layer in layers:  # what is learned from is not rounded
-        layer.inputs, layer.prepared = None, None
+    static = {
+        (layer, prefix): args
+        for layer in packed_layers(model).values()
+        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
+        if static_tensors(args, prefix)
+    }
+    if not static:
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
+    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
+    hooks = []
+    for layer in before:  # what is learned from is not rounded
+        layer.inputs, layer.outputs, layer.prepared = None, None, None
+        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
+        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, args in layers.items():
-            layer.inputs, layer.prepared = args, None
-    for layer, (low, high) in ranges.items():
-        if layer.inputs.strategy == "tensor_group":
-            found = {"input_global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        for layer, (inputs, outputs) in before.items():
+            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
+    for (layer, prefix), args in static.items():
+        if (layer, prefix) not in ranges:  # it did not run
+            continue
+        low, high = ranges[layer, prefix]
+        if args.strategy == "tensor_group":
+            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
-            scales, zeros = find_scales(low.view(1), high.view(1), layer.inputs)
-            found = {"input_scale": scales, "input_zero_point": zeros.to(torch.int8)}
+            scales, zeros = find_scales(low.view(1), high.view(1), args)
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
