@@ -157,12 +157,20 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
 
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
     """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
+    codes, scales = stored["weight"], layer.read_scales(stored)
+    if scales.dim() == 0 or width >= layer.in_features:
+        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
+        y = float8_product(inputs, codes) * rows
+    elif height >= 32:
+        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
+        blocks = zip(columns, codes.split(height), strict=True)
+        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+    else:
+        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
+        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
@@ -1553,6 +1561,29 @@ def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
     return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
 
 
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
+    parts = codes.split(max(1, 2**18 // codes.shape[1]))
+    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -1643,7 +1674,7 @@ class Int4PackLayout:
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "int4": pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -1653,17 +1684,55 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        packed, rows = held["int4"], held["groups"].shape[1]
+        codes = unpack_tiles(packed) if packed.dim() == 4 else unpack_blocks(widen(packed, layer.bits).view(rows, -1))
         return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K]; sums in float32."""
-    rows, tiled = x.reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    held = layer._buffers  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = packed if layer.bits == 4 else widen(packed, layer.bits).view(groups.shape[1], -1)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles whose codes have 2 or 3 bits, in as many bits: later ones in the bits that earlier ones leave free.
+
+    uint8 [1, n / 2]: two codes in a nibble. Or [3, n / 4]: above each of three codes a bit of a fourth.
+    """
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return torch.stack([parts[index] | (parts[3] >> index & 0x11) << 3 for index in range(3)])
+
+
+def widen(narrowed: Tensor, bits: int) -> Tensor:
+    """The inverse of narrow, up to its shape; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    rest = torch.bitwise_right_shift(words, bits, out=found[1:] if bits == 2 else None)
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    if bits == 2:
+        rest.bitwise_and_(3 * ONES)
+    else:
+        low, middle, high = rest.bitwise_and_(ONES)
+        torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
+        found[3].bitwise_or_(high.bitwise_left_shift_(2))
+    return found.view(torch.uint8)
 
 
 def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -1764,23 +1833,6 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
 class GroupwiseCodes(NamedTuple):

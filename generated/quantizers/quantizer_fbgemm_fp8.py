@@ -96,12 +96,20 @@ class FbgemmFp8Config(QuantizationConfigMixin):
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
 
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
     """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
+    codes, scales = stored["weight"], layer.read_scales(stored)
+    if scales.dim() == 0 or width >= layer.in_features:
+        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
+        y = float8_product(inputs, codes) * rows
+    elif height >= 32:
+        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
+        blocks = zip(columns, codes.split(height), strict=True)
+        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+    else:
+        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
+        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 
@@ -619,6 +627,12 @@ def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
+    parts = codes.split(max(1, 2**18 // codes.shape[1]))
+    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:

@@ -212,6 +212,19 @@ def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
     assert all(torch.equal(as_bytes(after[key]), as_bytes(tensor)) for key, tensor in before.items())
 
 
+def test_bytes_at_odd_places() -> None:
+    """A file may hold a weight at any byte; the kernel reads two at once."""
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="bfloat16", kernel="table_cpu")
+    layer, x = make_layer(bnb.Linear4bit, config, torch.randn(24, 64).bfloat16()), torch.randn(3, 64).bfloat16()
+    stored = layer.stored_tensors()
+    with torch.no_grad():
+        expected = layer(x)
+        file = torch.cat((torch.zeros(1, dtype=torch.uint8), stored["weight"].flatten()))
+        layer.hold({**stored, "weight": file[1:, None]})
+        assert layer.weight.storage_offset() == 1
+        assert torch.equal(layer(x), expected)
+
+
 def test_configuration() -> None:
     """The documented order; transformers' keys; what excludes each other or is no value is refused."""
     config = bnb.BitsAndBytesConfig(True, False, 5.0, ["lm_head"], True, True)

@@ -1,4 +1,4 @@
-"""Torch's own kernels for int8 weights."""
+"""Torch's own kernels for int8 weights, and rows rounded to int8."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    magnitudes = values.abs()
+    if threshold:
+        magnitudes.masked_fill_(magnitudes >= threshold, 0)
+    largest = magnitudes.amax(-1).float()
+    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
