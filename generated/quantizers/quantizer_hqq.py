@@ -22,7 +22,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -417,22 +417,30 @@ class HQQLinear(GroupwiseLinear):
         words = words.view(scale.dtype) if self.settings["view_as_float"] else words
         return {"W_q": words, "scale": scale, "zero": zero, **self.settings}
 
-    def unpack_groups(self, stored: dict[str, Tensor]) -> Tensor:
-        """The codes [groups, g] or [g, groups]."""
+    def words(self, stored: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The slabs' words, and the rows of groups [groups, g] or [g, groups] in them, without those that fill up the last."""
         count = self.out_features * self.in_features // self.group_size if self.axis == 1 else self.group_size
-        words = stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8)
-        return unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
+        return stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8), count
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """One slab after the other, which stays in the cache."""
         wide = torch.promote_types(
             stored["scale"].dtype, dtype
         )  # that of the model where it was quantized, as hqq does
-        weight = (self.unpack_groups(stored).to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
+        words, count = self.words(stored)
+        zero, scale = (stored[name].to(wide).expand(count, -1) for name in ("zero", "scale"))
+        weight, start = zero.new_empty(count, words.shape[1]), 0
+        for codes in read_slabs(words, SHIFTS[self.bits], self.bits):
+            part = slice(start, start + len(codes))
+            torch.sub(codes[: count - start], zero[part], out=weight[part]).mul_(scale[part])
+            start += len(codes)
         return weight.view(self.out_features, self.in_features).to(dtype)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         scales, zeros = (stored[name].view(self.out_features, -1) for name in ("scale", "zero"))
-        return GroupwiseCodes(self.unpack_groups(stored).view(self.out_features, -1), scales, zeros)
+        words, count = self.words(stored)
+        codes = unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
+        return GroupwiseCodes(codes.view(self.out_features, -1), scales, zeros)
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.reshape(-1, self.group_size)
@@ -742,11 +750,17 @@ def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tens
     return words
 
 
+def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
+    """The codes [R, C] of one slab after the other, in the words' type."""
+    for shift in shifts:
+        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
+
+
 def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
     if len(shifts) == 1:
         return words
-    return torch.cat([(words >> shift & (2**bits - 1)).to(torch.uint8) for shift in shifts])
+    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
 
 
 class GroupwiseCodes(NamedTuple):
