@@ -323,12 +323,12 @@ class GroupwiseLinear(PackedLinear):
         raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return (2 ** (self.bits - 1) - zeros) * scales
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
-        return 8 - offsets / scales
+        return 2 ** (self.bits - 1) - offsets / scales
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -939,7 +939,9 @@ def to_int32(words: Tensor) -> Tensor:
 
 
 class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    A nibble is a code of 4 bits; of smaller codes it is one plus as much as takes the middle to 8, so that offsets stay small.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
@@ -973,7 +975,7 @@ def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     if packed.dim() == 4:
         y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
     else:
-        packed = packed if layer.bits == 4 else widen(packed, layer.bits).view(groups.shape[1], -1)
+        packed = packed if layer.bits == 4 else centre(widen(packed, layer.bits), layer.bits).view(groups.shape[1], -1)
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -1010,6 +1012,12 @@ def widen(narrowed: Tensor, bits: int) -> Tensor:
         torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
         found[3].bitwise_or_(high.bitwise_left_shift_(2))
     return found.view(torch.uint8)
+
+
+def centre(packed: Tensor, bits: int) -> Tensor:
+    """Codes in nibbles, in place, with 8 in their middle."""
+    packed.view(torch.int64).add_((8 - 2 ** (bits - 1)) * ONES)
+    return packed
 
 
 def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

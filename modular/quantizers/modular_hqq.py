@@ -106,6 +106,26 @@ class HQQLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="number")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
+            "int3pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(3,),
+            group_size=(64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel(
+            "int2pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(2,),
+            group_size=(128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel(
             "triton",
             template="groupwise_matmul.triton.py.j2",
             layout=ColumnsLayout,

@@ -62,6 +62,16 @@ class QuantoLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="shift")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
+            "int2pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(2,),
+            group_size=(128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel(
             "triton",
             template="groupwise_matmul.triton.py.j2",
             layout=ColumnsLayout,
@@ -168,10 +178,10 @@ class QuantoLinear(GroupwiseLinear):
         }
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        return 8 * scales - zeros
+        return 2 ** (self.bits - 1) * scales - zeros
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        return 8 * scales - offsets
+        return 2 ** (self.bits - 1) * scales - offsets
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs are rounded if the model is to have rounded activations and this layer's scale is calibrated."""

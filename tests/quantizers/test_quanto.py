@@ -40,10 +40,12 @@ def test_layer(name: str) -> None:
         assert torch.equal(layer.dequantize(DTYPES[dtype]), LAYERS[f"{name}/dequantized"])
     with torch.no_grad():
         found, expected = layer(hidden), LAYERS[f"{name}/output"]
-    # In bfloat16 the reference rounds code · scale before it subtracts the shift; the int4 kernel rounds (8 · scale − shift).
-    bound = 1e-6 if dtype == "float32" else 3e-2 if kind == "qint4" else 1e-2
+    # In bfloat16 the reference rounds code · scale before it subtracts the shift; torch's kernel for nibbles, as in its
+    # own int4 layer, rounds what the middle code stands for.
+    bound = {"qint4": 3e-2, "qint2": 2e-2}.get(kind, 1e-2) if dtype == "bfloat16" else 1e-6
     assert (found - expected).abs().max() <= bound * expected.abs().max()
-    assert layer.kernel == ("torch" if dtype == "float32" or kind in ("qfloat8", "qint2") else f"{kind[1:]}pack_cpu")
+    is_small = kind == "qint2" and layer.group_size < 128
+    assert layer.kernel == ("torch" if dtype == "float32" or kind == "qfloat8" or is_small else f"{kind[1:]}pack_cpu")
     again = make_layer(weight, bias, weights=kind[1:])
     again.load_state_dict(layer.state_dict())
     assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items()), "out of its layout, too"

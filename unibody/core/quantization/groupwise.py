@@ -30,12 +30,12 @@ class GroupwiseLinear(PackedLinear):
         raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return (2 ** (self.bits - 1) - zeros) * scales
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
-        return 8 - offsets / scales
+        return 2 ** (self.bits - 1) - offsets / scales
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
