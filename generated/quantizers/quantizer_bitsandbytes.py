@@ -238,15 +238,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -428,7 +435,7 @@ class Linear4bit(PackedLinear):
             dtypes=("bfloat16",),
             multiples=(32, 64),
             package="bitsandbytes>=0.50",
-            target="bitsandbytes.functional:_convert_weight_packed_for_cpu",
+            target="torch:ops.bitsandbytes.gemv_4bit",
         ),
         Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry="dequantize_matmul"),
@@ -610,12 +617,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -632,6 +640,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
@@ -973,48 +983,39 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 class Avx512Bf16Layout:
-    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
+    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors.
+
+    `packed` uint8 [N, K / 2] holds blocks of 32 rows; in a block, for each two columns, the two codes of rows 0 to 15 in the low
+    bits and those of rows 16 to 31 above them. `block_scales` are bfloat16 [K / block, N].
+    """
 
     @staticmethod
-    def state(layer: Any, scales: Tensor, table: Tensor) -> Any:
-        from bitsandbytes.functional import QuantState
-
-        shape, block = torch.Size((layer.out_features, layer.in_features)), layer.read_state()["blocksize"]
-        kind = layer.config.bnb_4bit_quant_type
-        return QuantState(
-            absmax=scales, shape=shape, code=table, blocksize=block, quant_type=kind, dtype=torch.bfloat16
-        )
-
-    @classmethod
-    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu
-
-        layer.read_state()
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
-        state = cls.state(layer, layer.scales(stored), stored["weight.quant_map"])
-        packed, state = _convert_weight_packed_for_cpu(stored["weight"].view(torch.uint8), state)
-        return {"packed": packed, "block_scales": state.absmax, **rest}
+        scales = layer.scales(stored).view(layer.out_features, -1).T.bfloat16().contiguous()
+        codes = stored["weight"].view(torch.uint8).view(-1, 2, 16, layer.in_features // 2)
+        low, high = codes.unbind(1)
+        pairs = torch.stack((low >> 4 | high & 0xF0, low & 15 | high << 4), -1).view(torch.int16).squeeze(-1)
+        packed = pairs.transpose(1, 2).contiguous().view(torch.uint8).view(layer.out_features, -1)
+        return {"packed": packed, "block_scales": scales, **rest}
 
-    @classmethod
-    def unpack(cls, layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
-
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
-        state = cls.state(layer, held["block_scales"], rest["weight.quant_map"])
-        state.packing_format_for_cpu, state.original_dtype, state.original_nested = True, torch.bfloat16, False
-        state.original_qshape = torch.Size((layer.out_features * layer.in_features // 2, 1))
-        weight, _ = _convert_weight_packed_for_cpu_inverse(held["packed"], state)
-        return {"weight": weight.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
+        pairs = held["packed"].view(-1, layer.in_features // 2, 16, 2).transpose(1, 2)
+        first, second = pairs.unbind(-1)
+        codes = torch.stack((first << 4 | second & 15, first & 0xF0 | second >> 4), 1)
+        return {"weight": codes.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
 
 
 def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
     """bitsandbytes' kernel: bfloat16 products, sums in float32."""
+    held, rows = layer._buffers, x if x.dim() == 2 else x.flatten(0, -2)
     shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
-    rows = x.reshape(-1, x.shape[-1])
-    table = layer.weight_quant_map
-    y = torch.ops.bitsandbytes.gemv_4bit(rows, layer.packed, shape, layer.block_scales, table, block)
+    packed, scales, table = held["packed"], held["block_scales"], held["weight_quant_map"]
+    y = torch.ops.bitsandbytes.gemv_4bit(rows, packed, shape, scales, table, block)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -207,15 +207,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -397,12 +404,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -419,6 +427,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():

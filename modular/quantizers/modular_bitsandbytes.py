@@ -234,7 +234,7 @@ class Linear4bit(PackedLinear):
             dtypes=("bfloat16",),
             multiples=(32, 64),
             package="bitsandbytes>=0.50",
-            target="bitsandbytes.functional:_convert_weight_packed_for_cpu",
+            target="torch:ops.bitsandbytes.gemv_4bit",
         ),
         Kernel("table_cpu", entry=table_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry=dequantize_matmul),

@@ -289,17 +289,17 @@ def test_modules_that_stay_plain(tmp_path: Path) -> None:
 
 
 def test_bindings() -> None:
-    """What is called in bitsandbytes takes what it is given."""
-    import inspect
+    """What is called in bitsandbytes takes what it is given: the operator's arguments, and the layout that its own layer makes."""
+    from bitsandbytes.functional import QuantState, _convert_weight_packed_for_cpu
 
-    from bitsandbytes import functional
-
-    for name, given in (
-        ("_convert_weight_packed_for_cpu", ("qweight", "quant_state")),
-        ("_convert_weight_packed_for_cpu_inverse", ("packed_weight", "quant_state")),
-    ):
-        assert tuple(inspect.signature(getattr(functional, name)).parameters)[:2] == given
-    fields = inspect.signature(functional.QuantState).parameters
-    assert {"absmax", "shape", "code", "blocksize", "quant_type", "dtype"} <= fields.keys()
     schema = torch.ops.bitsandbytes.gemv_4bit.default._schema
     assert [argument.name for argument in schema.arguments] == ["A", "B", "shapeB", "absmax", "code", "blocksize"]
+    layer = make_layer(bnb.Linear4bit, bnb.BitsAndBytesConfig(load_in_4bit=True), torch.randn(96, 192))
+    stored, table = layer.stored_tensors(), layer.weight_quant_map
+    state = QuantState(
+        stored["weight.absmax"], torch.Size((96, 192)), table, blocksize=64, quant_type="fp4", dtype=torch.bfloat16
+    )
+    packed, state = _convert_weight_packed_for_cpu(stored["weight"], state)
+    held = bnb.Avx512Bf16Layout.pack(layer, stored)
+    assert torch.equal(held["packed"], packed)
+    assert torch.equal(held["block_scales"], state.absmax)

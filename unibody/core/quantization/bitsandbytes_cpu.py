@@ -9,45 +9,36 @@ from torch import Tensor
 
 
 class Avx512Bf16Layout:
-    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
+    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors.
+
+    `packed` uint8 [N, K / 2] holds blocks of 32 rows; in a block, for each two columns, the two codes of rows 0 to 15 in the low
+    bits and those of rows 16 to 31 above them. `block_scales` are bfloat16 [K / block, N].
+    """
 
     @staticmethod
-    def state(layer: Any, scales: Tensor, table: Tensor) -> Any:
-        from bitsandbytes.functional import QuantState
-
-        shape, block = torch.Size((layer.out_features, layer.in_features)), layer.read_state()["blocksize"]
-        kind = layer.config.bnb_4bit_quant_type
-        return QuantState(
-            absmax=scales, shape=shape, code=table, blocksize=block, quant_type=kind, dtype=torch.bfloat16
-        )
-
-    @classmethod
-    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu
-
-        layer.read_state()
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
-        state = cls.state(layer, layer.scales(stored), stored["weight.quant_map"])
-        packed, state = _convert_weight_packed_for_cpu(stored["weight"].view(torch.uint8), state)
-        return {"packed": packed, "block_scales": state.absmax, **rest}
+        scales = layer.scales(stored).view(layer.out_features, -1).T.bfloat16().contiguous()
+        codes = stored["weight"].view(torch.uint8).view(-1, 2, 16, layer.in_features // 2)
+        low, high = codes.unbind(1)
+        pairs = torch.stack((low >> 4 | high & 0xF0, low & 15 | high << 4), -1).view(torch.int16).squeeze(-1)
+        packed = pairs.transpose(1, 2).contiguous().view(torch.uint8).view(layer.out_features, -1)
+        return {"packed": packed, "block_scales": scales, **rest}
 
-    @classmethod
-    def unpack(cls, layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
-
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
-        state = cls.state(layer, held["block_scales"], rest["weight.quant_map"])
-        state.packing_format_for_cpu, state.original_dtype, state.original_nested = True, torch.bfloat16, False
-        state.original_qshape = torch.Size((layer.out_features * layer.in_features // 2, 1))
-        weight, _ = _convert_weight_packed_for_cpu_inverse(held["packed"], state)
-        return {"weight": weight.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
+        pairs = held["packed"].view(-1, layer.in_features // 2, 16, 2).transpose(1, 2)
+        first, second = pairs.unbind(-1)
+        codes = torch.stack((first << 4 | second & 15, first & 0xF0 | second >> 4), 1)
+        return {"weight": codes.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
 
 
 def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
     """bitsandbytes' kernel: bfloat16 products, sums in float32."""
+    held, rows = layer._buffers, x if x.dim() == 2 else x.flatten(0, -2)
     shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
-    rows = x.reshape(-1, x.shape[-1])
-    table = layer.weight_quant_map
-    y = torch.ops.bitsandbytes.gemv_4bit(rows, layer.packed, shape, layer.block_scales, table, block)
+    packed, scales, table = held["packed"], held["block_scales"], held["weight_quant_map"]
+    y = torch.ops.bitsandbytes.gemv_4bit(rows, packed, shape, scales, table, block)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)

@@ -89,15 +89,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
