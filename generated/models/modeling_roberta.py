@@ -649,6 +649,8 @@ def save_checkpoint(model: Any, folder: str | os.PathLike[str], max_shard_size: 
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
+    for file, values in getattr(quantizer, "companion_files", lambda _: {})(model).items():
+        write_json(Path(folder, file), values)
     model.config.architectures = [type(model).__name__]
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.save_pretrained(folder)

@@ -593,10 +593,14 @@ class QuantoHfQuantizer(HfQuantizer):
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def quantization_map(self, model: Any) -> dict[str, dict[str, str]]:
-        """What optimum-quanto wants beside a checkpoint, in `quanto_qmap.json`."""
+        """The types of each layer's weights and activations, in optimum-quanto's names."""
         config = self.quantization_config
         activations = "none" if config.activations is None else f"q{config.activations}"
         return {name: {"weights": f"q{config.weights}", "activations": activations} for name in packed_layers(model)}
+
+    def companion_files(self, model: Any) -> dict[str, Any]:
+        """What optimum-quanto wants beside a checkpoint."""
+        return {"quanto_qmap.json": self.quantization_map(model)}
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:

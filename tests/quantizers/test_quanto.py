@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from optimum import quanto as reference
+import transformers
+from optimum.quanto import QuantizedModelForCausalLM
 from oracle.quantization import fixtures, inputs
 from quantizers import files
 from quantizers.files import generated
@@ -96,13 +97,32 @@ def test_checkpoint(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again(ids).logits, logits)
     if "activations" not in options:  # optimum-quanto does not store which outputs it rounds, and reads them all so
-        theirs = inputs.llama()
-        reference.requantize(theirs, saved, quantizer.quantization_map(model))
+        theirs = QuantizedModelForCausalLM.from_pretrained(tmp_path)
         with torch.no_grad():
             torch.testing.assert_close(theirs(ids).logits, logits, rtol=1e-4, atol=1e-4)
         plain = quantizer.dequantize(model)
         with torch.no_grad():
             torch.testing.assert_close(plain(ids).logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "float8"])
+def test_optimum_quanto_opens_what_is_saved(weights: str, tmp_path: Path) -> None:
+    """In shards too, and with the same logits; transformers itself neither writes such checkpoints nor reads their tensors."""
+    inputs.llama().save_pretrained(tmp_path / "plain")
+    config = unibody.QuantoConfig(weights=weights)
+    model = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, quantization_config=config
+    )
+    model.save_pretrained(tmp_path / "packed", max_shard_size="50KB")
+    assert len(list((tmp_path / "packed").glob("model-*.safetensors"))) > 1
+    theirs, ids = QuantizedModelForCausalLM.from_pretrained(tmp_path / "packed"), inputs.token_ids(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", quantization_config=transformers.QuantoConfig(weights=weights)
+    )
+    with pytest.raises(ValueError, match="is not serializable"):
+        plain.save_pretrained(tmp_path / "theirs")
 
 
 def test_quantizing_a_model(tmp_path: Path) -> None:
