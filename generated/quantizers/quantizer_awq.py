@@ -34,8 +34,8 @@ from importlib.util import find_spec
 from itertools import accumulate, islice
 from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, Self
+from types import SimpleNamespace, UnionType
+from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -114,7 +115,7 @@ class AwqConfig(QuantizationConfigMixin):
     exllama_config: dict[str, int] | None = None
     _: KW_ONLY
     tokenizer: Any = None
-    dataset: list[str] | str | None = None
+    dataset: list[Any] | str | None = None
     format: str | None = None  # the newer name of `version`
     model_seqlen: int | None = None
     block_name_to_quantize: str | None = None
@@ -132,7 +133,8 @@ class AwqConfig(QuantizationConfigMixin):
     modules_in_block_to_quantize: list[list[str]] | None = None
 
     def post_init(self) -> None:
-        require_choice(self, "bits", (4,))
+        if self.bits != 4:
+            raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
         if self.backend == "llm-awq":
             self.format = "llm-awq"
@@ -140,9 +142,6 @@ class AwqConfig(QuantizationConfigMixin):
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
-        for name in ("zero_point", "desc_act"):
-            require_type(self, name, bool)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         self.kernel = self.kernel or KERNELS.get(self.backend)
         idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
@@ -852,20 +851,40 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_choice(config: Any, name: str, choices: Any) -> None:
     """Refuses a field's value that is not one of the choices."""
     value = getattr(config, name)
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column

@@ -37,7 +37,8 @@ from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -110,14 +112,9 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
-        for name in ("load_in_8bit", "load_in_4bit", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"):
-            require_type(self, name, bool)
-        require_type(self, "llm_int8_threshold", (int, float))
-        require_type(self, "llm_int8_skip_modules", (list, type(None)))
-        require_type(self, "bnb_4bit_use_double_quant", bool)
         require_choice(self, "bnb_4bit_quant_type", TABLES)
         for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
-            value = getattr(self, name) or usual
+            value = usual if (given := getattr(self, name)) is None else given
             setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
         require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
         require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
@@ -889,20 +886,40 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_choice(config: Any, name: str, choices: Any) -> None:
     """Refuses a field's value that is not one of the choices."""
     value = getattr(config, name)
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 NF4 = (

@@ -27,7 +27,8 @@ from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -85,8 +87,6 @@ class FbgemmFp8Config(QuantizationConfigMixin):
     modules_to_not_convert: list[str] | None = None
 
     def post_init(self) -> None:
-        require_type(self, "activation_scale_ub", (int, float))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         if self.activation_scale_ub <= 0:
             raise ValueError(
                 f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"
@@ -608,25 +608,6 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -648,6 +629,45 @@ def float8_product(x: Tensor, codes: Tensor) -> Tensor:
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -31,7 +31,8 @@ from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -101,15 +103,13 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         require_choice(self, "activation_scheme", ("dynamic", "static"))
         require_choice(self, "scale_fmt", SCALES)
         require_choice(self, "expert_dtype", ("fp8", "fp4"))
-        require_type(self, "dequantize", bool)
-        for name in ("modules_to_not_convert", "modules_to_convert"):
-            require_type(self, name, (list, type(None)))
         if self.expert_dtype != "fp8":
             warnings.warn(
                 "FineGrainedFP8Config: expert_dtype changes nothing: no model here has experts", stacklevel=4
             )
         size = self.weight_block_size
-        if size is not None and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        is_pair = isinstance(size, (list, tuple)) and len(size) == 2
+        if size is not None and not (is_pair and all(has_type(n, int) and n > 0 for n in size)):
             raise ValueError(f"FineGrainedFP8Config: weight_block_size is {size!r}, expected two positive numbers")
 
     @classmethod
@@ -657,20 +657,40 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_choice(config: Any, name: str, choices: Any) -> None:
     """Refuses a field's value that is not one of the choices."""
     value = getattr(config, name)
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def widen_float8(values: Tensor) -> Tensor:

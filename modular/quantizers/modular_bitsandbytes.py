@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.int8 import int8_product, round_rows
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
@@ -65,14 +65,9 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
-        for name in ("load_in_8bit", "load_in_4bit", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"):
-            require_type(self, name, bool)
-        require_type(self, "llm_int8_threshold", (int, float))
-        require_type(self, "llm_int8_skip_modules", (list, type(None)))
-        require_type(self, "bnb_4bit_use_double_quant", bool)
         require_choice(self, "bnb_4bit_quant_type", TABLES)
         for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
-            value = getattr(self, name) or usual
+            value = usual if (given := getattr(self, name)) is None else given
             setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
         require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
         require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
@@ -50,9 +50,7 @@ class HqqConfig(QuantizationConfigMixin):
         self.axis = 1 if self.axis is None else self.axis
         require_choice(self, "nbits", SHIFTS)
         require_choice(self, "axis", (0, 1))
-        require_type(self, "view_as_float", bool)
-        require_type(self, "skip_modules", list)
-        if self.group_size is not None and (not isinstance(self.group_size, int) or self.group_size < 1):
+        if self.group_size is not None and self.group_size < 1:
             raise ValueError(f"HqqConfig: group_size is {self.group_size!r}, expected a number of weights, or None")
         for name, options in (self.dynamic_config or {}).items():
             try:

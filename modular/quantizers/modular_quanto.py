@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.float8 import widen_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
@@ -53,7 +53,6 @@ class QuantoConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
 
 
 class QuantoLinear(GroupwiseLinear):
