@@ -662,8 +662,8 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
     rows = left.shape[0]
     if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
+    return torch._int_mm(left, right.T)
 
 
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
