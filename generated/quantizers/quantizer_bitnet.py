@@ -182,7 +182,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -246,7 +246,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())

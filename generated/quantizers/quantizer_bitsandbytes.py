@@ -103,7 +103,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
-    llm_int8_has_fp16_weight: bool = False  # weights are kept in 16 bits and quantized in each forward pass
+    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
     bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
@@ -205,7 +205,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -269,7 +269,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -330,6 +331,23 @@ class Linear8bitLt(PackedLinear):
         super().__init__(linear, config)
         self.has_main_weight = config.llm_int8_has_fp16_weight
 
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        """The main weight is a parameter, which can be trained."""
+        self._parameters.pop("weight", None)
+        super().hold(tensors, layout)
+        if self.has_main_weight and tensors:
+            weight: Any = self._buffers.pop("weight")
+            self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        self.hold({**self.stored_tensors(), name: tensor})
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.has_main_weight and torch.is_grad_enabled():
+            y: Tensor = MainWeightMatmul.apply(x, self.weight, self.bias)
+            return y
+        return super().forward(x)
+
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.out_features, self.in_features
         if self.has_main_weight:
@@ -368,7 +386,7 @@ class Linear8bitLt(PackedLinear):
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
         held: Any = self._buffers
-        return round_rows(held["weight"]) if self.has_main_weight else (held["weight"], held["SCB"])
+        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -997,6 +1015,25 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda and rows <= 16:
         return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
     return torch._int_mm(left, right.T)
+
+
+class MainWeightMatmul(torch.autograd.Function):
+    """x Wᵀ + b of a weight [N, K] that is rounded in this pass, as in bitsandbytes; the weight's gradient passes the rounding."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        codes, largest = round_rows(weight.half())
+        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.types = weight.dtype, None if bias is None else bias.dtype
+        return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        (x, codes, scales), (weight_type, bias_type) = context.saved_tensors, context.types
+        rows = gradients[0].flatten(0, -2)
+        bias = None if bias_type is None else rows.sum(0).to(bias_type)
+        weight = (codes.float() * scales).to(rows.dtype)
+        return gradients[0] @ weight, (rows.T @ x.flatten(0, -2)).to(weight_type), bias
 
 
 class Avx512Bf16Layout:

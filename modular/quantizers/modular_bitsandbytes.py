@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int8 import int8_product, round_rows
+from unibody.core.quantization.int8 import MainWeightMatmul, int8_product, round_rows
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -56,7 +56,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
-    llm_int8_has_fp16_weight: bool = False  # weights are kept in 16 bits and quantized in each forward pass
+    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
     bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
@@ -141,6 +141,23 @@ class Linear8bitLt(PackedLinear):
         super().__init__(linear, config)
         self.has_main_weight = config.llm_int8_has_fp16_weight
 
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        """The main weight is a parameter, which can be trained."""
+        self._parameters.pop("weight", None)
+        super().hold(tensors, layout)
+        if self.has_main_weight and tensors:
+            weight: Any = self._buffers.pop("weight")
+            self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        self.hold({**self.stored_tensors(), name: tensor})
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.has_main_weight and torch.is_grad_enabled():
+            y: Tensor = MainWeightMatmul.apply(x, self.weight, self.bias)
+            return y
+        return super().forward(x)
+
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.out_features, self.in_features
         if self.has_main_weight:
@@ -179,7 +196,7 @@ class Linear8bitLt(PackedLinear):
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
         held: Any = self._buffers
-        return round_rows(held["weight"]) if self.has_main_weight else (held["weight"], held["SCB"])
+        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""

@@ -101,6 +101,38 @@ def test_main_weights_in_16_bits() -> None:
     assert torch.equal(layer.dequantize(), weight.half().float())
 
 
+@pytest.mark.parametrize("dtype", list(DTYPES.values()))
+def test_training_of_main_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    """bitsandbytes' outputs and gradients of weight, bias and input; and a step of an optimizer that is saved."""
+    from bitsandbytes.nn import Int8Params
+    from bitsandbytes.nn import Linear8bitLt as Reference
+
+    weight, bias, hidden = (EIGHT[name].to(dtype) for name in ("weight", "bias", "hidden"))
+    weight = weight.half().to(dtype)
+    config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)
+    mine = make_layer(bnb.Linear8bitLt, config, weight, bias.clone())
+    theirs = Reference(weight.shape[1], weight.shape[0], has_fp16_weights=True, threshold=6.0)
+    theirs.weight = Int8Params(weight.clone(), requires_grad=True, has_fp16_weights=True)
+    theirs.bias = nn.Parameter(bias.clone())
+    found = {}
+    for name, layer in (("mine", mine), ("theirs", theirs)):
+        x = hidden.clone().requires_grad_()
+        y = layer(x)
+        y.float().square().sum().backward()
+        found[name] = y, x.grad, layer.weight.grad, layer.bias.grad
+    for ours, expected in zip(found["mine"], found["theirs"], strict=True):
+        bound = {torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 2e-2}[
+            dtype
+        ]  # the weight's gradient is float16
+        assert (ours.float() - expected.float()).abs().max() <= bound * expected.float().abs().max()
+    assert {name for name, _ in mine.named_parameters()} == {"weight", "bias"}
+    before = mine.state_dict()["weight"].clone()
+    torch.optim.SGD(mine.parameters(), lr=1e-4).step()
+    after = mine.state_dict()["weight"]
+    assert (after.dtype, after.requires_grad) == (torch.float16, False)
+    assert not torch.equal(after, before)
+
+
 @pytest.mark.parametrize("name", sorted({k.rpartition("/")[0] for k in FOUR if k.endswith("/train")}))
 def test_linear_4bit(name: str) -> None:
     """Stored tensors to the bit (but for near ties of double quantization), outputs and gradients of train mode."""

@@ -41,3 +41,22 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+class MainWeightMatmul(torch.autograd.Function):
+    """x Wᵀ + b of a weight [N, K] that is rounded in this pass, as in bitsandbytes; the weight's gradient passes the rounding."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        codes, largest = round_rows(weight.half())
+        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.types = weight.dtype, None if bias is None else bias.dtype
+        return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        (x, codes, scales), (weight_type, bias_type) = context.saved_tensors, context.types
+        rows = gradients[0].flatten(0, -2)
+        bias = None if bias_type is None else rows.sum(0).to(bias_type)
+        weight = (codes.float() * scales).to(rows.dtype)
+        return gradients[0] @ weight, (rows.T @ x.flatten(0, -2)).to(weight_type), bias
