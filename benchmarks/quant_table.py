@@ -7,7 +7,8 @@
 The weights come from a file of 4-bit blocks and lie on its grid, so that round-to-nearest would seem to lose nothing. They are
 moved off it first, which leaves the function as it is: random factors of each channel, e^±0.1, go from one matrix into the next.
 Perplexity is that of 8 windows of 256 tokens of Python's language reference in float32 (4-bit bitsandbytes: in its own compute
-type, bfloat16), calibration takes other pages of it. Load, speed and memory are those of a process of its own, in bfloat16.
+type, bfloat16), calibration takes other pages of it. Load, speed and memory are those of a process of its own, in bfloat16: the
+peak of making is the whole process's, Python and torch included; that of loading is what it adds to them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import importlib.util
 import json
 import os
 import pydoc_data.topics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -142,6 +144,11 @@ def run(*command: str) -> tuple[str, float, float]:
     return output, time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far, pages of mapped files included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def evaluate(folder: Path) -> dict[str, Any]:
     """Perplexity, size, load time and speed of a checkpoint."""
     from tokenizers import Tokenizer
@@ -149,9 +156,9 @@ def evaluate(folder: Path) -> dict[str, Any]:
     import unibody
     from unibody.quantize import count_layers
 
-    start = time.perf_counter()
+    start, before = time.perf_counter(), peak_megabytes()
     model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    load = time.perf_counter() - start
+    load, load_peak = time.perf_counter() - start, peak_megabytes() - before
     count = count_layers(model)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = torch.tensor(tokenizer.encode(" ".join(TOPICS[:20])).ids)
@@ -174,6 +181,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         "bits per weight": count.bits_per_weight if count.layers else 32,
         "megabytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
         "load seconds": load,
+        "load peak megabytes": load_peak,
         "tokens per second": 16 / sorted(times)[1],
         "kernels": kernels,
     }
@@ -212,7 +220,7 @@ def measure(names: list[str]) -> dict[str, dict[str, Any]]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The results in Markdown."""
-    head = ["method", "perplexity", "bits", "quantized", "MB", "made in", "load", "tokens/s"]
+    head = ["method", "perplexity", "bits", "quantized", "MB", "made in", "its peak", "load", "its peak", "tokens/s"]
     rows = []
     for name, found in results.items():
         rows.append(
@@ -223,7 +231,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 f"{found['quantized']} of {found['layers']}",
                 f"{found['megabytes']:.0f}",
                 f"{found['quantize seconds']:.0f} s",
+                f"{found['quantize peak megabytes']:.0f} MB",
                 f"{found['load seconds']:.1f} s",
+                f"{found['load peak megabytes']:.0f} MB",
                 f"{found['tokens per second']:.1f}",
             ]
         )

@@ -809,6 +809,8 @@ def save_checkpoint(
     for path in Path(folder).glob("model*.safetensors*"):  # left by an earlier save, and readers might prefer it
         if path.name not in files and (path != index or len(shards) == 1):
             path.unlink()
+    for file, values in getattr(quantizer, "companion_files", lambda _: {})(model).items():
+        write_json(Path(folder, file), values)
     model.config.architectures = [type(model).__name__.removeprefix("FSDP")]  # FSDP2 gives models classes of its own
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.save_pretrained(folder)

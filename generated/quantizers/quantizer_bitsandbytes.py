@@ -36,20 +36,14 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 STORAGE_TYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-NF4 = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
-    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
-    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-)
-FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
-TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
 STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would be 6.200012e-05
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
@@ -66,6 +60,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -107,7 +102,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
-    llm_int8_has_fp16_weight: bool = False  # weights are kept in 16 bits and quantized in each forward pass
+    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
     bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
@@ -116,14 +111,9 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
-        for name in ("load_in_8bit", "load_in_4bit", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"):
-            require_type(self, name, bool)
-        require_type(self, "llm_int8_threshold", (int, float))
-        require_type(self, "llm_int8_skip_modules", (list, type(None)))
-        require_type(self, "bnb_4bit_use_double_quant", bool)
         require_choice(self, "bnb_4bit_quant_type", TABLES)
         for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
-            value = getattr(self, name) or usual
+            value = usual if (given := getattr(self, name)) is None else given
             setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
         require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
         require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
@@ -141,24 +131,15 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
         return {**super().to_dict(), **chosen}
 
 
-def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
-    magnitudes = values.abs()
-    if threshold:
-        magnitudes = magnitudes.masked_fill(magnitudes >= threshold, 0)
-    largest = magnitudes.amax(-1).float()
-    return (values.float() * (127 / largest.clamp(min=1e-30))[:, None]).round().to(torch.int8), largest
-
-
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * STEP
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
 def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -236,7 +217,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -266,15 +247,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -293,7 +281,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -353,6 +342,23 @@ class Linear8bitLt(PackedLinear):
         super().__init__(linear, config)
         self.has_main_weight = config.llm_int8_has_fp16_weight
 
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        """The main weight is a parameter, which can be trained."""
+        self._parameters.pop("weight", None)
+        super().hold(tensors, layout)
+        if self.has_main_weight and tensors:
+            weight: Any = self._buffers.pop("weight")
+            self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        self.hold({**self.stored_tensors(), name: tensor})
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.has_main_weight and torch.is_grad_enabled():
+            y: Tensor = MainWeightMatmul.apply(x, self.weight, self.bias)
+            return y
+        return super().forward(x)
+
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.out_features, self.in_features
         if self.has_main_weight:
@@ -394,8 +400,8 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
-        weight = self.get_buffer("weight")
-        return round_rows(weight) if self.has_main_weight else (weight, self.get_buffer("SCB"))
+        held: Any = self._buffers
+        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -407,47 +413,6 @@ class Linear8bitLt(PackedLinear):
         weight, scales = self.rounded_weight()
         columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
         return y.addmm(rows[:, outliers], columns.T.to(y.dtype))
-
-
-def dynamic_map() -> Tensor:
-    """float32 [256], ascending: for each of seven powers of ten the middles of 2^i equal steps, both signs, and 0 and 1."""
-    values = [0.0, 1.0]
-    for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1)
-        middles = 10.0 ** (exponent - 6) * (edges[:-1] + edges[1:]) / 2
-        values += [*middles.tolist(), *(-middles).tolist()]
-    return torch.tensor(sorted(values))
-
-
-def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Codes uint8 [n] of the nearest entries of a table for values [n], and the largest magnitude of each block, float32."""
-    values = values.float()
-    count = values.numel() // block * block
-    blocks = F.pad(values, (0, -values.numel() % block)).view(-1, block)
-    largest = blocks.abs().amax(1)
-    scaled = (blocks * (1 / largest)[:, None]).flatten()[: values.numel()]
-    scaled[count:] = values[count:] / largest[-1]  # the last block, if it is not whole, is divided
-    order = table.argsort(stable=True)
-    middles = (table[order][1:] + table[order][:-1]) / 2
-    return order[torch.bucketize(scaled.nan_to_num(0).clamp(-1, 1), middles)].to(torch.uint8), largest
-
-
-def table_matmul(layer: Any, x: Tensor) -> Tensor:
-    """In bfloat16: two values of the table for each byte, a few rows of the weight at a time, so that they stay in the cache."""
-    block, columns, rows = layer.read_state()["blocksize"], layer.in_features, x.reshape(-1, x.shape[-1])
-    scales = layer.scales(layer.stored_tensors()).to(x.dtype).view(layer.out_features, -1, 1)
-    packed, table = layer.weight.view(torch.uint8).view(layer.out_features, -1), layer.weight_quant_map.to(x.dtype)
-    codes = torch.arange(256, device=x.device)
-    pairs = torch.stack((table[codes >> 4], table[codes & 15]), 1).view(torch.int32).flatten()
-    parts = []
-    for some, scale in zip(packed.split(128), scales.split(128), strict=True):
-        weight = (
-            pairs.index_select(0, some.flatten().int()).view(x.dtype).view(-1, columns // block, block).mul_(scale)
-        )
-        parts.append(F.linear(rows, weight.view(-1, columns)))
-    y = torch.cat(parts, 1)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -462,51 +427,6 @@ def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
         absmax = stored["weight.nested_absmax"]
     shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
     return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
-
-
-class Avx512Bf16Layout:
-    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
-
-    @staticmethod
-    def state(layer: Any, scales: Tensor, table: Tensor) -> Any:
-        from bitsandbytes.functional import QuantState
-
-        shape, block = torch.Size((layer.out_features, layer.in_features)), layer.read_state()["blocksize"]
-        kind = layer.config.bnb_4bit_quant_type
-        return QuantState(
-            absmax=scales, shape=shape, code=table, blocksize=block, quant_type=kind, dtype=torch.bfloat16
-        )
-
-    @classmethod
-    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu
-
-        layer.read_state()
-        rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
-        state = cls.state(layer, layer.scales(stored), stored["weight.quant_map"])
-        packed, state = _convert_weight_packed_for_cpu(stored["weight"].view(torch.uint8), state)
-        return {"packed": packed, "block_scales": state.absmax, **rest}
-
-    @classmethod
-    def unpack(cls, layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
-
-        rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
-        state = cls.state(layer, held["block_scales"], rest["weight.quant_map"])
-        state.packing_format_for_cpu, state.original_dtype, state.original_nested = True, torch.bfloat16, False
-        state.original_qshape = torch.Size((layer.out_features * layer.in_features // 2, 1))
-        weight, _ = _convert_weight_packed_for_cpu_inverse(held["packed"], state)
-        return {"weight": weight.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
-
-
-def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
-    """bitsandbytes' kernel: bfloat16 products, sums in float32."""
-    shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
-    rows = x.reshape(-1, x.shape[-1])
-    table = layer.weight_quant_map
-    y = torch.ops.bitsandbytes.gemv_4bit(rows, layer.packed, shape, layer.block_scales, table, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 class Linear4bit(PackedLinear):
@@ -531,7 +451,7 @@ class Linear4bit(PackedLinear):
             dtypes=("bfloat16",),
             multiples=(32, 64),
             package="bitsandbytes>=0.50",
-            target="bitsandbytes.functional:_convert_weight_packed_for_cpu",
+            target="torch:ops.bitsandbytes.gemv_4bit",
         ),
         Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry="dequantize_matmul"),
@@ -713,12 +633,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -735,6 +656,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
@@ -986,6 +909,34 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_choice(config: Any, name: str, choices: Any) -> None:
     """Refuses a field's value that is not one of the choices."""
     value = getattr(config, name)
@@ -994,20 +945,136 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
+    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
+TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
+
+
+def dynamic_map() -> Tensor:
+    """float32 [256], ascending: for each of seven powers of ten the middles of 2^i equal steps, both signs, and 0 and 1."""
+    values = [0.0, 1.0]
+    for exponent in range(7):
+        edges = torch.linspace(0.1, 1, 2**exponent + 1)
+        middles = 10.0 ** (exponent - 6) * (edges[:-1] + edges[1:]) / 2
+        values += [*middles.tolist(), *(-middles).tolist()]
+    return torch.tensor(sorted(values))
+
+
+def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Codes uint8 [n] of the nearest entries of a table for values [n], and the largest magnitude of each block, float32."""
+    values = values.float()
+    count = values.numel() // block * block
+    blocks = F.pad(values, (0, -values.numel() % block)).view(-1, block)
+    largest = blocks.abs().amax(1)
+    scaled = (blocks * (1 / largest)[:, None]).flatten()[: values.numel()]
+    scaled[count:] = values[count:] / largest[-1]  # the last block, if it is not whole, is divided
+    order = table.argsort(stable=True)
+    middles = (table[order][1:] + table[order][:-1]) / 2
+    return order[torch.bucketize(scaled.nan_to_num(0).clamp(-1, 1), middles)].to(torch.uint8), largest
+
+
+@cache
+def four_values(table: tuple[float, ...]) -> Tensor:
+    """int64 [65536]: for two bytes of codes, the first in the low bits, the bfloat16 values of the four."""
+    codes, values = torch.arange(65536), torch.tensor(table, dtype=torch.bfloat16)
+    return torch.stack([values[codes >> shift & 15] for shift in (4, 0, 12, 8)], 1).view(torch.int64).flatten()
+
+
+def table_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `table_blocks()`, in bfloat16.
+
+    Four values are looked up at once, and a million before they are multiplied by their scales: those stay in the cache.
+    """
+    packed, table, scales, block = layer.table_blocks()
+    rows, columns, packed = x.reshape(-1, x.shape[-1]), layer.in_features, packed.flatten()
+    packed = packed.clone() if packed.storage_offset() % 2 else packed  # it may lie anywhere in a file
+    words, values = packed.view(torch.uint16), four_values(tuple(table.tolist()))
+    scales, step = scales.to(x.dtype)[:, None], max(1, 2**20 // columns) * columns
+    places = torch.empty(min(step // 4, len(words)), dtype=torch.int32)
+    found, parts = torch.empty_like(places, dtype=torch.int64), []
+    for some, scale in zip(words.split(step // 4), scales.split(step // block), strict=True):
+        part = torch.index_select(values, 0, places[: len(some)].copy_(some), out=found[: len(some)])
+        weight = part.view(x.dtype).view(-1, block).mul_(scale)
+        parts.append(F.linear(rows, weight.view(-1, columns)))
+    y = torch.cat(parts, 1)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    magnitudes = values.abs()
+    if threshold:
+        magnitudes.masked_fill_(magnitudes >= threshold, 0)
+    largest = magnitudes.amax(-1).float()
+    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
     rows = left.shape[0]
     if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
+    return torch._int_mm(left, right.T)
+
+
+class MainWeightMatmul(torch.autograd.Function):
+    """x Wᵀ + b of a weight [N, K] that is rounded in this pass, as in bitsandbytes; the weight's gradient passes the rounding."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        codes, largest = round_rows(weight.half())
+        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.types = weight.dtype, None if bias is None else bias.dtype
+        return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        (x, codes, scales), (weight_type, bias_type) = context.saved_tensors, context.types
+        rows = gradients[0].flatten(0, -2)
+        bias = None if bias_type is None else rows.sum(0).to(bias_type)
+        weight = (codes.float() * scales).to(rows.dtype)
+        return gradients[0] @ weight, (rows.T @ x.flatten(0, -2)).to(weight_type), bias
+
+
+class Avx512Bf16Layout:
+    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors.
+
+    `packed` uint8 [N, K / 2] holds blocks of 32 rows; in a block, for each two columns, the two codes of rows 0 to 15 in the low
+    bits and those of rows 16 to 31 above them. `block_scales` are bfloat16 [K / block, N].
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
+        scales = layer.scales(stored).view(layer.out_features, -1).T.bfloat16().contiguous()
+        codes = stored["weight"].view(torch.uint8).view(-1, 2, 16, layer.in_features // 2)
+        low, high = codes.unbind(1)
+        pairs = torch.stack((low >> 4 | high & 0xF0, low & 15 | high << 4), -1).view(torch.int16).squeeze(-1)
+        packed = pairs.transpose(1, 2).contiguous().view(torch.uint8).view(layer.out_features, -1)
+        return {"packed": packed, "block_scales": scales, **rest}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
+        pairs = held["packed"].view(-1, layer.in_features // 2, 16, 2).transpose(1, 2)
+        first, second = pairs.unbind(-1)
+        codes = torch.stack((first << 4 | second & 15, first & 0xF0 | second >> 4), 1)
+        return {"weight": codes.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
+
+
+def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
+    """bitsandbytes' kernel: bfloat16 products, sums in float32."""
+    held, rows = layer._buffers, x if x.dim() == 2 else x.flatten(0, -2)
+    shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
+    packed, scales, table = held["packed"], held["block_scales"], held["weight_quant_map"]
+    y = torch.ops.bitsandbytes.gemv_4bit(rows, packed, shape, scales, table, block)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -26,7 +26,8 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -84,8 +86,6 @@ class FbgemmFp8Config(QuantizationConfigMixin):
     modules_to_not_convert: list[str] | None = None
 
     def post_init(self) -> None:
-        require_type(self, "activation_scale_ub", (int, float))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         if self.activation_scale_ub <= 0:
             raise ValueError(
                 f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"
@@ -170,7 +170,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -200,15 +200,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -227,7 +234,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -443,12 +451,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -465,6 +474,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
@@ -495,25 +506,6 @@ class FbgemmFp8HfQuantizer(HfQuantizer):
         return split_rows_only(config)
 
 
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -524,6 +516,12 @@ def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
+    parts = codes.split(max(1, 2**18 // codes.shape[1]))
+    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:
@@ -537,6 +535,45 @@ def split_rows_only(config: Any) -> Any:
         styles = {"rowwise": "colwise_whole_input"}
         config.base_model_tp_plan = {name: styles.get(style, style) for name, style in plan.items()}
     return config
+
+
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -611,12 +648,20 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
 
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
     """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
+    codes, scales = stored["weight"], layer.read_scales(stored)
+    if scales.dim() == 0 or width >= layer.in_features:
+        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
+        y = float8_product(inputs, codes) * rows
+    elif height >= 32:
+        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
+        blocks = zip(columns, codes.split(height), strict=True)
+        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+    else:
+        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
+        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 

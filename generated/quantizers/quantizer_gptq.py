@@ -32,7 +32,8 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from types import UnionType
+from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -89,7 +91,7 @@ class GPTQConfig(QuantizationConfigMixin):
 
     bits: int
     tokenizer: Any = None
-    dataset: list[str] | str | None = None
+    dataset: list[Any] | str | None = None  # texts, or the ids of their tokens; or a name: wikitext2, c4, c4-new
     group_size: int = 128  # columns that share a scale; -1: all of a row
     damp_percent: float = 0.1
     desc_act: bool = False
@@ -215,7 +217,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -245,15 +247,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -272,7 +281,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -326,6 +336,26 @@ class GroupwiseLinear(PackedLinear):
             group_size=(32, 64, 128, 256),
             multiples=(16, 1),
         ),
+        Kernel(
+            "int3pack_cpu",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(3,),
+            group_size=(64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel(
+            "int2pack_cpu",
+            entry="int4pack_matmul",
+            layout="Int4PackLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(2,),
+            group_size=(128, 256),
+            multiples=(16, 1),
+        ),
         Kernel("torch", entry="dequantize_matmul"),
     )
 
@@ -343,12 +373,12 @@ class GroupwiseLinear(PackedLinear):
         raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return (2 ** (self.bits - 1) - zeros) * scales
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
-        return 8 - offsets / scales
+        return 2 ** (self.bits - 1) - offsets / scales
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
@@ -516,12 +546,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -538,6 +569,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
@@ -767,6 +800,34 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain_value(entry) for entry in value]
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def require_choice(config: Any, name: str, choices: Any) -> None:
@@ -1136,7 +1197,9 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
 
 
 class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    A nibble is a code of 4 bits; of smaller codes it is one plus as much as takes the middle to 8, so that offsets stay small.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
@@ -1148,7 +1211,7 @@ class Int4PackLayout:
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "int4": pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -1158,17 +1221,62 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        packed, rows = held["int4"], held["groups"].shape[1]
+        codes = unpack_tiles(packed) if packed.dim() == 4 else unpack_blocks(widen(packed, layer.bits).view(rows, -1))
         return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    x = layer.round_inputs(x)
+    held = layer._buffers  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = packed if layer.bits == 4 else centre(widen(packed, layer.bits), layer.bits).view(groups.shape[1], -1)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles whose codes have 2 or 3 bits, in as many bits: later ones in the bits that earlier ones leave free.
+
+    uint8 [1, n / 2]: two codes in a nibble. Or [3, n / 4]: above each of three codes a bit of a fourth.
+    """
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return torch.stack([parts[index] | (parts[3] >> index & 0x11) << 3 for index in range(3)])
+
+
+def widen(narrowed: Tensor, bits: int) -> Tensor:
+    """The inverse of narrow, up to its shape; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    rest = torch.bitwise_right_shift(words, bits, out=found[1:] if bits == 2 else None)
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    if bits == 2:
+        rest.bitwise_and_(3 * ONES)
+    else:
+        low, middle, high = rest.bitwise_and_(ONES)
+        torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
+        found[3].bitwise_or_(high.bitwise_left_shift_(2))
+    return found.view(torch.uint8)
+
+
+def centre(packed: Tensor, bits: int) -> Tensor:
+    """Codes in nibbles, in place, with 8 in their middle."""
+    packed.view(torch.int64).add_((8 - 2 ** (bits - 1)) * ONES)
+    return packed
 
 
 def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

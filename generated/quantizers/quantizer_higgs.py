@@ -19,7 +19,8 @@ import inspect
 import warnings
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,6 +35,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -80,9 +82,6 @@ class HiggsConfig(QuantizationConfigMixin):
         require_choice(self, "bits", (2, 3, 4))
         require_choice(self, "p", (1, 2))
         require_choice(self, "group_size", (64, 128, 256))
-        require_type(self, "hadamard_size", int)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
-        require_type(self, "tune_metadata", dict)
         if self.hadamard_size % self.group_size:
             raise ValueError(
                 f"HiggsConfig: hadamard_size {self.hadamard_size} is no multiple of group_size {self.group_size}"
@@ -100,20 +99,40 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_choice(config: Any, name: str, choices: Any) -> None:
     """Refuses a field's value that is not one of the choices."""
     value = getattr(config, name)
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 __all__ = [

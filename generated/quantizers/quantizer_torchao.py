@@ -37,7 +37,8 @@ from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Any, ClassVar, NamedTuple, Self
+from types import UnionType
+from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.post_init()
 
     def post_init(self) -> None:
@@ -211,7 +213,7 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
@@ -241,15 +243,22 @@ class PackedLinear(nn.Module):
 
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
-        for name in list(self._buffers):
-            delattr(self, name)
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {name: name.replace(".", "_") + "_" * hasattr(self, name) for name in tensors}
-        for name, tensor in tensors.items():
-            self.register_buffer(names[name], tensor)
+        names = {
+            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
+        }
+        self._buffers.clear()
+        self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
+        if name in self.names:
+            self._buffers[self.names[name]] = tensor
+        else:
+            self.hold({**self.stored_tensors(), name: tensor})
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
@@ -268,7 +277,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        destination.update({prefix + name: tensor for name, tensor in {**self.stored_tensors(), **bias}.items()})
+        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
+        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -563,12 +573,13 @@ class HfQuantizer:
         if not self.pre_quantized:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
-        expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-        if expected.get(name) != list(param_value.shape) and not name.startswith(layer.variable_tensors):
+        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
             raise ValueError(
                 f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
             )
-        layer.hold({**layer.stored_tensors(), name: param_value.to(target_device)})
+        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -585,6 +596,8 @@ class HfQuantizer:
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
         model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
         model.config.quantization_config = self.quantization_config.to_dict()
         for layer in packed_layers(model).values():
@@ -1034,6 +1047,34 @@ def plain_value(value: Any) -> Any:
     return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            raise TypeError(
+                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
+            )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
 def require_type(config: Any, name: str, kind: Any) -> None:
     """Refuses a field's value that is of another type; a bool is no number."""
     value = getattr(config, name)
@@ -1091,8 +1132,8 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
     rows = left.shape[0]
     if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
+    return torch._int_mm(left, right.T)
 
 
 def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:

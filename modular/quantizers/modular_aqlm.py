@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin
 
 __all__ = ["AqlmConfig"]
 
@@ -32,9 +32,6 @@ class AqlmConfig(QuantizationConfigMixin):
 
     def post_init(self) -> None:
         for name in ("in_group_size", "out_group_size", "num_codebooks", "nbits_per_codebook"):
-            require_type(self, name, int)
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"AqlmConfig: {name} is {value}, expected a positive number")
-        names = self.linear_weights_not_to_quantize = self.linear_weights_not_to_quantize or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"AqlmConfig: linear_weights_not_to_quantize is {names!r}, expected a list of names")
+        self.linear_weights_not_to_quantize = self.linear_weights_not_to_quantize or []

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
 from unibody.core.quantization.calibration import find_blocks, tokenize_samples, visit_blocks
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
@@ -69,7 +69,7 @@ class AwqConfig(QuantizationConfigMixin):
     exllama_config: dict[str, int] | None = None
     _: KW_ONLY
     tokenizer: Any = None
-    dataset: list[str] | str | None = None
+    dataset: list[Any] | str | None = None
     format: str | None = None  # the newer name of `version`
     model_seqlen: int | None = None
     block_name_to_quantize: str | None = None
@@ -87,7 +87,8 @@ class AwqConfig(QuantizationConfigMixin):
     modules_in_block_to_quantize: list[list[str]] | None = None
 
     def post_init(self) -> None:
-        require_choice(self, "bits", (4,))
+        if self.bits != 4:
+            raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
         if self.backend == "llm-awq":
             self.format = "llm-awq"
@@ -95,9 +96,6 @@ class AwqConfig(QuantizationConfigMixin):
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
-        for name in ("zero_point", "desc_act"):
-            require_type(self, name, bool)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         self.kernel = self.kernel or KERNELS.get(self.backend)
         idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend

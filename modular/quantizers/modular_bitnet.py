@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.int8 import int8_product
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
@@ -51,9 +51,6 @@ class BitNetQuantConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         require_choice(self, "linear_class", ("bitlinear", "autobitlinear"))
         require_choice(self, "quantization_mode", ("online", "offline"))
-        require_type(self, "use_rms_norm", bool)
-        require_type(self, "rms_norm_eps", (int, float))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         if self.linear_class == "bitlinear" and self.quantization_mode == "online":
             raise ValueError(
                 "BitNetQuantConfig: weights of linear_class 'bitlinear' are rounded before they are stored: "

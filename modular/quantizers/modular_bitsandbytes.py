@@ -28,23 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
-from unibody.core.quantization.int8 import int8_product
+from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.int8 import MainWeightMatmul, int8_product, round_rows
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.tables import TABLES, dynamic_map, round_blocks, table_matmul
 
 __all__ = ["BitsAndBytesConfig", "Bnb4BitHfQuantizer", "Bnb8BitHfQuantizer", "Linear4bit", "Linear8bitLt"]
 
 STORAGE_TYPES = (torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-NF4 = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
-    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
-    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-)
-FP4 = (0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25)
-TABLES = {"nf4": NF4, "fp4": (*FP4, *(0 - value for value in FP4))}
 STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would be 6.200012e-05
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
@@ -62,7 +57,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
-    llm_int8_has_fp16_weight: bool = False  # weights are kept in 16 bits and quantized in each forward pass
+    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
     bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
@@ -71,14 +66,9 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
-        for name in ("load_in_8bit", "load_in_4bit", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"):
-            require_type(self, name, bool)
-        require_type(self, "llm_int8_threshold", (int, float))
-        require_type(self, "llm_int8_skip_modules", (list, type(None)))
-        require_type(self, "bnb_4bit_use_double_quant", bool)
         require_choice(self, "bnb_4bit_quant_type", TABLES)
         for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
-            value = getattr(self, name) or usual
+            value = usual if (given := getattr(self, name)) is None else given
             setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
         require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
         require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
@@ -96,24 +86,15 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
         return {**super().to_dict(), **chosen}
 
 
-def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
-    magnitudes = values.abs()
-    if threshold:
-        magnitudes = magnitudes.masked_fill(magnitudes >= threshold, 0)
-    largest = magnitudes.amax(-1).float()
-    return (values.float() * (127 / largest.clamp(min=1e-30))[:, None]).round().to(torch.int8), largest
-
-
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float() * (largest[:, None] * scales[None]) * STEP
-    y = (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
 def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -161,6 +142,23 @@ class Linear8bitLt(PackedLinear):
         super().__init__(linear, config)
         self.has_main_weight = config.llm_int8_has_fp16_weight
 
+    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
+        """The main weight is a parameter, which can be trained."""
+        self._parameters.pop("weight", None)
+        super().hold(tensors, layout)
+        if self.has_main_weight and tensors:
+            weight: Any = self._buffers.pop("weight")
+            self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        self.hold({**self.stored_tensors(), name: tensor})
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.has_main_weight and torch.is_grad_enabled():
+            y: Tensor = MainWeightMatmul.apply(x, self.weight, self.bias)
+            return y
+        return super().forward(x)
+
     def empty_tensors(self) -> dict[str, Tensor]:
         shape = self.out_features, self.in_features
         if self.has_main_weight:
@@ -202,8 +200,8 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
-        weight = self.get_buffer("weight")
-        return round_rows(weight) if self.has_main_weight else (weight, self.get_buffer("SCB"))
+        held: Any = self._buffers
+        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -215,47 +213,6 @@ class Linear8bitLt(PackedLinear):
         weight, scales = self.rounded_weight()
         columns = weight[:, outliers].float() * scales[:, None] * (1 / 127)
         return y.addmm(rows[:, outliers], columns.T.to(y.dtype))
-
-
-def dynamic_map() -> Tensor:
-    """float32 [256], ascending: for each of seven powers of ten the middles of 2^i equal steps, both signs, and 0 and 1."""
-    values = [0.0, 1.0]
-    for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1)
-        middles = 10.0 ** (exponent - 6) * (edges[:-1] + edges[1:]) / 2
-        values += [*middles.tolist(), *(-middles).tolist()]
-    return torch.tensor(sorted(values))
-
-
-def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Codes uint8 [n] of the nearest entries of a table for values [n], and the largest magnitude of each block, float32."""
-    values = values.float()
-    count = values.numel() // block * block
-    blocks = F.pad(values, (0, -values.numel() % block)).view(-1, block)
-    largest = blocks.abs().amax(1)
-    scaled = (blocks * (1 / largest)[:, None]).flatten()[: values.numel()]
-    scaled[count:] = values[count:] / largest[-1]  # the last block, if it is not whole, is divided
-    order = table.argsort(stable=True)
-    middles = (table[order][1:] + table[order][:-1]) / 2
-    return order[torch.bucketize(scaled.nan_to_num(0).clamp(-1, 1), middles)].to(torch.uint8), largest
-
-
-def table_matmul(layer: Any, x: Tensor) -> Tensor:
-    """In bfloat16: two values of the table for each byte, a few rows of the weight at a time, so that they stay in the cache."""
-    block, columns, rows = layer.read_state()["blocksize"], layer.in_features, x.reshape(-1, x.shape[-1])
-    scales = layer.scales(layer.stored_tensors()).to(x.dtype).view(layer.out_features, -1, 1)
-    packed, table = layer.weight.view(torch.uint8).view(layer.out_features, -1), layer.weight_quant_map.to(x.dtype)
-    codes = torch.arange(256, device=x.device)
-    pairs = torch.stack((table[codes >> 4], table[codes & 15]), 1).view(torch.int32).flatten()
-    parts = []
-    for some, scale in zip(packed.split(128), scales.split(128), strict=True):
-        weight = (
-            pairs.index_select(0, some.flatten().int()).view(x.dtype).view(-1, columns // block, block).mul_(scale)
-        )
-        parts.append(F.linear(rows, weight.view(-1, columns)))
-    y = torch.cat(parts, 1)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -270,51 +227,6 @@ def bitsandbytes_matmul(layer: Any, x: Tensor) -> Tensor:
         absmax = stored["weight.nested_absmax"]
     shape, kind = (layer.out_features, layer.in_features), layer.config.bnb_4bit_quant_type
     return torch.ops.bitsandbytes.gemm_4bit(x, packed, shape, absmax, state["blocksize"], kind, bias, *nested)
-
-
-class Avx512Bf16Layout:
-    """The weight as bitsandbytes' own kernel for CPUs with AVX512_BF16 wants it, beside the rest of the checkpoint's tensors."""
-
-    @staticmethod
-    def state(layer: Any, scales: Tensor, table: Tensor) -> Any:
-        from bitsandbytes.functional import QuantState
-
-        shape, block = torch.Size((layer.out_features, layer.in_features)), layer.read_state()["blocksize"]
-        kind = layer.config.bnb_4bit_quant_type
-        return QuantState(
-            absmax=scales, shape=shape, code=table, blocksize=block, quant_type=kind, dtype=torch.bfloat16
-        )
-
-    @classmethod
-    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu
-
-        layer.read_state()
-        rest = {name: tensor for name, tensor in stored.items() if name != "weight"}
-        state = cls.state(layer, layer.scales(stored), stored["weight.quant_map"])
-        packed, state = _convert_weight_packed_for_cpu(stored["weight"].view(torch.uint8), state)
-        return {"packed": packed, "block_scales": state.absmax, **rest}
-
-    @classmethod
-    def unpack(cls, layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
-
-        rest = {name: held[name.replace(".", "_")] for name in layer.empty_tensors() if name != "weight"}
-        state = cls.state(layer, held["block_scales"], rest["weight.quant_map"])
-        state.packing_format_for_cpu, state.original_dtype, state.original_nested = True, torch.bfloat16, False
-        state.original_qshape = torch.Size((layer.out_features * layer.in_features // 2, 1))
-        weight, _ = _convert_weight_packed_for_cpu_inverse(held["packed"], state)
-        return {"weight": weight.view(-1).view(layer.config.bnb_4bit_quant_storage)[:, None], **rest}
-
-
-def avx512_matmul(layer: Any, x: Tensor) -> Tensor:
-    """bitsandbytes' kernel: bfloat16 products, sums in float32."""
-    shape, block = (layer.out_features, layer.in_features), layer.read_state()["blocksize"]
-    rows = x.reshape(-1, x.shape[-1])
-    table = layer.weight_quant_map
-    y = torch.ops.bitsandbytes.gemv_4bit(rows, layer.packed, shape, layer.block_scales, table, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
 
 
 class Linear4bit(PackedLinear):
@@ -339,7 +251,7 @@ class Linear4bit(PackedLinear):
             dtypes=("bfloat16",),
             multiples=(32, 64),
             package="bitsandbytes>=0.50",
-            target="bitsandbytes.functional:_convert_weight_packed_for_cpu",
+            target="torch:ops.bitsandbytes.gemv_4bit",
         ),
         Kernel("table_cpu", entry=table_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry=dequantize_matmul),

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
@@ -41,7 +41,6 @@ class EetqConfig(QuantizationConfigMixin):
 
     def post_init(self) -> None:
         require_choice(self, "weights", ("int8",))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
 
 
 def tile_codes(codes: Tensor) -> Tensor:

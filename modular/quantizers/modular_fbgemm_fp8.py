@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.kernels import Kernel
@@ -38,8 +38,6 @@ class FbgemmFp8Config(QuantizationConfigMixin):
     modules_to_not_convert: list[str] | None = None
 
     def post_init(self) -> None:
-        require_type(self, "activation_scale_ub", (int, float))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         if self.activation_scale_ub <= 0:
             raise ValueError(
                 f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"

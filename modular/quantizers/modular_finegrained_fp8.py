@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, has_type, require_choice
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -55,15 +55,13 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
         require_choice(self, "activation_scheme", ("dynamic", "static"))
         require_choice(self, "scale_fmt", SCALES)
         require_choice(self, "expert_dtype", ("fp8", "fp4"))
-        require_type(self, "dequantize", bool)
-        for name in ("modules_to_not_convert", "modules_to_convert"):
-            require_type(self, name, (list, type(None)))
         if self.expert_dtype != "fp8":
             warnings.warn(
                 "FineGrainedFP8Config: expert_dtype changes nothing: no model here has experts", stacklevel=4
             )
         size = self.weight_block_size
-        if size is not None and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        is_pair = isinstance(size, (list, tuple)) and len(size) == 2
+        if size is not None and not (is_pair and all(has_type(n, int) and n > 0 for n in size)):
             raise ValueError(f"FineGrainedFP8Config: weight_block_size is {size!r}, expected two positive numbers")
 
     @classmethod

@@ -48,7 +48,7 @@ class GPTQConfig(QuantizationConfigMixin):
 
     bits: int
     tokenizer: Any = None
-    dataset: list[str] | str | None = None
+    dataset: list[Any] | str | None = None  # texts, or the ids of their tokens; or a name: wikitext2, c4, c4-new
     group_size: int = 128  # columns that share a scale; -1: all of a row
     damp_percent: float = 0.1
     desc_act: bool = False

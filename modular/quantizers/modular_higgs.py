@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 
 __all__ = ["HiggsConfig"]
 
@@ -36,9 +36,6 @@ class HiggsConfig(QuantizationConfigMixin):
         require_choice(self, "bits", (2, 3, 4))
         require_choice(self, "p", (1, 2))
         require_choice(self, "group_size", (64, 128, 256))
-        require_type(self, "hadamard_size", int)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
-        require_type(self, "tune_metadata", dict)
         if self.hadamard_size % self.group_size:
             raise ValueError(
                 f"HiggsConfig: hadamard_size {self.hadamard_size} is no multiple of group_size {self.group_size}"

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import HfQuantizer
-from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
+from unibody.core.quantization.slabs import pack_slabs, read_slabs, unpack_slabs
 
 __all__ = ["HQQLinear", "HqqConfig", "HqqHfQuantizer"]
 
@@ -48,9 +48,7 @@ class HqqConfig(QuantizationConfigMixin):
         self.axis = 1 if self.axis is None else self.axis
         require_choice(self, "nbits", SHIFTS)
         require_choice(self, "axis", (0, 1))
-        require_type(self, "view_as_float", bool)
-        require_type(self, "skip_modules", list)
-        if self.group_size is not None and (not isinstance(self.group_size, int) or self.group_size < 1):
+        if self.group_size is not None and self.group_size < 1:
             raise ValueError(f"HqqConfig: group_size is {self.group_size!r}, expected a number of weights, or None")
         for name, options in (self.dynamic_config or {}).items():
             try:
@@ -166,22 +164,30 @@ class HQQLinear(GroupwiseLinear):
         words = words.view(scale.dtype) if self.settings["view_as_float"] else words
         return {"W_q": words, "scale": scale, "zero": zero, **self.settings}
 
-    def unpack_groups(self, stored: dict[str, Tensor]) -> Tensor:
-        """The codes [groups, g] or [g, groups]."""
+    def words(self, stored: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The slabs' words, and the rows of groups [groups, g] or [g, groups] in them, without those that fill up the last."""
         count = self.out_features * self.in_features // self.group_size if self.axis == 1 else self.group_size
-        words = stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8)
-        return unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
+        return stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8), count
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """One slab after the other, which stays in the cache."""
         wide = torch.promote_types(
             stored["scale"].dtype, dtype
         )  # that of the model where it was quantized, as hqq does
-        weight = (self.unpack_groups(stored).to(wide) - stored["zero"].to(wide)) * stored["scale"].to(wide)
+        words, count = self.words(stored)
+        zero, scale = (stored[name].to(wide).expand(count, -1) for name in ("zero", "scale"))
+        weight, start = zero.new_empty(count, words.shape[1]), 0
+        for codes in read_slabs(words, SHIFTS[self.bits], self.bits):
+            part = slice(start, start + len(codes))
+            torch.sub(codes[: count - start], zero[part], out=weight[part]).mul_(scale[part])
+            start += len(codes)
         return weight.view(self.out_features, self.in_features).to(dtype)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         scales, zeros = (stored[name].view(self.out_features, -1) for name in ("scale", "zero"))
-        return GroupwiseCodes(self.unpack_groups(stored).view(self.out_features, -1), scales, zeros)
+        words, count = self.words(stored)
+        codes = unpack_slabs(words, SHIFTS[self.bits], self.bits)[:count]
+        return GroupwiseCodes(codes.view(self.out_features, -1), scales, zeros)
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.reshape(-1, self.group_size)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8 import int8pack_matmul
@@ -51,7 +51,6 @@ class QuantoConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
-        require_type(self, "modules_to_not_convert", (list, type(None)))
 
 
 class QuantoLinear(GroupwiseLinear):
@@ -145,10 +144,10 @@ class QuantoLinear(GroupwiseLinear):
         }
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        return 8 * scales - zeros
+        return 2 ** (self.bits - 1) * scales - zeros
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        return 8 * scales - offsets
+        return 2 ** (self.bits - 1) * scales - offsets
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs are rounded if the model is to have rounded activations and this layer's scale is calibrated."""
@@ -199,7 +198,11 @@ class QuantoHfQuantizer(HfQuantizer):
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def quantization_map(self, model: Any) -> dict[str, dict[str, str]]:
-        """What optimum-quanto wants beside a checkpoint, in `quanto_qmap.json`."""
+        """The types of each layer's weights and activations, in optimum-quanto's names."""
         config = self.quantization_config
         activations = "none" if config.activations is None else f"q{config.activations}"
         return {name: {"weights": f"q{config.weights}", "activations": activations} for name in packed_layers(model)}
+
+    def companion_files(self, model: Any) -> dict[str, Any]:
+        """What optimum-quanto wants beside a checkpoint."""
+        return {"quanto_qmap.json": self.quantization_map(model)}

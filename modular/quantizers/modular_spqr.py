@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 
 __all__ = ["SpQRConfig"]
 
@@ -34,7 +34,4 @@ class SpQRConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         self.shapes = {} if self.shapes is None else self.shapes
         for name, only in (("bits", 3), ("beta1", 16), ("beta2", 16)):
-            require_type(self, name, int)
             require_choice(self, name, (only,))
-        require_type(self, "shapes", dict)
-        require_type(self, "modules_to_not_convert", (list, type(None)))

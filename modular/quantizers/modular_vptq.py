@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from unibody.core.quantization.config import QuantizationConfigMixin, require_type
+from unibody.core.quantization.config import QuantizationConfigMixin
 
 __all__ = ["VptqConfig"]
 
@@ -30,9 +30,6 @@ class VptqConfig(QuantizationConfigMixin):
     modules_to_not_convert: list[str] | None = None
 
     def post_init(self) -> None:
-        for name in ("config_for_layers", "shared_layer_config"):
-            require_type(self, name, dict)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
         if self.enable_proxy_error:
             raise ValueError(
                 "VptqConfig: enable_proxy_error is True, and proxy errors are of training only: set False"

@@ -274,7 +274,7 @@ def test_configuration() -> None:
     }
     assert awq.AwqConfig(backend="torch_awq").kernel == "torch"
     for bad, message in (
-        ({"bits": 3}, "bits is 3, expected one of 4"),
+        ({"bits": 3}, "bits is 3, expected 4: its formats have words of eight codes"),
         ({"version": "marlin"}, "version is 'marlin', expected one of 'gemm'"),
         ({"backend": "fast"}, "backend is 'fast', expected one of 'auto'"),
         ({"group_size": 0}, r"group_size is 0, expected -1"),

@@ -201,7 +201,7 @@ def test_configuration(options: dict[str, Any]) -> None:
         ({"quantization_mode": "x"}, ValueError, "quantization_mode is 'x', expected one of 'online', 'offline'"),
         ({"quantization_mode": "online"}, ValueError, "set quantization_mode='offline', or linear_class"),
         ({"use_rms_norm": 1}, TypeError, "use_rms_norm is 1, expected bool"),
-        ({"rms_norm_eps": "x"}, TypeError, "rms_norm_eps is 'x', expected int or float"),
+        ({"rms_norm_eps": "x"}, TypeError, "rms_norm_eps is 'x', expected float"),
     ],
 )
 def test_refusals(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -101,6 +101,38 @@ def test_main_weights_in_16_bits() -> None:
     assert torch.equal(layer.dequantize(), weight.half().float())
 
 
+@pytest.mark.parametrize("dtype", list(DTYPES.values()))
+def test_training_of_main_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    """bitsandbytes' outputs and gradients of weight, bias and input; and a step of an optimizer that is saved."""
+    from bitsandbytes.nn import Int8Params
+    from bitsandbytes.nn import Linear8bitLt as Reference
+
+    weight, bias, hidden = (EIGHT[name].to(dtype) for name in ("weight", "bias", "hidden"))
+    weight = weight.half().to(dtype)
+    config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)
+    mine = make_layer(bnb.Linear8bitLt, config, weight, bias.clone())
+    theirs = Reference(weight.shape[1], weight.shape[0], has_fp16_weights=True, threshold=6.0)
+    theirs.weight = Int8Params(weight.clone(), requires_grad=True, has_fp16_weights=True)
+    theirs.bias = nn.Parameter(bias.clone())
+    found = {}
+    for name, layer in (("mine", mine), ("theirs", theirs)):
+        x = hidden.clone().requires_grad_()
+        y = layer(x)
+        y.float().square().sum().backward()
+        found[name] = y, x.grad, layer.weight.grad, layer.bias.grad
+    for ours, expected in zip(found["mine"], found["theirs"], strict=True):
+        bound = {torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 2e-2}[
+            dtype
+        ]  # the weight's gradient is float16
+        assert (ours.float() - expected.float()).abs().max() <= bound * expected.float().abs().max()
+    assert {name for name, _ in mine.named_parameters()} == {"weight", "bias"}
+    before = mine.state_dict()["weight"].clone()
+    torch.optim.SGD(mine.parameters(), lr=1e-4).step()
+    after = mine.state_dict()["weight"]
+    assert (after.dtype, after.requires_grad) == (torch.float16, False)
+    assert not torch.equal(after, before)
+
+
 @pytest.mark.parametrize("name", sorted({k.rpartition("/")[0] for k in FOUR if k.endswith("/train")}))
 def test_linear_4bit(name: str) -> None:
     """Stored tensors to the bit (but for near ties of double quantization), outputs and gradients of train mode."""
@@ -212,6 +244,19 @@ def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
     assert all(torch.equal(as_bytes(after[key]), as_bytes(tensor)) for key, tensor in before.items())
 
 
+def test_bytes_at_odd_places() -> None:
+    """A file may hold a weight at any byte; the kernel reads two at once."""
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="bfloat16", kernel="table_cpu")
+    layer, x = make_layer(bnb.Linear4bit, config, torch.randn(24, 64).bfloat16()), torch.randn(3, 64).bfloat16()
+    stored = layer.stored_tensors()
+    with torch.no_grad():
+        expected = layer(x)
+        file = torch.cat((torch.zeros(1, dtype=torch.uint8), stored["weight"].flatten()))
+        layer.hold({**stored, "weight": file[1:, None]})
+        assert layer.weight.storage_offset() == 1
+        assert torch.equal(layer(x), expected)
+
+
 def test_configuration() -> None:
     """The documented order; transformers' keys; what excludes each other or is no value is refused."""
     config = bnb.BitsAndBytesConfig(True, False, 5.0, ["lm_head"], True, True)
@@ -276,17 +321,17 @@ def test_modules_that_stay_plain(tmp_path: Path) -> None:
 
 
 def test_bindings() -> None:
-    """What is called in bitsandbytes takes what it is given."""
-    import inspect
+    """What is called in bitsandbytes takes what it is given: the operator's arguments, and the layout that its own layer makes."""
+    from bitsandbytes.functional import QuantState, _convert_weight_packed_for_cpu
 
-    from bitsandbytes import functional
-
-    for name, given in (
-        ("_convert_weight_packed_for_cpu", ("qweight", "quant_state")),
-        ("_convert_weight_packed_for_cpu_inverse", ("packed_weight", "quant_state")),
-    ):
-        assert tuple(inspect.signature(getattr(functional, name)).parameters)[:2] == given
-    fields = inspect.signature(functional.QuantState).parameters
-    assert {"absmax", "shape", "code", "blocksize", "quant_type", "dtype"} <= fields.keys()
     schema = torch.ops.bitsandbytes.gemv_4bit.default._schema
     assert [argument.name for argument in schema.arguments] == ["A", "B", "shapeB", "absmax", "code", "blocksize"]
+    layer = make_layer(bnb.Linear4bit, bnb.BitsAndBytesConfig(load_in_4bit=True), torch.randn(96, 192))
+    stored, table = layer.stored_tensors(), layer.weight_quant_map
+    state = QuantState(
+        stored["weight.absmax"], torch.Size((96, 192)), table, blocksize=64, quant_type="fp4", dtype=torch.bfloat16
+    )
+    packed, state = _convert_weight_packed_for_cpu(stored["weight"], state)
+    held = bnb.Avx512Bf16Layout.pack(layer, stored)
+    assert torch.equal(held["packed"], packed)
+    assert torch.equal(held["block_scales"], state.absmax)

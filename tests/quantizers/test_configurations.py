@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+import torch
 import transformers
 from oracle.quantization import inputs
+from pydantic import TypeAdapter, ValidationError
 from quantizers.files import generated
 
 import unibody
+from unibody.generated.registry import QUANTIZERS
 from unibody.quantize import quantize
 
 CLASSES = {"aqlm": "AqlmConfig", "vptq": "VptqConfig", "higgs": "HiggsConfig", "spqr": "SpQRConfig"}
@@ -61,7 +66,7 @@ def test_order(method: str, values: tuple[Any, ...]) -> None:
     ("method", "options", "error", "message"),
     [
         ("aqlm", {"in_group_size": "8"}, TypeError, "in_group_size is '8', expected int"),
-        ("aqlm", {"linear_weights_not_to_quantize": "a"}, ValueError, "is 'a', expected a list of names"),
+        ("aqlm", {"linear_weights_not_to_quantize": "a"}, TypeError, r"is 'a', expected list\[str\] \| None"),
         ("vptq", {"enable_proxy_error": True}, ValueError, "proxy errors are of training only: set False"),
         ("vptq", {"config_for_layers": {"a": {"is_indice_packed": False}}}, ValueError, "of a must be True"),
         ("higgs", {"bits": 5}, ValueError, "bits is 5, expected one of 2, 3, 4"),
@@ -78,7 +83,7 @@ def test_refusals(method: str, options: dict[str, Any], error: type[Exception], 
     """What transformers refuses, with the value and what is expected."""
     with pytest.raises(error, match=message):
         getattr(unibody, CLASSES[method])(**options)
-    with pytest.raises(error):
+    with pytest.raises((TypeError, ValueError)):
         getattr(transformers, CLASSES[method])(**options)
 
 
@@ -98,3 +103,55 @@ def test_checkpoint(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     file.write_text(json.dumps(values | {"quantization_config": getattr(unibody, CLASSES[method])().to_dict()}))
     with pytest.raises(NotImplementedError, match=message):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+VALUES = (True, 7, -1.5, "surprise", None, [], ["a"], [3], {}, {"a": 1}, (1, 2), b"a", torch.float32, object())
+
+
+@pytest.mark.parametrize("method", QUANTIZERS)
+def test_types(method: str) -> None:
+    """Every field of every configuration refuses each value of another type than its own, by its name and with the value."""
+    config_class = getattr(unibody, QUANTIZERS[method]["config"])
+    needed: dict[str, dict[str, Any]] = {"gptq": {"bits": 4}, "torchao": {"quant_type": "int8_weight_only"}}
+    usual = needed.get(method, {})
+    hints, count = get_type_hints(config_class), 0
+    for field in dataclasses.fields(config_class):
+        allowed = TypeAdapter(hints[field.name], config={"strict": True, "arbitrary_types_allowed": True})
+        for value in VALUES:
+            if hints[field.name] is Any or is_valid(allowed, value):
+                continue
+            count += 1
+            with pytest.raises(
+                (TypeError, ValueError), match=rf": {field.name} is {re.escape(repr(value))}, expected "
+            ):
+                config_class(**{**usual, field.name: value})
+    assert count > 10
+
+
+def is_valid(allowed: Any, value: Any) -> bool:
+    try:
+        allowed.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("GPTQConfig", {"bits": 4, "dataset": True}),
+        ("GPTQConfig", {"bits": True}),
+        ("GPTQConfig", {"bits": 4, "modules_in_block_to_quantize": ["a"]}),
+        ("AwqConfig", {"dataset": 3}),
+        ("AutoRoundConfig", {"dataset": {}}),
+        ("FineGrainedFP8Config", {"weight_block_size": 128}),
+        ("FineGrainedFP8Config", {"weight_block_size": (True, 128)}),
+        ("BitsAndBytesConfig", {"bnb_4bit_compute_dtype": 16}),
+        ("BitsAndBytesConfig", {"bnb_4bit_quant_storage": []}),
+    ],
+)
+def test_ill_typed(name: str, options: dict[str, Any]) -> None:
+    """Values inside of others, and those of fields that take several types."""
+    field, value = list(options.items())[-1]
+    with pytest.raises((TypeError, ValueError), match=rf"{name}: {field} is {re.escape(repr(value))}, expected "):
+        getattr(unibody, name)(**options)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from oracle.quantization import fixtures, inputs, live
 from quantizers import files
 from quantizers.files import as_bytes, generated
@@ -101,6 +102,34 @@ def test_checkpoint(name: str, tmp_path: Path) -> None:
     plain = quantizer.dequantize(model)
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"nbits": 4}, {"nbits": 3, "axis": 0}, {"nbits": 2, "group_size": 16}, {"view_as_float": True}]
+)
+def test_hqq_opens_what_is_saved(options: dict[str, Any], tmp_path: Path) -> None:
+    """Its layers take the file's tensors and give the same logits; transformers says that it cannot do it yet."""
+    from hqq.core.quantize import HQQLinear
+
+    theirs, ids = inputs.llama(), inputs.token_ids(2, 8)
+    theirs.save_pretrained(tmp_path / "plain")
+    model = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, quantization_config=unibody.HqqConfig(**options)
+    )
+    model.save_pretrained(tmp_path / "packed")
+    saved = load_file(tmp_path / "packed/model.safetensors")
+    for key in [key for key in saved if key.endswith(".W_q")]:
+        name = key.removesuffix(".W_q")
+        tensors = {k.removeprefix(f"{name}."): saved.pop(k) for k in list(saved) if k.startswith(f"{name}.")}
+        layer = HQQLinear(None, None, compute_dtype=torch.float32, device="cpu", initialize=False)
+        layer.load_state_dict(tensors)
+        theirs.set_submodule(name, layer)
+    assert theirs.load_state_dict(saved, strict=False).unexpected_keys == []
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+    config = transformers.HqqConfig(nbits=4, group_size=64)
+    with pytest.raises(NotImplementedError, match="HQQ is not available yet"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=config)
 
 
 def test_quantizing_a_model(tmp_path: Path) -> None:

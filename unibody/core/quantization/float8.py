@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,6 +17,12 @@ def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
+    parts = codes.split(max(1, 2**18 // codes.shape[1]))
+    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unibody.core.quantization.float8 import float8_as_half, widen_float8
+from unibody.core.quantization.float8 import float8_as_half, float8_product, widen_float8
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 
@@ -16,12 +16,20 @@ from unibody.core.quantization.linear import PackedLinear
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
 
-    Of the weight, a hundred or so rows are read at a time: they stay in the cache.
+    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
     """
-    inputs, stored = layer.read_inputs(x), layer.stored_tensors()
-    step = max(1, 2**18 // layer.in_features)
-    starts = range(0, layer.out_features, step)
-    y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
+    codes, scales = stored["weight"], layer.read_scales(stored)
+    if scales.dim() == 0 or width >= layer.in_features:
+        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
+        y = float8_product(inputs, codes) * rows
+    elif height >= 32:
+        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
+        blocks = zip(columns, codes.split(height), strict=True)
+        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+    else:
+        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
+        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
     return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
 
 

@@ -38,6 +38,26 @@ class GroupwiseLinear(PackedLinear):
             group_size=(32, 64, 128, 256),
             multiples=(16, 1),
         ),
+        Kernel(
+            "int3pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(3,),
+            group_size=(64, 128, 256),
+            multiples=(16, 1),
+        ),
+        Kernel(
+            "int2pack_cpu",
+            entry=int4pack_matmul,
+            layout=Int4PackLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(2,),
+            group_size=(128, 256),
+            multiples=(16, 1),
+        ),
         Kernel("torch", entry=dequantize_matmul),
     )
 
@@ -55,12 +75,12 @@ class GroupwiseLinear(PackedLinear):
         raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        """What a code of 8 stands for, per group: W = (code − 8) · scale + offset."""
-        return (8 - zeros) * scales
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return (2 ** (self.bits - 1) - zeros) * scales
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
-        return 8 - offsets / scales
+        return 2 ** (self.bits - 1) - offsets / scales
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)

@@ -1,4 +1,4 @@
-"""torch's own kernels for 4-bit groups, on the CPU and on CUDA, and their layouts."""
+"""torch's own kernels for 4-bit groups, on the CPU and on CUDA, and their layouts; on the CPU for codes of 2 and 3 bits, too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from unibody.core.quantization.affine import GroupwiseCodes
 
 
 class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (code − 8) · scale + offset.
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    A nibble is a code of 4 bits; of smaller codes it is one plus as much as takes the middle to 8, so that offsets stay small.
 
     What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
@@ -23,7 +25,7 @@ class Int4PackLayout:
         scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
         near = near_groups(layer, scale, offset)
         return {
-            "int4": pack_tiles(codes) if codes.is_cuda else pack_blocks(codes),
+            "int4": pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits),
             "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
             "scales_rest": difference(scales, near[0]),
             "zeros_rest": difference(zeros, near[1]),
@@ -33,17 +35,62 @@ class Int4PackLayout:
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
         near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        codes = unpack_tiles(held["int4"]) if held["int4"].dim() == 4 else unpack_blocks(held["int4"])
+        packed, rows = held["int4"], held["groups"].shape[1]
+        codes = unpack_tiles(packed) if packed.dim() == 4 else unpack_blocks(widen(packed, layer.bits).view(rows, -1))
         return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    rows, tiled = layer.round_inputs(x).reshape(-1, x.shape[-1]), layer.int4.dim() == 4
-    product = torch.ops.aten._weight_int4pack_mm if tiled else torch.ops.aten._weight_int4pack_mm_for_cpu
-    y = product(rows, layer.int4, layer.group_size, layer.groups)
+    x = layer.round_inputs(x)
+    held = layer._buffers  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = packed if layer.bits == 4 else centre(widen(packed, layer.bits), layer.bits).view(groups.shape[1], -1)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles whose codes have 2 or 3 bits, in as many bits: later ones in the bits that earlier ones leave free.
+
+    uint8 [1, n / 2]: two codes in a nibble. Or [3, n / 4]: above each of three codes a bit of a fourth.
+    """
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return torch.stack([parts[index] | (parts[3] >> index & 0x11) << 3 for index in range(3)])
+
+
+def widen(narrowed: Tensor, bits: int) -> Tensor:
+    """The inverse of narrow, up to its shape; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    rest = torch.bitwise_right_shift(words, bits, out=found[1:] if bits == 2 else None)
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    if bits == 2:
+        rest.bitwise_and_(3 * ONES)
+    else:
+        low, middle, high = rest.bitwise_and_(ONES)
+        torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
+        found[3].bitwise_or_(high.bitwise_left_shift_(2))
+    return found.view(torch.uint8)
+
+
+def centre(packed: Tensor, bits: int) -> Tensor:
+    """Codes in nibbles, in place, with 8 in their middle."""
+    packed.view(torch.int64).add_((8 - 2 ** (bits - 1)) * ONES)
+    return packed
 
 
 def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

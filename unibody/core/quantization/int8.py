@@ -1,4 +1,4 @@
-"""Torch's own kernels for int8 weights."""
+"""Torch's own kernels for int8 weights, and rows rounded to int8."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    magnitudes = values.abs()
+    if threshold:
+        magnitudes.masked_fill_(magnitudes >= threshold, 0)
+    largest = magnitudes.amax(-1).float()
+    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
+
+
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
     rows = left.shape[0]
     if left.is_cuda and rows <= 16:
-        left = F.pad(left, (0, 0, 0, 17 - rows))
-    return torch._int_mm(left, right.T)[:rows]
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
+    return torch._int_mm(left, right.T)
 
 
 def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -32,3 +41,22 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+class MainWeightMatmul(torch.autograd.Function):
+    """x Wᵀ + b of a weight [N, K] that is rounded in this pass, as in bitsandbytes; the weight's gradient passes the rounding."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        codes, largest = round_rows(weight.half())
+        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.types = weight.dtype, None if bias is None else bias.dtype
+        return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        (x, codes, scales), (weight_type, bias_type) = context.saved_tensors, context.types
+        rows = gradients[0].flatten(0, -2)
+        bias = None if bias_type is None else rows.sum(0).to(bias_type)
+        weight = (codes.float() * scales).to(rows.dtype)
+        return gradients[0] @ weight, (rows.T @ x.flatten(0, -2)).to(weight_type), bias

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,14 @@ def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tens
     return words
 
 
+def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
+    """The codes [R, C] of one slab after the other, in the words' type."""
+    for shift in shifts:
+        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
+
+
 def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
     if len(shifts) == 1:
         return words
-    return torch.cat([(words >> shift & (2**bits - 1)).to(torch.uint8) for shift in shifts])
+    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
