@@ -258,6 +258,7 @@ def refusing(other: str) -> dict[str, str]:
         "upload": lambda: make(
             "refusing", {"zero_optimization": {"stage": 3}}, push_to_hub=True, hub_model_id="a/b"
         ).train(),
+        "compiler": lambda: make("refusing", config(2), torch_compile=True).train(),
         "float16": lambda: make("refusing", config(0), fp16=True).train(),
     }
     for name, attempt in attempts.items():

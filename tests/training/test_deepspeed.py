@@ -256,6 +256,7 @@ def test_refused(found: list[Any]) -> None:
     assert "is a checkpoint of another model than this LlamaForCausalLM: it has besides" in refused["other model"]
     assert "fewer holds the parts of 1 processes, and there are 2: resume with as many" in refused["other number"]
     assert refused["upload"].startswith("push_to_hub uploads whole weights: set zero_optimization.stage3_gather")
+    assert refused["compiler"].startswith("torch_compile is not for DeepSpeed: leave it out")
     assert refused["float16"].endswith("set zero_optimization.stage to 1, or bf16")
 
 
@@ -290,9 +291,7 @@ def test_same_curve_as_the_oracle(found: list[Any], llama: Checkpoint, tmp_path:
             assert step == pytest.approx(other, abs=CLOSE), name
 
 
-def test_a_process_that_dies_ends_the_run(
-    llama: Checkpoint, tmp_path: Path, found: list[Any], steady: dict[str, Any]
-) -> None:
+def test_a_process_that_dies_ends_the_run(llama: Checkpoint, tmp_path: Path, steady: dict[str, Any]) -> None:
     """`deepspeed` fails soon, with the traceback."""
     scenario = {"steady": {**steady, "kill": 3, "word": "a worker of the test has died"}}
     done = launch(deepspeed_launcher(), WORKER, tmp_path, str(llama.folder), json.dumps(scenario))
