@@ -157,6 +157,41 @@ def loading(large: str) -> dict[str, Any]:
     return found
 
 
+def tied() -> dict[str, Any]:
+    """Models whose embeddings are tied, with a padding row, loaded in parts, trained, and saved whole."""
+    sizes = {
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    models: dict[str, Any] = {
+        "llama": (unibody.LlamaForCausalLM, unibody.LlamaConfig(tie_word_embeddings=True, **sizes)),
+        "bert": (unibody.BertForMaskedLM, unibody.BertConfig(pad_token_id=0, **sizes)),
+    }
+    found, ids = {}, torch.tensor([[5, 6, 7, 8]])
+    for name, (cls, settings) in models.items():
+        torch.manual_seed(0)
+        whole, place = cls(settings).eval(), FOLDER / f"tied-{name}"
+        if RANK == 0:
+            whole.save_pretrained(place)
+        torch.distributed.barrier()
+        trainer = make("tied", config(3), load=lambda _, cls=cls, place=place: cls.from_pretrained(place), max_steps=2)
+        trainer.engine.prepare_evaluation(trainer)
+        with torch.no_grad():
+            difference = (trainer.model.eval()(input_ids=ids).logits - whole(input_ids=ids).logits).abs().max()
+        trainer.train()
+        trainer.save_model(place / "trained")
+        kept, made = (
+            sum(p.ds_tensor.numel() for p in model.parameters())
+            for model in (trainer.model, unibody.AutoModel.from_config(settings))
+        )
+        whole = sum(p.numel() for p in whole.parameters())
+        found[name] = {"difference": float(difference), "kept": kept / whole, "made": made / whole}
+    return found
+
+
 def saving() -> dict[str, Any]:
     """Checkpoints in bfloat16, whole and in parts; the best is loaded at the end, the oldest removed."""
     found = {}
@@ -258,6 +293,7 @@ def refusing(other: str) -> dict[str, str]:
         "upload": lambda: make(
             "refusing", {"zero_optimization": {"stage": 3}}, push_to_hub=True, hub_model_id="a/b"
         ).train(),
+        "compiler": lambda: make("refusing", config(2), torch_compile=True).train(),
         "float16": lambda: make("refusing", config(0), fp16=True).train(),
     }
     for name, attempt in attempts.items():

@@ -102,7 +102,7 @@ def steady(folder: Path) -> dict[str, Any]:
 def found(llama: Checkpoint, folder: Path, large: Path, steady: dict[str, Any]) -> list[Any]:
     """All that needs two processes, in one launch: each library is imported once."""
     scenarios = {
-        "curves": {}, "same": {}, "loading": {"large": str(large)}, "saving": {}, "generating": {}, "spoiling": {}, "again": {},
+        "curves": {}, "same": {}, "loading": {"large": str(large)}, "saving": {}, "generating": {}, "spoiling": {}, "again": {}, "tied": {},
         "refusing": {"other": str(large)}, "steady": {**steady, "name": "whole"},
     }  # fmt: skip
     return work(llama, folder, scenarios)
@@ -166,6 +166,17 @@ def test_loading_holds_a_part(found: list[Any]) -> None:
         assert packed.startswith("ZeRO-3 partitions plain weights, and bitsandbytes packs them: set zero_optim")
         assert placed.endswith("leave out device_map='cpu'")
         assert saved.startswith("ZeRO-3 keeps the weights in parts: save with the trainer's save_model")
+
+
+def test_tied_weights(found: list[Any], folder: Path) -> None:
+    for process in found:
+        for tied in process["tied"].values():
+            assert tied["difference"] == 0
+            assert 0.49 < tied["kept"] < 0.51 and tied["made"] < 0.55
+    for name in ("llama", "bert"):
+        before, after = (load_file(folder / f"tied-{name}" / part / "model.safetensors") for part in ("", "trained"))
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(weight, after[key]) for key, weight in before.items())
 
 
 def test_generation_in_step(found: list[Any], llama: Checkpoint) -> None:
@@ -256,6 +267,7 @@ def test_refused(found: list[Any]) -> None:
     assert "is a checkpoint of another model than this LlamaForCausalLM: it has besides" in refused["other model"]
     assert "fewer holds the parts of 1 processes, and there are 2: resume with as many" in refused["other number"]
     assert refused["upload"].startswith("push_to_hub uploads whole weights: set zero_optimization.stage3_gather")
+    assert refused["compiler"].startswith("torch_compile is not for DeepSpeed: leave it out")
     assert refused["float16"].endswith("set zero_optimization.stage to 1, or bf16")
 
 
@@ -290,9 +302,7 @@ def test_same_curve_as_the_oracle(found: list[Any], llama: Checkpoint, tmp_path:
             assert step == pytest.approx(other, abs=CLOSE), name
 
 
-def test_a_process_that_dies_ends_the_run(
-    llama: Checkpoint, tmp_path: Path, found: list[Any], steady: dict[str, Any]
-) -> None:
+def test_a_process_that_dies_ends_the_run(llama: Checkpoint, tmp_path: Path, steady: dict[str, Any]) -> None:
     """`deepspeed` fails soon, with the traceback."""
     scenario = {"steady": {**steady, "kill": 3, "word": "a worker of the test has died"}}
     done = launch(deepspeed_launcher(), WORKER, tmp_path, str(llama.folder), json.dumps(scenario))

@@ -80,3 +80,15 @@ def test_plateau() -> None:
 def test_wrong(name: str, total: int | None, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         get_scheduler(name, optimizer(), 0, total, options)
+
+
+def test_a_step_that_is_not_taken(trainer) -> None:
+    """A loss that float16's scale makes infinite leaves the weights and the rate as they are."""
+    made = trainer(
+        max_steps=3, fp16=True, optim="sgd", learning_rate=0.1,
+        compute_loss_func=lambda outputs, labels, num_items_in_batch=None: outputs.logits.float().sum() * 1e36,
+    )  # fmt: skip
+    before = [parameter.detach().clone() for parameter in made.model.parameters()]
+    made.train()
+    assert [log["learning_rate"] for log in made.state.log_history if "loss" in log] == [0.1] * 3
+    assert all(torch.equal(old, new) for old, new in zip(before, made.model.parameters(), strict=True))

@@ -26,8 +26,8 @@ def in_step(model: Any, synced: bool | None, assistant: Any = None) -> Iterator[
     hook, failed = model.register_forward_pre_hook(partial(wait, model.device), prepend=True), False
     try:
         yield
-    except Exception:
-        failed = True
+    except BaseException as error:
+        failed = not isinstance(error, GeneratorExit)  # who asks for no more tokens leaves in good order
         raise
     finally:
         hook.remove()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not for type checkers
 
 from unibody.integrations.availability import require
 
@@ -42,6 +41,8 @@ def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None
         if "WORLD_SIZE" in os.environ:
             distributed.init_process_group(backend, timeout=timeout)
         else:
+            from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not for type checkers
+
             distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         atexit.register(leave)
     os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed asks for it again and again

@@ -70,6 +70,10 @@ class DeepSpeedEngine(Engine):
             raise ValueError(
                 "without ZeRO, DeepSpeed does not scale the loss in float16: set zero_optimization.stage to 1, or bf16"
             )
+        if self.args.torch_compile:
+            raise ValueError(
+                "torch_compile is not for DeepSpeed: leave it out, and see the section compile of its configuration"
+            )
         if self.args.push_to_hub and self.config.is_zero3() and not self.config.is_true(GATHER):
             raise ValueError(f"push_to_hub uploads whole weights: set {GATHER} to true")
 
@@ -163,10 +167,10 @@ class DeepSpeedEngine(Engine):
         """ValueError: the checkpoint was written by another number of processes."""
         tag = (folder / "latest").read_text(encoding="utf-8").strip()
         found = len(list((folder / tag).glob("*zero_pp_rank_*_optim_states.pt")))
-        if found not in (0, self.world_size) and not self.config.is_true("checkpoint.load_universal"):
+        if found not in (0, self.world_size):
             raise ValueError(
-                f"{folder} holds the parts of {found} processes, and there are {self.world_size}: resume with as many, or convert it "
-                "with `python -m deepspeed.checkpoint.ds_to_universal` and set checkpoint.load_universal"
+                f"{folder} holds the parts of {found} processes, and there are {self.world_size}: resume with as many, or start a new "
+                "run from its weights"
             )
 
 
