@@ -89,7 +89,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "card": "Write the model card of a checkpoint.",
         "bench": "Measure speed and memory, and compare commits.",
         "export": "Write a model in another program's format.",
-        "merge": "Make one checkpoint of the parts that a run with FSDP has written.",
+        "merge": "Make one checkpoint of the parts of a sharded one.",
         "help": "Explain the code of an error, with an example and its remedy.",
         "new": "Write the start of a definition, and of its test.",
     }

@@ -24,6 +24,7 @@ import unibody
 from training.conftest import SCRIPT
 from training.test_distributed import ACCELERATE, TORCHRUN
 from training.test_page import TEXTS
+from unibody.cli import unibody as command
 
 WORKER = SCRIPT.with_name("sharded_script.py")
 FOUR = (*TORCHRUN[:-1], "4")
@@ -335,6 +336,18 @@ def test_merging(two: Runs, tmp_path: Path) -> None:
         unibody.merge_sharded_checkpoint(two.folder / "tied" / "checkpoint-10", tmp_path / "tied")
     )
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_merging_by_command(two: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for status, text in (
+        (0, f"wrote {tmp_path / 'out'}\n"),
+        (1, "holds files already: name a folder that is new or empty\n"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            command(["merge", str(two.folder / "parts" / "checkpoint-8"), str(tmp_path / "out")])
+        assert done.value.code == status
+        assert "".join(capsys.readouterr()).endswith(text)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_half_a_checkpoint_is_not_merged(two: Runs, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def chat(model: str, **options: object) -> None:
 @click.argument("out", type=FOLDER)
 @click.option("--max-shard-size", default="5GB", show_default=True, help="The size of a file of weights, at most.")
 def merge(checkpoint: Path, out: Path, max_shard_size: str) -> None:
-    """Make one checkpoint of the parts that a run with FSDP has written.
+    """Make one checkpoint of the parts of a sharded one.
 
     CHECKPOINT is its folder checkpoint-STEP; OUT the folder to write, new or empty.
     """
