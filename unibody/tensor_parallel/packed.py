@@ -31,17 +31,16 @@ def split_packed(name: str, layer: Any, split: Split, part: int, parts: int) -> 
         refuse(name, layer, split, f"its {', '.join(odd)} has no parts that are those of a smaller layer's")
     set_size(layer, split, size_of(layer, split) // parts)
     usual = layer.usual_tensors()
-    device = next(iter(stored.values())).device
-    layer.hold(
-        {
-            key: usual[key].to(device)
-            if key not in dims
-            else tensor
-            if (dim := dims[key]) is None
-            else Split(dim).take(tensor, part, parts).clone(memory_format=torch.contiguous_format)
-            for key, tensor in stored.items()
-        }
-    )
+
+    def part_of(key: str, tensor: Tensor) -> Any:
+        if key not in dims:
+            return usual[key].to(tensor.device)
+        dim = dims[key]
+        if dim is None:
+            return tensor
+        return Split(dim).take(tensor, part, parts).clone(memory_format=torch.contiguous_format)
+
+    layer.hold({key: part_of(key, tensor) for key, tensor in stored.items()})
 
 
 def check_packed(name: str, layer: Any, split: Split, parts: int) -> None:

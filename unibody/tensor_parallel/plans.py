@@ -87,7 +87,7 @@ def check_plan(model: Any, plan: dict[str, str], parts: int) -> None:
         weight = parameters.get(name) if module is None else getattr(module, "weight", None)
         if module is not None and (isinstance(module, nn.Linear) or is_packed(module)):
             shape = [module.out_features, module.in_features]
-        elif weight is not None and weight.dim() > 1:
+        elif isinstance(weight, nn.Parameter) and weight.dim() > 1:
             shape = list(weight.shape)
         else:
             raise ValueError(f"the plan says {style_name!r} for {name}, which has no matrix to split")
