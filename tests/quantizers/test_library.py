@@ -166,7 +166,8 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"quant_method 'magic' is not known: there are .*gptq"):
         unibody.AutoQuantizationConfig.from_dict({"quant_method": "magic"})
     with pytest.raises(
-        ValueError, match="kernel 'cublas' is not one of GPTQLinear's: triton, int4pack_cuda, int4pack_cpu, torch"
+        ValueError,
+        match="kernel 'cublas' is not one of GPTQLinear's: triton, triton_ordered, int4pack_cuda, int4pack_cpu, torch",
     ):
         unibody.AutoModelForCausalLM.from_pretrained(
             CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="cublas")
