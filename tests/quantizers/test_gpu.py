@@ -218,3 +218,9 @@ def test_large_weights(options: dict[str, int]) -> None:
             expected = module.dequantize_matmul(layer, x)
             assert difference(layer(x), expected) < 1e-5
             assert difference(layer(x.bfloat16()), expected) < 1e-2
+    if options == {"bits": 4}:
+        layer.config.kernel, layer.prepared = "int4pack_cuda", None
+        x = torch.randn(5, 8192, device="cuda")
+        with torch.no_grad():
+            found, expected = layer(x.bfloat16()), module.dequantize_matmul(layer, x)
+        assert difference(found, expected) < COARSER["int4pack_cuda"]
