@@ -616,14 +616,17 @@ def triton_matmul_launch(
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
-        weight = *weight, 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
+        origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](x, *weight, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8)
+            one_row[triton.cdiv(n, 32), 1](
+                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
+            )
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        grid = triton.cdiv(n, 128), len(sums)
-        one_row[grid](x, *weight, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4)
+        one_row[triton.cdiv(n, 128), len(sums)](
+            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
+        )
     else:
         block_m, block_n, block_k, parts = (
             (16, 256, 64, 16)
@@ -639,8 +642,7 @@ def triton_matmul_launch(
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)
-        many_rows[grid](
+        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
             x,
             *weight,
             0x4B000000,
