@@ -31,13 +31,21 @@ EXAMPLES = {  # options that one would choose
     "quark": """--global-quant-config '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'""",
     "torchao": "--quant-type int8_dynamic_activation_int4_weight --group-size 32",
 }
-VERIFIED = {  # by the kernel's name, or its device
-    "scaled_mm": "no GPU: the same call on a CPU",
-    "bitsandbytes": "no GPU: the same call on a CPU",
+GPU = "run on an H100"  # with torch 2.11 for CUDA 13.0 and Triton 3.6: tests/quantizers/test_gpu.py
+VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that there is
+    "QuarkFloat8Linear scaled_mm": "no GPU: the same call on a CPU",
+    "QuarkFloat8Linear triton": "no GPU: interpreted and compiled only",
+    "QuarkFloat8Linear torch": "run on a CPU",
+    "QuarkInt8Linear int8_product": "run on a CPU",
+    "TorchAoEmbedding torch": "run on a CPU",
+    "GPTQLinear int4pack_cuda": GPU,
     "int4pack_cuda": "no GPU: traced; on a CPU with a stand-in",
     "eetq": "no GPU: on a CPU with a stand-in",
     "fbgemm": "no GPU: on a CPU with a stand-in",
-    "cuda": "no GPU: interpreted and compiled only",
+    "int8_product": f"run on a CPU; {GPU}",
+    "torch": f"run on a CPU; {GPU}",
+    "cuda": GPU,
+    "cpu": "run on a CPU",
 }
 
 
@@ -81,11 +89,11 @@ def kernels(entries: Any) -> str:
     rows.append("|---|---|---|---|---|---|---|---|")
     for entry in entries:
         for layer in layer_classes(load(entry)):
-            rows += [f"| `{layer.__name__}` | {describe(kernel)} |" for kernel in layer.kernels]
+            rows += [f"| `{layer.__name__}` | {describe(layer.__name__, kernel)} |" for kernel in layer.kernels]
     return "\n".join(rows)
 
 
-def describe(kernel: Kernel) -> str:
+def describe(layer: str, kernel: Kernel) -> str:
     needs = f" ({kernel.package})" if kernel.package else ""
     shape = "any" if tuple(kernel.multiples) == (1, 1) else f"{kernel.multiples[0]}, {kernel.multiples[1]}"
     cells = [
@@ -95,7 +103,7 @@ def describe(kernel: Kernel) -> str:
         ", ".join(map(str, kernel.group_size)) or "all",
         ", ".join(kernel.dtypes) or "any",
         shape,
-        VERIFIED.get(kernel.name, VERIFIED.get(kernel.device, "run on a CPU")),
+        next(VERIFIED[key] for key in (f"{layer} {kernel.name}", kernel.name, kernel.device) if key in VERIFIED),
     ]
     return " | ".join(cells)
 

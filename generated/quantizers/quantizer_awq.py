@@ -21,6 +21,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -168,22 +169,6 @@ IDLE = (
     *("damp_percent", "desc_act", "act_group_aware", "sym", "true_sequential", "module_name_preceding_first_block"),
     *("batch_size", "pad_token_id", "max_input_length", "cache_block_outputs", "modules_in_block_to_quantize"),
 )
-
-
-class GemmLayout:
-    """The words of `gemm`, for those of the other versions."""
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        words = {"qweight": pack_interleaved(codes.T), "qzeros": pack_interleaved(zeros.T)}
-        return {**words, "scales": scales.T.contiguous()}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = (unpack_interleaved(held[name]).T for name in ("qweight", "qzeros"))
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros))
-        return found
 
 
 class PackedLinear(nn.Module):
@@ -418,15 +403,14 @@ class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton", bits=(4,)),
         Kernel(
-            "triton_gemv",
+            "triton",
             entry="triton_matmul",
-            layout="GemmLayout",
+            layout="ColumnsLayout",
             device="cuda",
             package="triton",
             bits=(4,),
-            multiples=(8, 1),
+            multiples=(8, 8),
         ),
         *GroupwiseLinear.kernels,
     )
@@ -471,14 +455,6 @@ class AWQLinear(GroupwiseLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.shared is None else self.shared.outputs(self, x)
-
-    def why_not(self, kernel: Kernel) -> str:
-        is_gemm = self.version in ("gemm", "exllama")
-        if kernel.name == "triton" and not is_gemm:
-            return f"it reads gemm's words, and these are {self.version}'s"
-        return (
-            "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
-        )
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """Of gemm's words; the others pad their groups."""
@@ -781,58 +757,266 @@ class AwqHfQuantizer(HfQuantizer):
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
     zero_word, step = 0, 0
-    groups = layer.group_size
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(
+        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
+    )
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+def triton_matmul_launch(
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
-    )
+    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
+    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    if m > 128:  # the weight is read once, and torch multiplies
+        plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
+        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
+        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
+    x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
+    chunk = math.gcd(group, 64 if is_large else 32)
+    if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
+        origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
+        if not is_large:
+            one_row[triton.cdiv(n, 32), 1](
+                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
+            )
+            return y
+        # Many blocks for parts of k take turns in reading and in computing.
+        sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
+        one_row[triton.cdiv(n, 128), len(sums)](
+            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
+        )
+    else:
+        block_m, block_n, block_k, parts = (
+            (16, 256, 64, 16)
+            if m <= 16
+            else (32, 256, 64, 8)
+            if m <= 32
+            else (64, 64, 128, 4)
+            if m <= 64
+            else (64, 128, 64, 4)
+        )
+        block_k, stages = max(32, math.gcd(group, block_k)), 3
+        if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
+            block_n, block_k, stages = 64, min(block_k, 64), 2
+        part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
+        sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
+        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
+            x,
+            *weight,
+            0x4B000000,
+            sums,
+            m,
+            n,
+            k,
+            part,
+            *constants,
+            block_m,
+            block_n,
+            block_k,
+            num_warps=4,
+            num_stages=stages,
+        )
+    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
     return y
+
+
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
+def triton_matmul_kernels() -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
     import triton
     import triton.language as tl
 
-    def kernel(  # type: ignore[no-untyped-def]
+    def scales_and_zeros(  # type: ignore[no-untyped-def]
+        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
+    ):
+        """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
+        scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
+        along = columns[None, :] * bits
+        first = qzeros + groups * (n * bits // 32)
+        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+        if 32 % bits:  # a code may have its upper bits in the next word
+            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
+            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        return scale, zeros * scale
+
+    def with_origin(codes, origin):  # type: ignore[no-untyped-def]
+        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
+
+    scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
+
+    def unpack(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        start,
+        columns,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
+        valid = (columns < n)[None, :]
+        if 32 % bits:
+            depth = start + tl.arange(0, block_k)
+            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+        else:  # a word is read once
+            count: tl.constexpr = 32 // bits
+            units = start // count + tl.arange(0, block_k // count)
+            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
+            codes = words
+            for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
+                if 32 >> level > bits:
+                    codes = tl.join(codes, codes >> (16 >> level))
+            codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
+            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+        height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
+        first = (start + tl.arange(0, height))[:, None]
+        scale, zeros = scales_and_zeros(
+            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
+        )
+        return (with_origin(codes, origin) - 8388608.0) * scale - zeros
+
+    unpack = triton.jit(unpack)
+
+    def times_codes(  # type: ignore[no-untyped-def]
+        inputs,
+        qweight,
+        origin,
+        starts,
+        columns,
+        n,
+        here,
+        index: tl.constexpr,
+        bits: tl.constexpr,
+        is_short: tl.constexpr,
+    ):
+        """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
+        count: tl.constexpr = 32 if 32 % bits else 32 // bits
+        shift: tl.constexpr = index % count * bits % 32
+        mask: tl.constexpr = (1 << bits) - 1
+        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
+        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        if is_short:
+            moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
+            found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
+        elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
+            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
+        else:
+            moved = words >> shift // 16 * 16 & mask << shift % 16
+            found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
+        return found
+
+    times_codes = triton.jit(times_codes)
+
+    def one_row(  # type: ignore[no-untyped-def]
         x,
         qweight,
         qzeros,
         scales,
-        groups,
+        origin,
+        bias,
         y,
+        n,
+        k,
+        part,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        chunk: tl.constexpr,
+        block_c: tl.constexpr,
+        block_n: tl.constexpr,
+    ):
+        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+
+        A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
+        For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
+        """
+        is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_c, block_n), dtype=tl.float32)
+        begin = tl.program_id(1) * part
+        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
+            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+            inside = starts < k
+            here = inside & (columns < n)[None, :]
+            products = tl.zeros((block_c, block_n), dtype=tl.float32)
+            for index in tl.static_range(chunk):
+                inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
+            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+            if is_short:
+                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+            total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
+        found = tl.sum(total, 0)
+        if bias is not None:
+            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+
+    def many_rows(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        sums,
         m,
         n,
         k,
+        part,
+        group: tl.constexpr,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
         step: tl.constexpr,
@@ -840,35 +1024,56 @@ def triton_matmul_kernel() -> Any:
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other along n."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        # A word holds the even ones of eight columns, then the odd ones.
-        along = (columns // 8 * 8 + columns % 8 // 2 + columns % 2 * 4)[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            words = tl.load(qweight + depth[:, None] * (n * bits // 32) + along // 32, here, 0)
-            codes = words >> along % 32 & ((1 << bits) - 1)
-            group = depth // groups
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            first = group[:, None] * (n * bits // 32)
-            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
-            weight = (codes - zeros).to(tl.float32) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
+        begin = tl.program_id(2) * part
+        for start in range(begin, tl.minimum(begin + part, k), block_k):
+            depth = (start + tl.arange(0, block_k))[None, :]
+            inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
+            weight = unpack(
+                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+            )
+            total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
+        place = (tl.program_id(2) * m + rows) * n + columns[None, :]
+        tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    return triton.jit(kernel)
+    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+        """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
+        row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_n,), dtype=tl.float32)
+        for part in range(parts):
+            total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+
+    def whole(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        y,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [k, n] = weight, one block of it."""
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        start = tl.program_id(1) * block_k
+        depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
+        weight = unpack(
+            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+        )
+        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+
+    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 
 
 def plain_value(value: Any) -> Any:
@@ -918,20 +1123,6 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
-
-
-def pack_interleaved(codes: Tensor) -> Tensor:
-    """4-bit codes [R, N] as int32 words [R, N / 8]."""
-    return pack_words(codes.unflatten(1, (-1, 8))[..., list(COLUMN_ORDER)].flatten(1).T, 4).T.contiguous()
-
-
-def unpack_interleaved(words: Tensor) -> Tensor:
-    """The codes uint8 [R, N] of words [R, N / 8]."""
-    places = [COLUMN_ORDER.index(column) for column in range(8)]
-    return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
-
-
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -951,6 +1142,20 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
         )
     scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
     return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
+
+
+def pack_interleaved(codes: Tensor) -> Tensor:
+    """4-bit codes [R, N] as int32 words [R, N / 8]."""
+    return pack_words(codes.unflatten(1, (-1, 8))[..., list(COLUMN_ORDER)].flatten(1).T, 4).T.contiguous()
+
+
+def unpack_interleaved(words: Tensor) -> Tensor:
+    """The codes uint8 [R, N] of words [R, N / 8]."""
+    places = [COLUMN_ORDER.index(column) for column in range(8)]
+    return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -996,6 +1201,30 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
 def to_int32(words: Tensor) -> Tensor:
     """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 THROUGH = {"o_proj": "v_proj", "down_proj": "up_proj"}  # whose rows a layer's columns can be scaled through, by name

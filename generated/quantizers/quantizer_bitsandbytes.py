@@ -27,6 +27,7 @@ import dataclasses
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import warnings
@@ -735,36 +736,43 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales, outliers = layer.split_inputs(rows)
     codes, scales = layer.int8_rows()
+    if input_scales is None and len(rows) > 256:  # the weight is read once, and torch multiplies
+        y = (F.linear(rows, codes.to(x.dtype)) * scales).to(x.dtype)
+        y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
-    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_int8_matmul_operator if torch.compiler.is_compiling() else triton_int8_matmul_launch
+    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
-def triton_int8_matmul_operator(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+def triton_int8_matmul_launch(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
 
     (m, k), n = x.shape, scales.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
+    blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
+    grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
     scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    triton_int8_matmul_kernel()[grid](
+        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
+    )
     return y
+
+
+triton_int8_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_int8_matmul", triton_int8_matmul_launch, mutates_args=()
+)
 
 
 @triton_int8_matmul_operator.register_fake
 def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -780,6 +788,7 @@ def triton_int8_matmul_kernel() -> Any:
         x_scales,
         weight,
         scales,
+        bias,
         y,
         m,
         n,
@@ -789,31 +798,38 @@ def triton_int8_matmul_kernel() -> Any:
         block_k: tl.constexpr,
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        valid = columns < n
-        if x.dtype.element_ty == tl.int8:
-            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        valid, place = columns < n, columns.to(tl.int64)
+        kind: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
+        run: tl.constexpr = 16  # codes that a thread reads at once
+        if block_m == 1:
+            parts = tl.zeros((block_n, block_k // run), dtype=kind)
         else:
-            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+            total = tl.zeros((block_m, block_n), dtype=kind)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & valid[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            codes = tl.load(weight + place[:, None] * k + depth[None, :], valid[:, None] & (depth < k)[None, :], 0)
             if weight.dtype.element_ty == tl.uint8:
                 # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
                 codes = codes.to(tl.int16)
                 codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+                inputs = tl.load(x + depth, depth < k, 0)
+                products = inputs[None, :].to(kind) * codes.to(kind)
+                parts += tl.sum(tl.reshape(products, (block_n, block_k // run, run)), 2)
             else:
-                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+                inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+                total = tl.dot(inputs, tl.trans(codes.to(inputs.dtype)), total, input_precision="ieee", out_dtype=kind)
+        if block_m == 1:
+            total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
             found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
+        if bias is not None:
+            found += tl.load(bias + columns, valid, 0.0).to(tl.float32)[None, :]
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             found.to(y.dtype.element_ty),
@@ -824,78 +840,197 @@ def triton_int8_matmul_kernel() -> Any:
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
     packed, table, scales, block = layer.table_blocks()
-    y = triton_matmul_operator(rows, packed, table, scales, layer.out_features, block)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    return product(rows, packed, table, scales, layer.bias, layer.out_features, block).view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+def triton_matmul_launch(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, bias: Tensor | None, n: int, block: int
+) -> Tensor:
     """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
     import triton
 
     m, k = x.shape
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](x.contiguous(), packed, table, scales, y, m, n, k, block, block_m, block_n, block_k)
+    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
+    run = math.gcd(block, 32)  # columns of a row that share a scale, and bytes
+    run = run if run >= 8 and k % run == 0 else 0
+    weight = packed, table, scales
+    if m > 64:  # the weight is read once, and torch multiplies
+        plain = torch.empty(n, k, dtype=x.dtype, device=x.device)
+        whole[triton.cdiv(n, 32), triton.cdiv(k, 128)](*weight, plain, n, k, block, run, 32, 128, num_warps=4)
+        return F.linear(x, plain, None if bias is None else bias.to(x.dtype))
+    x, y = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device)
+    if m == 1 and run:
+        one_row[triton.cdiv(n, 8),](x, *weight, bias, y, n, k, block, run, 8, 1024, num_warps=4)
+        return y
+    block_m, block_n, block_k, parts = (16, 64, 128, 8) if m <= 16 else (64, 64, 64, 4)
+    part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
+    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), triton.cdiv(k, part)
+    sums = torch.empty(grid[2], m, n, dtype=torch.float32, device=x.device)
+    many_rows[grid](x, *weight, sums, m, n, k, part, block, run, block_m, block_n, block_k, num_warps=4, num_stages=3)
+    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, grid[2], 256)
     return y
 
 
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
+
+
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, n: int, block: int) -> Tensor:
+def triton_matmul_shape(
+    x: Tensor, packed: Tensor, table: Tensor, scales: Tensor, bias: Tensor | None, n: int, block: int
+) -> Tensor:
     return x.new_empty(x.shape[0], n)
 
 
 @cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
+def triton_matmul_kernels() -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
     import triton
     import triton.language as tl
 
-    def kernel(  # type: ignore[no-untyped-def]
+    def read_scales(scales, table, places, here):  # type: ignore[no-untyped-def]
+        """Scales in float32."""
+        return tl.load(scales + places, here, 0.0)
+
+    def numbers(codes, values):  # type: ignore[no-untyped-def]
+        """What codes of four bits stand for, in float32."""
+        return tl.reshape(tl.gather(values, tl.reshape(codes, (codes.numel,)), 0), codes.shape)
+
+    read_scales, numbers = triton.jit(read_scales), triton.jit(numbers)
+
+    def one_row(  # type: ignore[no-untyped-def]
         x,
         packed,
         table,
         scales,
+        bias,
         y,
-        m,
         n,
         k,
         block: tl.constexpr,
+        run: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [n] = x [k] · weightᵀ, for a block of y; each scale is that of one or more runs of columns."""
+        columns, half = (tl.program_id(0) * block_n + tl.arange(0, block_n)).to(tl.int64)[:, None], k // 2
+        total = tl.zeros((block_n, block_k // run), dtype=tl.float32)
+        values = tl.load(table + tl.arange(0, 16))
+        for start in range(0, k, block_k):
+            depth, runs = start + tl.arange(0, block_k), (start + tl.arange(0, block_k // run) * run)[None, :]
+            place = (start // 2 + tl.arange(0, block_k // 2))[None, :]
+            pairs = tl.load(packed + columns * half + place, (columns < n) & (place < half), 0).to(tl.int32)
+            even, odd = tl.split(tl.reshape(tl.load(x + depth, depth < k, 0.0).to(tl.float32), (block_k // 2, 2)))
+            first, second = numbers(pairs >> 4, values), numbers(pairs & 15, values)
+            products = tl.reshape(first * even[None, :] + second * odd[None, :], (block_n, block_k // run, run // 2))
+            scale = read_scales(scales, table, (columns * k + runs) // block, (columns < n) & (runs < k))
+            total += tl.sum(products, 2) * scale
+        found, columns = tl.sum(total, 1), tl.program_id(0) * block_n + tl.arange(0, block_n)
+        if bias is not None:
+            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, found.to(y.dtype.element_ty), columns < n)
+
+    def unpack(  # type: ignore[no-untyped-def]
+        packed,
+        table,
+        scales,
+        columns,
+        start,
+        n,
+        k,
+        block: tl.constexpr,
+        run: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """The weight [block_n, block_k] from a column of the inputs on, in float32; without runs, rows may begin within a byte."""
+        values = tl.load(table + tl.arange(0, 16))
+        columns = columns.to(tl.int64)[:, None]
+        if run == 0:
+            depth = (start + tl.arange(0, block_k))[None, :]
+            here, place = (columns < n) & (depth < k), columns * k + depth
+            shift = 4 - place % 2 * 4
+            codes = tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32) & 15
+            weight = numbers(codes, values) * read_scales(scales, table, place // block, here)
+        else:
+            place, runs = (
+                (start // 2 + tl.arange(0, block_k // 2))[None, :],
+                (start + tl.arange(0, block_k // run) * run)[None, :],
+            )
+            pairs = tl.load(packed + columns * (k // 2) + place, (columns < n) & (place < k // 2), 0).to(tl.int32)
+            values = tl.join(numbers(pairs >> 4, values), numbers(pairs & 15, values))
+            scale = read_scales(scales, table, (columns * k + runs) // block, (columns < n) & (runs < k))
+            weight = tl.reshape(
+                tl.reshape(values, (block_n, block_k // run, run)) * scale[:, :, None], (block_n, block_k)
+            )
+        return weight
+
+    unpack = triton.jit(unpack)
+
+    def many_rows(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        table,
+        scales,
+        sums,
+        m,
+        n,
+        k,
+        part,
+        block: tl.constexpr,
+        run: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · table[code] · scale, for one block of y; the code of an even place is in a byte's high bits."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        """sums [part, m, n] = x [m, k] · weightᵀ, for one block and one part of k; the code of an even place is in a byte's high bits."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            place = columns[None, :].to(tl.int64) * k + depth[:, None]
-            shift = 4 - place % 2 * 4
-            codes = (tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32)) & 15
-            weight = tl.load(table + codes) * tl.load(scales + place // block, here, 0.0)
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
+        begin = tl.program_id(2) * part
+        for start in range(begin, tl.minimum(begin + part, k), block_k):
+            depth = (start + tl.arange(0, block_k))[None, :]
+            inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
+            weight = unpack(packed, table, scales, columns, start, n, k, block, run, block_n, block_k)
+            total = tl.dot(inputs, tl.trans(weight.to(inputs.dtype)), total, input_precision="ieee")
+        place = (tl.program_id(2) * m + rows) * n + columns[None, :]
+        tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    return triton.jit(kernel)
+    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+        """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
+        row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_n,), dtype=tl.float32)
+        for part in range(parts):
+            total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+
+    def whole(  # type: ignore[no-untyped-def]
+        packed,
+        table,
+        scales,
+        y,
+        n,
+        k,
+        block: tl.constexpr,
+        run: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [n, k] = weight, one block of it."""
+        columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
+        depth = (start + tl.arange(0, block_k))[None, :]
+        weight = unpack(packed, table, scales, columns, start, n, k, block, run, block_n, block_k)
+        place = columns.to(tl.int64)[:, None] * k + depth
+        tl.store(y + place, weight.to(y.dtype.element_ty), (columns < n)[:, None] & (depth < k))
+
+    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 
 
 def plain_value(value: Any) -> Any:

@@ -478,35 +478,42 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
+    if input_scales is None and len(rows) > 256:  # the weight is read once, and torch multiplies
+        y = (F.linear(rows, codes.to(x.dtype)) * scales).to(x.dtype)
+        y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
-    y = triton_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+def triton_matmul_launch(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
 
     (m, k), n = x.shape, scales.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
+    blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
+    grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
     scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    triton_matmul_kernel()[grid](
+        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
+    )
     return y
+
+
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -522,6 +529,7 @@ def triton_matmul_kernel() -> Any:
         x_scales,
         weight,
         scales,
+        bias,
         y,
         m,
         n,
@@ -531,31 +539,38 @@ def triton_matmul_kernel() -> Any:
         block_k: tl.constexpr,
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        valid = columns < n
-        if x.dtype.element_ty == tl.int8:
-            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        valid, place = columns < n, columns.to(tl.int64)
+        kind: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
+        run: tl.constexpr = 16  # codes that a thread reads at once
+        if block_m == 1:
+            parts = tl.zeros((block_n, block_k // run), dtype=kind)
         else:
-            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+            total = tl.zeros((block_m, block_n), dtype=kind)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & valid[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            codes = tl.load(weight + place[:, None] * k + depth[None, :], valid[:, None] & (depth < k)[None, :], 0)
             if weight.dtype.element_ty == tl.uint8:
                 # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
                 codes = codes.to(tl.int16)
                 codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+                inputs = tl.load(x + depth, depth < k, 0)
+                products = inputs[None, :].to(kind) * codes.to(kind)
+                parts += tl.sum(tl.reshape(products, (block_n, block_k // run, run)), 2)
             else:
-                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+                inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+                total = tl.dot(inputs, tl.trans(codes.to(inputs.dtype)), total, input_precision="ieee", out_dtype=kind)
+        if block_m == 1:
+            total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
             found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
+        if bias is not None:
+            found += tl.load(bias + columns, valid, 0.0).to(tl.float32)[None, :]
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             found.to(y.dtype.element_ty),

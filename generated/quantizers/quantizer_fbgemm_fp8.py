@@ -17,6 +17,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import re
 import warnings
@@ -681,38 +682,48 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
-    y = triton_matmul_operator(
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(
         codes.view(torch.uint8),
         scales.expand(blocks).contiguous(),
         stored["weight"].view(torch.uint8),
         layer.read_scales(stored),
+        layer.bias,
         height,
         width,
         x.dtype,
     )
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+def triton_matmul_launch(
+    x: Tensor,
+    x_scales: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
 ) -> Tensor:
     """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
     import triton
 
     (m, k), n = x.shape, weight.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = 16 if m <= 16 else 64, 64, 32
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
+    # A block of K lies within one of the scales'; wide ones hold several of them.
+    block_k = 128 if width >= k else max(32, math.gcd(width, 128))
+    block_m, block_n = (16, 32) if m <= 16 else (64, 32) if m <= 64 else (64, 64) if m <= 512 else (64, 128)
+    is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
+    # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
+    is_short = is_native and m > 16 and dtype.itemsize == 2
+    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
     triton_matmul_kernel()[grid](
         x.contiguous(),
         x_scales,
         weight,
         scales,
+        bias,
         y,
         m,
         n,
@@ -720,16 +731,32 @@ def triton_matmul_operator(
         height,
         width,
         x_scales.shape[1],
+        is_native,
+        is_short,
         block_m,
         block_n,
         block_k,
+        num_warps=4,
+        num_stages=3 if m > 512 else 4 if m > 16 else 5,
     )
     return y
 
 
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
+
+
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, x_scales: Tensor, weight: Tensor, scales: Tensor, height: int, width: int, dtype: torch.dtype
+    x: Tensor,
+    x_scales: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
 ) -> Tensor:
     return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
 
@@ -740,11 +767,23 @@ def triton_matmul_kernel() -> Any:
     import triton
     import triton.language as tl
 
+    def numbers(codes, is_native: tl.constexpr):  # type: ignore[no-untyped-def]
+        """The numbers in float16; 2⁻⁸ of them, their bits moved to their places, where the architecture does not know float8."""
+        if is_native:
+            found = codes.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+        else:
+            wide = codes.to(tl.int16)
+            found = ((wide & 127) << 7 | (wide & 128) << 8).to(tl.float16, bitcast=True)
+        return found
+
+    numbers = triton.jit(numbers)
+
     def kernel(  # type: ignore[no-untyped-def]
         x,
         x_scales,
         weight,
         scales,
+        bias,
         y,
         m,
         n,
@@ -752,33 +791,34 @@ def triton_matmul_kernel() -> Any:
         height,
         width,
         blocks,
+        is_native: tl.constexpr,
+        is_short: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y.
-
-        Not all architectures know float8: the bits of a code, moved to their places in a float16, are 2⁻⁸ of its number.
-        """
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
-            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0).to(
-                tl.int16
-            )
-            right = tl.load(
-                weight + columns[None, :] * k + depth[:, None], (columns < n)[None, :] & (depth < k)[:, None], 0
-            ).to(tl.int16)
-            left = ((left & 127) << 7 | (left & 128) << 8).to(tl.float16, bitcast=True)
-            right = ((right & 127) << 7 | (right & 128) << 8).to(tl.float16, bitcast=True)
+            place = columns.to(tl.int64)[:, None] * k + depth[None, :]
+            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            right = tl.load(weight + place, (columns < n)[:, None] & (depth < k)[None, :], 0)
+            if is_short:
+                left, right = left.to(tl.float8e4nv, bitcast=True), right.to(tl.float8e4nv, bitcast=True)
+            else:
+                left, right = numbers(left, is_native), numbers(right, is_native)
             left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
             right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
-            total += tl.dot(left, right) * (left_scale[:, None] * right_scale[None, :])
+            total += tl.dot(left, tl.trans(right)) * (left_scale[:, None] * right_scale[None, :])
+        total *= 1 if is_native else 65536
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)[None, :]
         tl.store(
             y + rows[:, None] * n + columns[None, :],
-            (total * 65536).to(y.dtype.element_ty),
+            total.to(y.dtype.element_ty),
             (rows < m)[:, None] & (columns < n)[None, :],
         )
 

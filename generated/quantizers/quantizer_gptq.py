@@ -127,7 +127,8 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
         if self.backend in ("torch", "triton"):
-            self.kernel = self.kernel or self.backend
+            ordered = self.backend == "triton" and self.desc_act
+            self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
         exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
         idle += [
@@ -154,6 +155,21 @@ class GPTQConfig(QuantizationConfigMixin):
         if "disable_exllama" in values:
             values["use_exllama"] = not values.pop("disable_exllama")
         return cls.from_dict(values)
+
+
+class OrderedLayout:
+    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        order = stored["g_idx"].argsort(stable=True)
+        codes = unpack_words(stored["qweight"], layer.bits)[order]
+        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
+        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
 
 
 class PackedLinear(nn.Module):
@@ -390,6 +406,7 @@ class GPTQLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel("triton_ordered", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
         *GroupwiseLinear.kernels,
     )
 
@@ -434,10 +451,27 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
+    def group_sizes(self) -> tuple[bool, bool]:
+        """Whether all groups have as many columns, and whether these are consecutive."""
+        if "g_idx" not in self._buffers:  # a layout's
+            return True, True
+        groups = self.get_buffer("g_idx")
+        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
+        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
+
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout and self.config.desc_act:
-            return "it reads groups of consecutive columns, and these are in the order of activations"
-        return ""
+        if kernel.name == "torch":
+            return ""
+        equal, consecutive = self.group_sizes()
+        if kernel.name == "triton_ordered":
+            return "its groups differ in size" if not equal else ""
+        return (
+            "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
+        )
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """x, its columns in the order of the weight's."""
+        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
@@ -695,58 +729,266 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
     zero_word, step = layer.zero_word, int(layer.is_shifted)
-    groups = layer.g_idx
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(
+        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
+    )
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int, step: int
+def triton_matmul_launch(
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
-    )
+    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
+    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    if m > 128:  # the weight is read once, and torch multiplies
+        plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
+        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
+        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
+    x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
+    chunk = math.gcd(group, 64 if is_large else 32)
+    if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
+        origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
+        if not is_large:
+            one_row[triton.cdiv(n, 32), 1](
+                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
+            )
+            return y
+        # Many blocks for parts of k take turns in reading and in computing.
+        sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
+        one_row[triton.cdiv(n, 128), len(sums)](
+            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
+        )
+    else:
+        block_m, block_n, block_k, parts = (
+            (16, 256, 64, 16)
+            if m <= 16
+            else (32, 256, 64, 8)
+            if m <= 32
+            else (64, 64, 128, 4)
+            if m <= 64
+            else (64, 128, 64, 4)
+        )
+        block_k, stages = max(32, math.gcd(group, block_k)), 3
+        if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
+            block_n, block_k, stages = 64, min(block_k, 64), 2
+        part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
+        sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
+        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
+            x,
+            *weight,
+            0x4B000000,
+            sums,
+            m,
+            n,
+            k,
+            part,
+            *constants,
+            block_m,
+            block_n,
+            block_k,
+            num_warps=4,
+            num_stages=stages,
+        )
+    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
     return y
+
+
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: Tensor, bits: int, zero_word: int, step: int
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
+def triton_matmul_kernels() -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
     import triton
     import triton.language as tl
 
-    def kernel(  # type: ignore[no-untyped-def]
+    def scales_and_zeros(  # type: ignore[no-untyped-def]
+        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
+    ):
+        """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
+        scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
+        along = columns[None, :] * bits
+        first = qzeros + groups * (n * bits // 32)
+        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
+        if 32 % bits:  # a code may have its upper bits in the next word
+            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
+            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        return scale, zeros * scale
+
+    def with_origin(codes, origin):  # type: ignore[no-untyped-def]
+        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
+
+    scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
+
+    def unpack(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        start,
+        columns,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
+        valid = (columns < n)[None, :]
+        if 32 % bits:
+            depth = start + tl.arange(0, block_k)
+            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+        else:  # a word is read once
+            count: tl.constexpr = 32 // bits
+            units = start // count + tl.arange(0, block_k // count)
+            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
+            codes = words
+            for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
+                if 32 >> level > bits:
+                    codes = tl.join(codes, codes >> (16 >> level))
+            codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
+            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+        height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
+        first = (start + tl.arange(0, height))[:, None]
+        scale, zeros = scales_and_zeros(
+            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
+        )
+        return (with_origin(codes, origin) - 8388608.0) * scale - zeros
+
+    unpack = triton.jit(unpack)
+
+    def times_codes(  # type: ignore[no-untyped-def]
+        inputs,
+        qweight,
+        origin,
+        starts,
+        columns,
+        n,
+        here,
+        index: tl.constexpr,
+        bits: tl.constexpr,
+        is_short: tl.constexpr,
+    ):
+        """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
+        count: tl.constexpr = 32 if 32 % bits else 32 // bits
+        shift: tl.constexpr = index % count * bits % 32
+        mask: tl.constexpr = (1 << bits) - 1
+        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
+        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        if is_short:
+            moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
+            found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
+        elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
+            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
+        else:
+            moved = words >> shift // 16 * 16 & mask << shift % 16
+            found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
+        return found
+
+    times_codes = triton.jit(times_codes)
+
+    def one_row(  # type: ignore[no-untyped-def]
         x,
         qweight,
         qzeros,
         scales,
-        groups,
+        origin,
+        bias,
         y,
+        n,
+        k,
+        part,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        chunk: tl.constexpr,
+        block_c: tl.constexpr,
+        block_n: tl.constexpr,
+    ):
+        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+
+        A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
+        For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
+        """
+        is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_c, block_n), dtype=tl.float32)
+        begin = tl.program_id(1) * part
+        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
+            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+            inside = starts < k
+            here = inside & (columns < n)[None, :]
+            products = tl.zeros((block_c, block_n), dtype=tl.float32)
+            for index in tl.static_range(chunk):
+                inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
+            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+            if is_short:
+                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+            total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
+        found = tl.sum(total, 0)
+        if bias is not None:
+            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+
+    def many_rows(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        sums,
         m,
         n,
         k,
+        part,
+        group: tl.constexpr,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
         step: tl.constexpr,
@@ -754,41 +996,56 @@ def triton_matmul_kernel() -> Any:
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · weight, (code − zero) · scale, for one block of y; codes follow each other down k."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        along = columns[None, :] * bits
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            down = (depth * bits)[:, None]
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
-            group = tl.load(groups + depth, depth < k, 0)
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            first = group[:, None] * (n * bits // 32)
-            words = (tl.load(qzeros + first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-            if 32 % bits:
-                after = tl.load(qzeros + first + (along + (bits - 1)) // 32, here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            zeros = (words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)
-            weight = (codes - zeros).to(tl.float32) * scale
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
+        begin = tl.program_id(2) * part
+        for start in range(begin, tl.minimum(begin + part, k), block_k):
+            depth = (start + tl.arange(0, block_k))[None, :]
+            inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
+            weight = unpack(
+                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+            )
+            total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
+        place = (tl.program_id(2) * m + rows) * n + columns[None, :]
+        tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    return triton.jit(kernel)
+    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+        """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
+        row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_n,), dtype=tl.float32)
+        for part in range(parts):
+            total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+
+    def whole(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        y,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [k, n] = weight, one block of it."""
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        start = tl.program_id(1) * block_k
+        depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
+        weight = unpack(
+            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+        )
+        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+
+    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 
 
 def plain_value(value: Any) -> Any:
@@ -838,45 +1095,6 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
-            codes.shape[1] // scales.shape[1]
-        )
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
-    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
-
-    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
-    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
-    """
-    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
-    top = 2**bits - 1
-    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
-    if symmetric:
-        high = torch.maximum(-low, high)
-        low = torch.where(low < 0, -high, low)
-    scales = torch.where(high > low, high - low, 2.0) / top
-    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
-    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
-    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
-
-
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
@@ -920,6 +1138,45 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
 def to_int32(words: Tensor) -> Tensor:
     """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
+            codes.shape[1] // scales.shape[1]
+        )
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
+    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
+
+    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
+    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
+    """
+    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
+    top = 2**bits - 1
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
+    if symmetric:
+        high = torch.maximum(-low, high)
+        low = torch.where(low < 0, -high, low)
+    scales = torch.where(high > low, high - low, 2.0) / top
+    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
+    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
+    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
 
 
 class BlockReachedError(Exception):

@@ -20,6 +20,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import re
 import warnings
@@ -611,58 +612,260 @@ class QuantoHfQuantizer(HfQuantizer):
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
     zero_word, step = 0, 0
-    groups = layer.group_size
-    y = triton_matmul_operator(rows, layer.qweight, layer.qzeros, layer.scales, groups, layer.bits, zero_word, step)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(
+        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
+    )
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_matmul", mutates_args=())
-def triton_matmul_operator(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+def triton_matmul_launch(
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
     import triton
 
     (m, k), n = x.shape, scales.shape[1]
-    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    block_m, block_n, block_k = (1, 32, 128) if m == 1 else (16, 64, 32) if m <= 16 else (64, 64, 32)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
-    triton_matmul_kernel()[grid](
-        x.contiguous(), qweight, qzeros, scales, groups, y, m, n, k, bits, zero_word, step, block_m, block_n, block_k
-    )
+    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
+    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    if m > 128:  # the weight is read once, and torch multiplies
+        plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
+        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
+        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
+    x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
+    chunk = math.gcd(group, 64 if is_large else 32)
+    if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
+        origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
+        if not is_large:
+            one_row[triton.cdiv(n, 32), 1](
+                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
+            )
+            return y
+        # Many blocks for parts of k take turns in reading and in computing.
+        sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
+        one_row[triton.cdiv(n, 128), len(sums)](
+            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
+        )
+    else:
+        block_m, block_n, block_k, parts = (
+            (16, 256, 64, 16)
+            if m <= 16
+            else (32, 256, 64, 8)
+            if m <= 32
+            else (64, 64, 128, 4)
+            if m <= 64
+            else (64, 128, 64, 4)
+        )
+        block_k, stages = max(32, math.gcd(group, block_k)), 3
+        if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
+            block_n, block_k, stages = 64, min(block_k, 64), 2
+        part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
+        sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
+        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
+            x,
+            *weight,
+            0x4B000000,
+            sums,
+            m,
+            n,
+            k,
+            part,
+            *constants,
+            block_m,
+            block_n,
+            block_k,
+            num_warps=4,
+            num_stages=stages,
+        )
+    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
     return y
+
+
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
 
 
 @triton_matmul_operator.register_fake
 def triton_matmul_shape(
-    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, groups: int, bits: int, zero_word: int, step: int
+    x: Tensor,
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    group: int,
+    bits: int,
+    zero_word: int,
+    step: int,
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
+def triton_matmul_kernels() -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
     import triton
     import triton.language as tl
 
-    def kernel(  # type: ignore[no-untyped-def]
+    def scales_and_zeros(  # type: ignore[no-untyped-def]
+        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
+    ):
+        """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
+        scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
+        zeros = tl.load(qzeros + groups * n + columns[None, :], here, 0.0).to(tl.float32)
+        return scale, zeros
+
+    def with_origin(codes, origin):  # type: ignore[no-untyped-def]
+        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
+
+    scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
+
+    def unpack(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        start,
+        columns,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
+        valid = (columns < n)[None, :]
+        if 32 % bits:
+            depth = start + tl.arange(0, block_k)
+            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
+            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
+            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+        else:  # a word is read once
+            count: tl.constexpr = 32 // bits
+            units = start // count + tl.arange(0, block_k // count)
+            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
+            codes = words
+            for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
+                if 32 >> level > bits:
+                    codes = tl.join(codes, codes >> (16 >> level))
+            codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
+            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+        height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
+        first = (start + tl.arange(0, height))[:, None]
+        scale, zeros = scales_and_zeros(
+            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
+        )
+        return (with_origin(codes, origin) - 8388608.0) * scale - zeros
+
+    unpack = triton.jit(unpack)
+
+    def times_codes(  # type: ignore[no-untyped-def]
+        inputs,
+        qweight,
+        origin,
+        starts,
+        columns,
+        n,
+        here,
+        index: tl.constexpr,
+        bits: tl.constexpr,
+        is_short: tl.constexpr,
+    ):
+        """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
+        count: tl.constexpr = 32 if 32 % bits else 32 // bits
+        shift: tl.constexpr = index % count * bits % 32
+        mask: tl.constexpr = (1 << bits) - 1
+        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
+        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        if is_short:
+            moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
+            found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
+        elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
+            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
+        else:
+            moved = words >> shift // 16 * 16 & mask << shift % 16
+            found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
+        return found
+
+    times_codes = triton.jit(times_codes)
+
+    def one_row(  # type: ignore[no-untyped-def]
         x,
         qweight,
         qzeros,
         scales,
-        groups,
+        origin,
+        bias,
         y,
+        n,
+        k,
+        part,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        chunk: tl.constexpr,
+        block_c: tl.constexpr,
+        block_n: tl.constexpr,
+    ):
+        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+
+        A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
+        For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
+        """
+        is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_c, block_n), dtype=tl.float32)
+        begin = tl.program_id(1) * part
+        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
+            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+            inside = starts < k
+            here = inside & (columns < n)[None, :]
+            products = tl.zeros((block_c, block_n), dtype=tl.float32)
+            for index in tl.static_range(chunk):
+                inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
+            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+            if is_short:
+                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+            total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
+        found = tl.sum(total, 0)
+        if bias is not None:
+            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+
+    def many_rows(  # type: ignore[no-untyped-def]
+        x,
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        sums,
         m,
         n,
         k,
+        part,
+        group: tl.constexpr,
         bits: tl.constexpr,
         zero_word: tl.constexpr,
         step: tl.constexpr,
@@ -670,35 +873,56 @@ def triton_matmul_kernel() -> Any:
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
-        """y [m, n] = x [m, k] · weight, code · scale − shift, for one block of y; codes follow each other down k."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & (columns < n)[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0.0)
-            down = (depth * bits)[:, None]
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            if 32 % bits:  # a code may have its upper bits in the next word
-                after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-                words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
-            group = depth // groups
-            scale = tl.load(scales + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            shift = tl.load(qzeros + group[:, None] * n + columns[None, :], here, 0.0).to(tl.float32)
-            weight = codes.to(tl.float32) * scale - shift
-            if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(tl.float32) * weight, 0)[None, :]
-            else:
-                total += tl.dot(inputs, weight.to(inputs.dtype), input_precision="ieee")
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
+        begin = tl.program_id(2) * part
+        for start in range(begin, tl.minimum(begin + part, k), block_k):
+            depth = (start + tl.arange(0, block_k))[None, :]
+            inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
+            weight = unpack(
+                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+            )
+            total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
+        place = (tl.program_id(2) * m + rows) * n + columns[None, :]
+        tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    return triton.jit(kernel)
+    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+        """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
+        row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_n,), dtype=tl.float32)
+        for part in range(parts):
+            total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+
+    def whole(  # type: ignore[no-untyped-def]
+        qweight,
+        qzeros,
+        scales,
+        origin,
+        y,
+        n,
+        k,
+        group: tl.constexpr,
+        bits: tl.constexpr,
+        zero_word: tl.constexpr,
+        step: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [k, n] = weight, one block of it."""
+        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        start = tl.program_id(1) * block_k
+        depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
+        weight = unpack(
+            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
+        )
+        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+
+    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 
 
 def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -706,35 +930,42 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     inputs, input_scales = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
+    if input_scales is None and len(rows) > 256:  # the weight is read once, and torch multiplies
+        y = (F.linear(rows, codes.to(x.dtype)) * scales).to(x.dtype)
+        y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
-    y = triton_int8_matmul_operator(inputs, input_scales, codes, scales, x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    product = triton_int8_matmul_operator if torch.compiler.is_compiling() else triton_int8_matmul_launch
+    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::triton_int8_matmul", mutates_args=())
-def triton_int8_matmul_operator(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+def triton_int8_matmul_launch(
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
 
     (m, k), n = x.shape, scales.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
-    block_m, block_n, block_k = (1, 16, 256) if m == 1 else (16, 64, 64) if m <= 16 else (64, 64, 64)
-
-    def grid(_: Any) -> tuple[int, int]:
-        return triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-
+    blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
+    grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
     scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](x.contiguous(), x_scales, weight, scales, y, m, n, k, block_m, block_n, block_k)
+    triton_int8_matmul_kernel()[grid](
+        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
+    )
     return y
+
+
+triton_int8_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_int8_matmul", triton_int8_matmul_launch, mutates_args=()
+)
 
 
 @triton_int8_matmul_operator.register_fake
 def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, dtype: torch.dtype
+    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -750,6 +981,7 @@ def triton_int8_matmul_kernel() -> Any:
         x_scales,
         weight,
         scales,
+        bias,
         y,
         m,
         n,
@@ -759,31 +991,38 @@ def triton_int8_matmul_kernel() -> Any:
         block_k: tl.constexpr,
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
-        rows = tl.program_id(0) * block_m + tl.arange(0, block_m)
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        valid = columns < n
-        if x.dtype.element_ty == tl.int8:
-            total = tl.zeros((block_m, block_n), dtype=tl.int32)
+        valid, place = columns < n, columns.to(tl.int64)
+        kind: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
+        run: tl.constexpr = 16  # codes that a thread reads at once
+        if block_m == 1:
+            parts = tl.zeros((block_n, block_k // run), dtype=kind)
         else:
-            total = tl.zeros((block_m, block_n), dtype=tl.float32)
+            total = tl.zeros((block_m, block_n), dtype=kind)
         for start in range(0, k, block_k):
             depth = start + tl.arange(0, block_k)
-            here = (depth < k)[:, None] & valid[None, :]
-            inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            codes = tl.load(weight + columns[None, :].to(tl.int64) * k + depth[:, None], here, 0)
+            codes = tl.load(weight + place[:, None] * k + depth[None, :], valid[:, None] & (depth < k)[None, :], 0)
             if weight.dtype.element_ty == tl.uint8:
                 # The bits of a float8, moved to their places in a float16, are 2⁻⁸ of its number.
                 codes = codes.to(tl.int16)
                 codes = ((codes & 127) << 7 | (codes & 128) << 8).to(tl.float16, bitcast=True)
             if block_m == 1:  # a product with one row asks for the weight's bytes, and no matrix unit
-                total += tl.sum(tl.trans(inputs).to(total.dtype) * codes.to(total.dtype), 0)[None, :]
+                inputs = tl.load(x + depth, depth < k, 0)
+                products = inputs[None, :].to(kind) * codes.to(kind)
+                parts += tl.sum(tl.reshape(products, (block_n, block_k // run, run)), 2)
             else:
-                total = tl.dot(inputs, codes.to(inputs.dtype), total, input_precision="ieee", out_dtype=total.dtype)
+                inputs = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+                total = tl.dot(inputs, tl.trans(codes.to(inputs.dtype)), total, input_precision="ieee", out_dtype=kind)
+        if block_m == 1:
+            total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
             found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
+        if bias is not None:
+            found += tl.load(bias + columns, valid, 0.0).to(tl.float32)[None, :]
         tl.store(
             y + rows[:, None] * n + columns[None, :],
             found.to(y.dtype.element_ty),
@@ -911,7 +1150,8 @@ class ColumnsLayout:
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found

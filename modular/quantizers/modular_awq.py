@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
 from unibody.core.quantization.calibration import find_blocks, tokenize_samples, visit_blocks
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -125,36 +126,19 @@ IDLE = (
 )
 
 
-class GemmLayout:
-    """The words of `gemm`, for those of the other versions."""
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        words = {"qweight": pack_interleaved(codes.T), "qzeros": pack_interleaved(zeros.T)}
-        return {**words, "scales": scales.T.contiguous()}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = (unpack_interleaved(held[name]).T for name in ("qweight", "qzeros"))
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros))
-        return found
-
-
 class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=1, order=(0, 2, 4, 6, 1, 3, 5, 7), ordered=False)
+    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton", bits=(4,)),
         Kernel(
-            "triton_gemv",
-            entry="triton_matmul",
-            layout=GemmLayout,
+            "triton",
+            template="groupwise_matmul.triton.py.j2",
+            layout=ColumnsLayout,
             device="cuda",
             package="triton",
             bits=(4,),
-            multiples=(8, 1),
+            multiples=(8, 8),
         ),
         *GroupwiseLinear.kernels,
     )
@@ -199,14 +183,6 @@ class AWQLinear(GroupwiseLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.shared is None else self.shared.outputs(self, x)
-
-    def why_not(self, kernel: Kernel) -> str:
-        is_gemm = self.version in ("gemm", "exllama")
-        if kernel.name == "triton" and not is_gemm:
-            return f"it reads gemm's words, and these are {self.version}'s"
-        return (
-            "it brings words into gemm's order, in which these are" if kernel.name == "triton_gemv" and is_gemm else ""
-        )
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """Of gemm's words; the others pad their groups."""

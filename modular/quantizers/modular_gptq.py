@@ -84,7 +84,8 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
         if self.backend in ("torch", "triton"):
-            self.kernel = self.kernel or self.backend
+            ordered = self.backend == "triton" and self.desc_act
+            self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
         exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
         idle += [
@@ -113,6 +114,21 @@ class GPTQConfig(QuantizationConfigMixin):
         return cls.from_dict(values)
 
 
+class OrderedLayout:
+    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        order = stored["g_idx"].argsort(stable=True)
+        codes = unpack_words(stored["qweight"], layer.bits)[order]
+        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
+        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
+
+
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
@@ -120,6 +136,7 @@ class GPTQLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
+        Kernel("triton_ordered", entry="triton_matmul", layout=OrderedLayout, device="cuda", package="triton"),
         *GroupwiseLinear.kernels,
     )
 
@@ -164,10 +181,27 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
+    def group_sizes(self) -> tuple[bool, bool]:
+        """Whether all groups have as many columns, and whether these are consecutive."""
+        if "g_idx" not in self._buffers:  # a layout's
+            return True, True
+        groups = self.get_buffer("g_idx")
+        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
+        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
+
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout and self.config.desc_act:
-            return "it reads groups of consecutive columns, and these are in the order of activations"
-        return ""
+        if kernel.name == "torch":
+            return ""
+        equal, consecutive = self.group_sizes()
+        if kernel.name == "triton_ordered":
+            return "its groups differ in size" if not equal else ""
+        return (
+            "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
+        )
+
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """x, its columns in the order of the weight's."""
+        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]

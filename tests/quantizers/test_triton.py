@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 CASES = Path(__file__).parent / "triton_cases.py"
 
 
-@pytest.mark.parametrize(("kind", "count"), [("groups", 43), ("tables", 8), ("eights", 16), ("float8", 13)])
+@pytest.mark.parametrize(("kind", "count"), [("groups", 51), ("tables", 8), ("eights", 16), ("float8", 13)])
 def test_interpreted(kind: str, count: int) -> None:
     """The same as the reference: all formats, GPTQ's groups in any order, odd numbers of rows."""
     pytest.importorskip("triton")
@@ -37,19 +37,19 @@ def words(*shape: int) -> torch.Tensor:
 
 
 OPERATORS = (  # file, name, what follows the inputs
-    ("gptq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), words(96), 4, 1, 0)),
-    ("autoround", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), 32, 4, 1, 0)),
-    ("awq", "triton", lambda: (words(96, 8), words(3, 8), empty(3, 64), 32, 4, 0, 0)),
-    ("hqq", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), 32, 4, 0, 0)),
-    ("quanto", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), 32, 4, 0, 0)),
-    ("compressed_tensors", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), 32, 4, 0, 0)),
-    ("quark", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), 32, 4, 0, 0)),
-    ("torchao", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), 32, 4, 0, 0)),
-    ("bitsandbytes", "triton", lambda: (codes(64 * 48), empty(16), empty(96), 64, 64)),
-    ("compressed_tensors", "triton_float4", lambda: (codes(64, 48), empty(16), codes(64, 3), 64, 32)),
-    ("quark", "triton_float4", lambda: (codes(64, 48), empty(16), codes(64, 3), 64, 32)),
+    ("gptq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 1, 0)),
+    ("autoround", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 1, 0)),
+    ("awq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
+    ("hqq", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4, 0, 0)),
+    ("quanto", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4, 0, 0)),
+    ("compressed_tensors", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
+    ("quark", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
+    ("torchao", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
+    ("bitsandbytes", "triton", lambda: (codes(64 * 48), empty(16), empty(96), None, 64, 64)),
+    ("compressed_tensors", "triton_float4", lambda: (codes(64, 48), None, codes(64, 3), None, 64, 32)),
+    ("quark", "triton_float4", lambda: (codes(64, 48), None, codes(64, 3), None, 64, 32)),
     *(
-        (name, kernel, lambda: (None, codes(64, 96), empty(64), torch.bfloat16))
+        (name, kernel, lambda: (None, codes(64, 96), empty(64), None, torch.bfloat16))
         for name, kernel in (
             ("eetq", "triton"),
             ("quanto", "triton_int8"),
@@ -59,11 +59,11 @@ OPERATORS = (  # file, name, what follows the inputs
             ("bitsandbytes", "triton_int8"),
         )
     ),
-    ("bitnet", "triton", lambda: (empty(5), codes(16, 96), empty(64), torch.bfloat16)),
-    ("finegrained_fp8", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), 32, 32, torch.bfloat16)),
-    ("fbgemm_fp8", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), 1, 96, torch.bfloat16)),
-    ("compressed_tensors", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), 32, 32, torch.bfloat16)),
-    ("quark", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), 1, 96, torch.bfloat16)),
+    ("bitnet", "triton", lambda: (empty(5), codes(16, 96), empty(64), None, torch.bfloat16)),
+    ("finegrained_fp8", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), None, 32, 32, torch.bfloat16)),
+    ("fbgemm_fp8", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), None, 1, 96, torch.bfloat16)),
+    ("compressed_tensors", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), None, 32, 32, torch.bfloat16)),
+    ("quark", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), None, 1, 96, torch.bfloat16)),
 )
 
 

@@ -18,42 +18,47 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 sys.path.insert(0, {folder!r})
-SIZES = ["i32"] * 3
-GROUPS = ["*i32", "*i32", "*fp16"]
-CASES = (  # file, kernel, least capability, types of inputs, of other tensors and of numbers, values of the first constants
-    ("gptq", "triton", 75, "", [*GROUPS, "*i32"], SIZES, (4, 1, 0)),
-    ("gptq", "triton", 75, "", [*GROUPS, "*i32"], SIZES, (3, 0, 1)),
-    ("awq", "triton", 75, "", [*GROUPS, "i32"], SIZES, (4, 0, 0)),
-    ("hqq", "triton", 75, "", ["*i32", "*fp16", "*fp16", "i32"], SIZES, (2, 0, 0)),
-    ("quanto", "triton", 75, "", ["*i32", "*fp16", "*fp16", "i32"], SIZES, (4, 0, 0)),
-    ("bitsandbytes", "triton", 75, "", ["*u8", "*fp32", "*fp32"], SIZES, (64,)),
-    ("compressed_tensors", "triton_float4", 75, "", ["*u8", "*fp32", "*i8"], SIZES, (16,)),
-    ("eetq", "triton", 75, "", ["*fp16", "*i8", "*fp16"], SIZES, ()),
-    ("quanto", "triton_int8", 75, "", ["*fp32", "*u8", "*fp32"], SIZES, ()),
-    ("torchao", "triton_int8", 80, "*i8", ["*fp32", "*i8", "*fp32"], SIZES, ()),
-    ("bitnet", "triton", 80, "*i8", ["*fp32", "*u8", "*fp32"], SIZES, ()),
-    ("finegrained_fp8", "triton", 75, "*u8", ["*fp32", "*u8", "*fp32"], ["i32"] * 6, ()),
+TYPES = {{  # of what is no constant; `{{0}}` is the type of inputs
+    **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "x_scales", "table", "sums"), "*fp32"),
+    **dict.fromkeys(("x", "y", "bias"), "*{{0}}"), "packed": "*u8", "overall": "*fp32", "weight": "*u8",
+    **dict.fromkeys(("m", "n", "k", "part", "parts", "height", "width", "blocks"), "i32"), "origin": "i32",
+}}
+CONSTANTS = {{"zero_word": 1, "step": 0, "group": 64, "chunk": 32, "block_c": 16, "block": 32, "run": 32, "block_m": 16, "block_n": 64, "block_k": 64}}
+CASES = (  # file, kernel, least capability, types and constants of its own
+    ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 4}}),
+    ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 3, "step": 1}}),
+    ("awq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 4}}),
+    ("hqq", "triton", 75, {{"scales": "*fp16", "qzeros": "*fp16"}}, {{"bits": 2}}),
+    ("quanto", "triton", 75, {{"scales": "*fp16", "qzeros": "*fp16"}}, {{"bits": 4}}),
+    ("bitsandbytes", "triton", 75, {{}}, {{}}),
+    ("compressed_tensors", "triton_float4", 75, {{"scales": "*i8"}}, {{}}),
+    ("eetq", "triton", 75, {{"weight": "*i8", "scales": "*fp16"}}, {{}}),
+    ("quanto", "triton_int8", 75, {{}}, {{}}),
+    ("torchao", "triton_int8", 80, {{"x": "*i8", "weight": "*i8"}}, {{}}),
+    ("bitnet", "triton", 80, {{"x": "*i8"}}, {{}}),
+    ("finegrained_fp8", "triton", 75, {{"x": "*u8"}}, {{"block_k": 32, "is_native": False, "is_short": False}}),
+    ("finegrained_fp8", "triton", 89, {{"x": "*u8"}}, {{"block_m": 64, "is_native": True, "is_short": True}}),
 )
-for name, kernel, least, inputs, tensors, sizes, first in CASES:
+for name, kernel, least, types, constants in CASES:
     module = import_module("quantizer_" + name)
-    made = getattr(module, kernel + "_matmul_kernel")()
-    targets = [(capability, "fp16", (16, 64, 64)) for capability in (75, 80, 89, 90, 100, 120) if capability >= least]
-    if not inputs:
-        targets += [(90, "fp32", (16, 64, 64)), (90, "bf16", (1, 16, 128))]
-    for capability, dtype, blocks in targets:
-        types, constants = [inputs or f"*{{dtype}}", *tensors, f"*{{dtype}}", *sizes], (*first, *blocks)
-        assert len(types) + len(constants) == len(made.arg_names), name
-        types = dict(zip(made.arg_names, [*types, *["constexpr"] * len(constants)]))
-        given = dict(zip(made.arg_names[-len(constants):], constants))
-        done = triton.compile(ASTSource(made, types, given), target=GPUTarget("cuda", capability, 32))
-        assert f"sm_{{capability}}" in done.asm["ptx"], (name, capability)
+    whole = getattr(module, kernel + "_matmul_kernels", None)
+    for made in whole() if whole else [getattr(module, kernel + "_matmul_kernel")()]:
+        targets = [(capability, "fp16", {{}}) for capability in (75, 80, 89, 90, 100, 120) if capability >= least]
+        if "x" not in types:
+            targets += [(90, "fp32", {{}}), (90, "bf16", {{}} if whole else {{"block_m": 1}})]
+        for capability, dtype, more in targets:
+            known, given = {{**TYPES, **types}}, {{**CONSTANTS, **constants, **more}}
+            signature = {{arg: known[arg].format(dtype) if arg in known else "constexpr" for arg in made.arg_names}}
+            values = {{arg: given[arg] for arg, kind in signature.items() if kind == "constexpr"}}
+            done = triton.compile(ASTSource(made, signature, values), target=GPUTarget("cuda", capability, 32))
+            assert f"sm_{{capability}}" in done.asm["ptx"], (name, capability)
     declared = [
         10 * row.capability[0] + row.capability[1]
         for layer in vars(module).values()
         for row in getattr(layer, "kernels", ())
         if row.entry == kernel + "_matmul"
     ]
-    assert declared and all(capability in (0, 75, least) for capability in declared), (name, declared)
+    assert declared and all(capability in (0, 75, least) or least == 89 for capability in declared), (name, declared)
 print("compiled")
 """
 

@@ -5,6 +5,7 @@ python tests/quantizers/triton_cases.py groups    # compares; TRITON_INTERPRET m
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,9 +18,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2] / "generated/quantizers"))
 
 
+SCALE = 1  # how much larger weights are than the smallest ones
+
+
 def make(layer_class: Any, config: Any, *more: Any, width: int = 96) -> Any:
     """A packed layer of random weights."""
-    linear = nn.Linear(width, 64)
+    linear = nn.Linear(width * SCALE, 64 * SCALE)
     packed = layer_class(linear, config, *more)
     packed.hold(packed.quantize(linear.weight.detach()))
     return packed
@@ -77,17 +81,17 @@ def groups() -> Iterator[Any]:
     for bits in (2, 3, 4, 8):
         for version, form in (("gptq", "auto_round:gptq"), ("gptq_v2", "auto_round:gptqmodel")):
             config = gptq.GPTQConfig(bits=bits, group_size=32, sym=False, checkpoint_format=version)
+            yield make(gptq.GPTQLinear, config), "triton"
             packed = make(gptq.GPTQLinear, config)
             packed.g_idx = packed.g_idx[torch.randperm(packed.in_features)]
-            yield packed, "triton"
+            yield arranged(packed, gptq.OrderedLayout), "triton"
             config = auto.AutoRoundConfig(bits=bits, group_size=32, sym=False, packing_format=form)
             yield make(auto.AutoRoundLinear, config), "triton"
     config = auto.AutoRoundConfig(bits=4, group_size=32, sym=False, packing_format="auto_round:auto_awq")
     yield arranged(make(auto.AutoRoundLinear, config), auto.ColumnsLayout), "triton"
-    yield make(awq.AWQLinear, awq.AwqConfig(group_size=32)), "triton"
-    for version in ("gemv", "llm-awq"):
+    for version in ("gemm", "gemv", "llm-awq"):
         packed = make(awq.AWQLinear, awq.AwqConfig(group_size=32, version=version), width=128)
-        yield arranged(packed, awq.GemmLayout), "triton"
+        yield arranged(packed, awq.ColumnsLayout), "triton"
     for bits in (1, 2, 3, 4, 8):
         packed = make(hqq.HQQLinear, hqq.HqqConfig(nbits=bits, group_size=32))
         yield arranged(packed, hqq.ColumnsLayout), "triton"
@@ -193,5 +197,19 @@ def compare(cases: Iterator[Any]) -> int:
     return count
 
 
+def keep_closures() -> None:
+    """Makes Triton's interpreter see what a kernel takes from the function around it, as its compiler does."""
+    from triton.runtime import interpreter
+
+    def execute(self: Any, tree: Any) -> Any:
+        scope = {**vars(interpreter), **self.fn.__globals__, **inspect.getclosurevars(self.fn).nonlocals}
+        self.fn.__globals__.setdefault("tl", scope["tl"])  # by which it finds what to replace
+        exec(compile(tree, self.filename, "exec"), scope)
+        return scope[self.fn.__name__]
+
+    interpreter.FunctionRewriter._compile_and_exec = execute
+
+
 if __name__ == "__main__":
+    keep_closures()
     print(compare(globals()[sys.argv[1]]()))

@@ -27,7 +27,8 @@ class ColumnsLayout:
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, zeros = unpack_words(held["qweight"], layer.bits).T, held["qzeros"].T.contiguous()
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found

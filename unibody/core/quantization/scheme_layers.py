@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import nearest_codes
-from unibody.core.quantization.float4 import FLOAT4, pack_float4, pack_float6, unpack_float4, unpack_float6
+from unibody.core.quantization.float4 import pack_float4, pack_float6, unpack_float4, unpack_float6
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
@@ -269,12 +269,9 @@ class Float4SchemeLinear(SchemeLinear):
             steps = scales.view(torch.float8_e8m0fnu).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
 
-    def table_blocks(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Bytes, the values of their codes, a byte of scale for each block, and a block's columns."""
-        stored, table = self.stored_tensors(), torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)))
-        packed, scales = stored[self.packed_name], stored["weight_scale"]
-        table = table.to(packed.device)
-        if "weight_global_scale" in stored:
-            table = table / stored["weight_global_scale"].float()
+    def table_blocks(self) -> tuple[Tensor, Tensor | None, Tensor, int]:
+        """Bytes, what all numbers are divided by, a byte of scale for each block, and a block's columns."""
+        stored = self.stored_tensors()
+        packed, scales, overall = stored[self.packed_name], stored["weight_scale"], stored.get("weight_global_scale")
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
-        return packed, table, scales, self.block[1]
+        return packed, None if overall is None else overall.float(), scales, self.block[1]
