@@ -104,9 +104,3 @@ def main(folder: Path, checkpoint: Path, settings: dict[str, Any], kill: str = "
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), *sys.argv[4:])
-    if torch.distributed.is_initialized():  # threads of gloo's subgroups abort a process that ends as others do
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from unibody.processes import leave_at_exit
+
 DATA, TENSOR = "dp_replicate", "tp"  # the names of a mesh's dimensions
 
 
@@ -58,6 +60,7 @@ def join_processes() -> None:
     if device.type != "cpu":
         torch.accelerator.set_device_index(device.index)
     dist.init_process_group(dist.get_default_backend_for_device(device))
+    leave_at_exit()
 
 
 def local_device() -> torch.device:

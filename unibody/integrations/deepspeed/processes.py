@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import warnings
@@ -13,6 +12,7 @@ import torch
 from torch import distributed
 
 from unibody.integrations.availability import require
+from unibody.processes import leave_at_exit
 
 
 def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None) -> Any:
@@ -44,12 +44,7 @@ def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None
             from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not for type checkers
 
             distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        atexit.register(leave)
+        leave_at_exit()
     os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed asks for it again and again
     deepspeed.init_distributed(backend, verbose=False)
     return deepspeed
-
-
-def leave() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()

@@ -6,7 +6,6 @@ The trainer knows a model and an optimizer only through an engine; one that shar
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.integrations import require
+from unibody.processes import leave
 from unibody.training.arguments import TrainingArguments
 from unibody.training.checkpoints import load_model, save_model
 
@@ -189,15 +189,9 @@ class Engine:
         self.processes.wait_for_everyone()
 
     def leave(self) -> None:
-        """Takes leave of the other processes, at the end of the program.
-
-        gloo's threads let go of the last tensors that they sent some time after these have arrived, and abort the program if
-        Python is no longer there. They are waited for where the group is destroyed, which it is when nothing holds it.
-        """
-        self.model = None
-        gc.collect()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        """Takes leave of the other processes, at the end of the program."""
+        self.model = None  # DistributedDataParallel holds the group
+        leave()
 
     def save_model(self, model: nn.Module, folder: Path, whole: bool = True) -> None:
         """Writes the model; every process calls it. Not `whole`: to go on from, in whatever parts."""
