@@ -218,12 +218,12 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
 
-    def push_to_hub(self, *arguments: Any, **options: Any) -> Any:
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Uploads what `save_pretrained` writes; of a model that is split over processes all call it, and the first uploads."""
         if self.parallelism is not None and torch.distributed.get_rank() > 0:
             save_whole(self, "")
             return None
-        return super().push_to_hub(*arguments, **options)
+        return super().push_to_hub(repo_id, **options)
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         if not self._hf_peft_config_loaded:

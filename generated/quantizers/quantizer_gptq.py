@@ -223,6 +223,10 @@ class PackedLinear(nn.Module):
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
 
+    def arrange_inputs(self, x: Tensor) -> Tensor:
+        """The same, their columns in the order in which a kernel's layout has the weight's."""
+        return self.round_inputs(x)
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -469,8 +473,7 @@ class GPTQLinear(GroupwiseLinear):
             "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
         )
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """x, its columns in the order of the weight's."""
+    def arrange_inputs(self, x: Tensor) -> Tensor:
         return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
@@ -730,7 +733,7 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
     zero_word, step = layer.zero_word, int(layer.is_shifted)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
     y = product(

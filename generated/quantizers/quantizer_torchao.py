@@ -204,6 +204,10 @@ class PackedLinear(nn.Module):
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
 
+    def arrange_inputs(self, x: Tensor) -> Tensor:
+        """The same, their columns in the order in which a kernel's layout has the weight's."""
+        return self.round_inputs(x)
+
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -800,7 +804,7 @@ def triton_int8_matmul_kernel() -> Any:
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.round_inputs(x).reshape(-1, x.shape[-1])
+    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
     zero_word, step = 0, 0
     product = triton_groups_matmul_operator if torch.compiler.is_compiling() else triton_groups_matmul_launch
     y = product(

@@ -199,8 +199,7 @@ class GPTQLinear(GroupwiseLinear):
             "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
         )
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """x, its columns in the order of the weight's."""
+    def arrange_inputs(self, x: Tensor) -> Tensor:
         return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:

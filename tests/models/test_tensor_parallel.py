@@ -18,6 +18,7 @@ from oracle.zoo import Case, cases
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import unibody
+from unibody import model_types
 from unibody.generated.registry import MODELS
 
 DECODERS = [case for case in cases() if case.auto_class and getattr(case.config_class, "base_model_tp_plan", None)]
@@ -32,6 +33,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     for case in [*DECODERS, *ENCODERS]:
         save(case, "unit", folder / "zoo" / str(case))
     mixture.make(folder / "mixture")
+    del model_types._registered["mixture"]
     write_llama(folder / "wide", hidden_size=2, num_attention_heads=2, head_dim=2, intermediate_size=2**22)
     write_llama(folder / "odd", hidden_size=32, intermediate_size=33)
     write_llama(folder / "three", hidden_size=48, num_attention_heads=6, num_key_value_heads=3)

@@ -73,6 +73,8 @@ def test_json(packed: Path) -> None:
         "triton_groups": "it runs on cuda, not on cpu",
         "int4pack_cuda": "it runs on cuda, not on cpu",
         "int4pack_cpu": "its inputs are bfloat16, not float32",
+        "int3pack_cpu": "its inputs are bfloat16, not float32",
+        "int2pack_cpu": "its inputs are bfloat16, not float32",
     }  # fmt: skip
 
 

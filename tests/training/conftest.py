@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ import unibody
 from training.rows import rows
 
 SCRIPT = Path(__file__).with_name("script.py")
+
+
+@pytest.fixture(autouse=True)
+def unspoken() -> Iterator[None]:
+    """What arguments for FSDP say in the environment is not said to the programs of later tests."""
+    yield
+    unibody.TrainingArguments()
 
 
 @pytest.fixture(scope="session")

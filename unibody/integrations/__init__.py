@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from unibody.integrations.deepspeed.initialization import deepspeed_init, deepspeed_load_checkpoint
     from unibody.integrations.export import DecodingStep
+    from unibody.integrations.fsdp import is_fsdp_enabled, is_fsdp_managed_module
     from unibody.integrations.gguf import export_gguf
     from unibody.integrations.packed_lora import register_packed_layers
     from unibody.integrations.peft import AdapterLoadingInfo, PeftAdapterMixin

@@ -117,6 +117,9 @@ def announce_fsdp(config: FsdpConfig | None) -> None:
     if config is not None:
         os.environ[IN_USE] = "true"
         os.environ[EFFICIENT_LOADING] = str(late).lower()
+    elif not LAUNCHED:
+        os.environ.pop(IN_USE, None)
+        os.environ.pop(EFFICIENT_LOADING, None)
 
 
 def launched_fsdp(fsdp: Any, fsdp_config: Any) -> tuple[Any, Any]:
