@@ -99,7 +99,7 @@ def test_user_scripts_under_strict_mypy(root: Path, tmp_path: Path) -> None:
             'wrong.py: error: Argument "hidden_size" to "LlamaConfig" has incompatible type "str"; expected "int"  [arg-type]',
             'wrong.py: error: Module has no attribute "LlammaForCausalLM"  [attr-defined]',
             'wrong.py: error: "LlamaConfig" has no attribute "hiden_size"  [attr-defined]',
-            'wrong.py: error: Argument "repo_id" to "push_to_hub" of "PushToHubMixin" has incompatible type "int"; expected "str"  [arg-type]',
+            'wrong.py: error: Argument "repo_id" to "push_to_hub" of "PreTrainedModel" has incompatible type "int"; expected "str"  [arg-type]',
             'wrong.py: error: Argument 1 to "from_pretrained" of "AutoConfig" has incompatible type "int"; expected "str | PathLike[str]"  [arg-type]',
             "Found 5 errors in 1 file (checked 2 source files)",
         ]
