@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import unibody
 from training.rows import rows
+from unibody.integrations import fsdp
 
 SCRIPT = Path(__file__).with_name("script.py")
 
@@ -27,7 +28,8 @@ SCRIPT = Path(__file__).with_name("script.py")
 def unspoken() -> Iterator[None]:
     """What arguments for FSDP say in the environment is not said to the programs of later tests."""
     yield
-    unibody.TrainingArguments()
+    for name in (fsdp.IN_USE, fsdp.EFFICIENT_LOADING):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
