@@ -365,14 +365,11 @@ class Linear8bitLt(PackedLinear):
         return super().forward(x)
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.out_features, self.in_features
+        kind = torch.float16 if self.has_main_weight else torch.int8
+        weight = torch.empty(self.out_features, self.in_features, dtype=kind)
         if self.has_main_weight:
-            return {"weight": torch.empty(shape, dtype=torch.float16, device="meta")}
-        return {
-            "weight": torch.empty(shape, dtype=torch.int8, device="meta"),
-            "SCB": torch.empty(self.out_features, dtype=torch.float32, device="meta"),
-            "weight_format": torch.empty((), dtype=torch.uint8, device="meta"),
-        }
+            return {"weight": weight}
+        return {"weight": weight, "SCB": torch.empty(self.out_features, dtype=torch.float32), **self.usual_tensors()}
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By rows: all of a token is rounded by its largest magnitude."""
@@ -486,7 +483,7 @@ class Linear4bit(PackedLinear):
         if nested:
             sizes["weight.nested_absmax"] = (-(-blocks // NESTED_BLOCK),), torch.float32
             sizes["weight.nested_quant_map"] = (256,), torch.float32
-        return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in sizes.items()}
+        return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in sizes.items()}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         kind, dtype = self.config.bnb_4bit_quant_type, str(weight.dtype).removeprefix("torch.")

@@ -114,7 +114,7 @@ class AutoRoundLinear(GPTQLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),

@@ -129,7 +129,7 @@ IDLE = (
 class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
+    packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton",

@@ -160,14 +160,11 @@ class Linear8bitLt(PackedLinear):
         return super().forward(x)
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.out_features, self.in_features
+        kind = torch.float16 if self.has_main_weight else torch.int8
+        weight = torch.empty(self.out_features, self.in_features, dtype=kind)
         if self.has_main_weight:
-            return {"weight": torch.empty(shape, dtype=torch.float16, device="meta")}
-        return {
-            "weight": torch.empty(shape, dtype=torch.int8, device="meta"),
-            "SCB": torch.empty(self.out_features, dtype=torch.float32, device="meta"),
-            "weight_format": torch.empty((), dtype=torch.uint8, device="meta"),
-        }
+            return {"weight": weight}
+        return {"weight": weight, "SCB": torch.empty(self.out_features, dtype=torch.float32), **self.usual_tensors()}
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By rows: all of a token is rounded by its largest magnitude."""
@@ -256,7 +253,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry=table_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry=dequantize_matmul),
     )
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(1, 0))
+    packing: ClassVar[Packing] = Packing(word="uint8", order=(1, 0))
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
@@ -282,7 +279,7 @@ class Linear4bit(PackedLinear):
         if nested:
             sizes["weight.nested_absmax"] = (-(-blocks // NESTED_BLOCK),), torch.float32
             sizes["weight.nested_quant_map"] = (256,), torch.float32
-        return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in sizes.items()}
+        return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in sizes.items()}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         kind, dtype = self.config.bnb_4bit_quant_type, str(weight.dtype).removeprefix("torch.")

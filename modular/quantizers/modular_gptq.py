@@ -133,7 +133,7 @@ class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_ordered", entry="triton_matmul", layout=OrderedLayout, device="cuda", package="triton"),

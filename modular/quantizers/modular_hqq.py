@@ -99,7 +99,7 @@ class HQQLinear(GroupwiseLinear):
     """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
 
     variable_tensors: ClassVar[tuple[str, ...]] = ("",)
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="number")  # of ColumnsLayout
+    packing: ClassVar[Packing] = Packing(word="int32", zero_point="number")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton",

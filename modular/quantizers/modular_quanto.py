@@ -56,7 +56,7 @@ class QuantoConfig(QuantizationConfigMixin):
 class QuantoLinear(GroupwiseLinear):
     """A linear layer of Quanto's codes; its inputs are rounded once they are calibrated."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False, zero_point="shift")  # of ColumnsLayout
+    packing: ClassVar[Packing] = Packing(word="int32", zero_point="shift")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton",

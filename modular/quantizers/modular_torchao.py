@@ -113,7 +113,7 @@ def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
+    packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),

@@ -218,7 +218,7 @@ class TrainingLoop:
             self.refuse_step(loss, values, epoch, first)
             return False
         call("on_pre_optimizer_step")
-        taken = engine.step() is not False
+        taken = engine.step()
         call("on_optimizer_step")
         if taken and not isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
             trainer.lr_scheduler.step()

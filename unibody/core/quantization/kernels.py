@@ -36,9 +36,7 @@ class Packing:
     """How codes lie in words, for the kernels' templates."""
 
     word: str = "int32"
-    axis: int = 0  # of the weight [K, N] along which a word's codes follow each other
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    ordered: bool = True  # whether a tensor says which group a column is in; if not, groups are of consecutive columns
     zero_point: str = (
         "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
     )

@@ -18,7 +18,7 @@ from unibody.core.quantization.schemes import QuantizationArgs
 class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
     """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 
-    packing: ClassVar[Packing] = Packing(word="int32", axis=0, ordered=False)  # of ColumnsLayout
+    packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton_groups",

@@ -230,7 +230,7 @@ class Float4SchemeLinear(SchemeLinear):
     """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
 
     packed_name: ClassVar[str] = "weight_packed"
-    packing: ClassVar[Packing] = Packing(word="uint8", axis=0, order=(0, 1), scale="byte")
+    packing: ClassVar[Packing] = Packing(word="uint8", order=(0, 1), scale="byte")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton_float4", template="table_matmul.triton.py.j2", device="cuda", package="triton", bits=(4,)),
         Kernel("torch", entry=matmul_by_rows),
