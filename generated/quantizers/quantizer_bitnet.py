@@ -184,10 +184,6 @@ class PackedLinear(nn.Module):
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
 
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None

@@ -127,8 +127,7 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
         if self.backend in ("torch", "triton"):
-            ordered = self.backend == "triton" and self.desc_act
-            self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
+            self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
         exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
         idle += [
@@ -158,18 +157,23 @@ class GPTQConfig(QuantizationConfigMixin):
 
 
 class OrderedLayout:
-    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
+    """ColumnsLayout with the columns in the order of their groups; `order` int32 [K] if it is not theirs already."""
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        order = stored["g_idx"].argsort(stable=True)
-        codes = unpack_words(stored["qweight"], layer.bits)[order]
-        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        order = None if layer.group_sizes(stored)[1] else stored["g_idx"].argsort(stable=True).int()
+        words = stored["qweight"]
+        words = words if order is None else pack_words(unpack_words(words, layer.bits)[order], layer.bits)
+        return {**ColumnsLayout.pack(layer, {**stored, "qweight": words}), "order": order}
 
     @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
-        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        stored = ColumnsLayout.unpack(layer, held)
+        if held["order"] is None:
+            return stored
+        back = held["order"].argsort()
+        words = pack_words(unpack_words(stored["qweight"], layer.bits)[back], layer.bits)
+        return {**stored, "qweight": words, "g_idx": (back // layer.group_size).int()}
 
 
 class PackedLinear(nn.Module):
@@ -222,10 +226,6 @@ class PackedLinear(nn.Module):
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
@@ -335,46 +335,25 @@ class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cuda",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int3pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(3,),
-            group_size=(64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int2pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(2,),
-            group_size=(128, 256),
-            multiples=(16, 1),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
@@ -409,8 +388,13 @@ class GPTQLinear(GroupwiseLinear):
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
-        Kernel("triton_ordered", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="OrderedLayout",
+            device="cuda",
+            package="triton",
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -455,26 +439,24 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
-    def group_sizes(self) -> tuple[bool, bool]:
+    def group_sizes(self, stored: dict[str, Tensor]) -> tuple[bool, bool]:
         """Whether all groups have as many columns, and whether these are consecutive."""
-        if "g_idx" not in self._buffers:  # a layout's
-            return True, True
-        groups = self.get_buffer("g_idx")
+        groups = stored["g_idx"]
         expected = torch.arange(self.in_features, device=groups.device) // self.group_size
         return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "torch":
+        if kernel.layout is None:
             return ""
-        equal, consecutive = self.group_sizes()
-        if kernel.name == "triton_ordered":
-            return "its groups differ in size" if not equal else ""
-        return (
-            "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
-        )
+        equal, consecutive = self.group_sizes(self.stored_tensors())
+        if kernel.layout == "OrderedLayout":
+            return "" if equal else "its groups differ in size"
+        return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
+    def order_inputs(self, x: Tensor) -> Tensor:
+        """The inputs in the order of the layout's columns."""
+        order = self._buffers.get("order")
+        return x if order is None else x.index_select(-1, order)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
@@ -733,82 +715,45 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = layer.zero_word, int(layer.is_shifted)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
-    )
-    return y.view(*x.shape[:-1], -1)
+    x = layer.order_inputs(x)
+    rows, weight = x.reshape(-1, x.shape[-1]), (layer.qweight, layer.qzeros, layer.scales)
+    return product(rows, *weight, layer.bias, layer.group_size, layer.bits).view(*x.shape[:-1], -1)
 
 
 def triton_matmul_launch(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, bias: Tensor | None, group: int, bits: int
 ) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device."""
     import triton
 
-    (m, k), n = x.shape, scales.shape[1]
-    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
-    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
+    one_row, many_rows, add_parts, whole = triton_matmul_kernels(group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
         plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
-        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        whole[triton.cdiv(n, 128), triton.cdiv(k, 128)](*weight, 0x4B000000, plain, n, k, 128, 128, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](
-                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
-            )
+            one_row[triton.cdiv(n, 32), 1](x, *weight, origin, bias, y, n, k, k, chunk, 128, 32, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        one_row[triton.cdiv(n, 128), len(sums)](
-            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
-        )
+        grid = triton.cdiv(n, 128), len(sums)
+        one_row[grid](x, *weight, origin, None, sums, n, k, 512, chunk, 512 // chunk, 128, num_warps=4)
     else:
-        block_m, block_n, block_k, parts = (
-            (16, 256, 64, 16)
-            if m <= 16
-            else (32, 256, 64, 8)
-            if m <= 32
-            else (64, 64, 128, 4)
-            if m <= 64
-            else (64, 128, 64, 4)
-        )
+        tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
+        block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
         block_k, stages = max(32, math.gcd(group, block_k)), 3
         if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
-            x,
-            *weight,
-            0x4B000000,
-            sums,
-            m,
-            n,
-            k,
-            part,
-            *constants,
-            block_m,
-            block_n,
-            block_k,
-            num_warps=4,
-            num_stages=stages,
-        )
+        grid, blocks = (triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)), (block_m, block_n, block_k)
+        many_rows[grid](x, *weight, 0x4B000000, sums, m, n, k, part, *blocks, num_warps=4, num_stages=stages)
     add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
     return y
 
@@ -819,120 +764,87 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
-) -> Tensor:
+def triton_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    def scales_and_zeros(  # type: ignore[no-untyped-def]
-        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
-    ):
+    group, bits, mask = tl.constexpr(group), tl.constexpr(bits), tl.constexpr(2**bits - 1)
+
+    def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
+        """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
+        found = tl.load(words + places * bits // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+        if 32 % bits:
+            after = tl.load(words + (places * bits + (bits - 1)) // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+            found = found.to(tl.uint64) | after.to(tl.uint64) << 32
+        return (found >> (places * bits % 32).to(found.dtype)).to(tl.int32) & mask
+
+    read_codes = triton.jit(read_codes)
+
+    def scales_and_zeros(qzeros, scales, groups, columns, n, here):  # type: ignore[no-untyped-def]
         """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
         scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
-        along = columns[None, :] * bits
-        first = qzeros + groups * (n * bits // 32)
-        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-        if 32 % bits:  # a code may have its upper bits in the next word
-            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        zeros = read_codes(qzeros + groups * (n * bits // 32), 1, columns[None, :], here).to(tl.float32)
         return scale, zeros * scale
 
     def with_origin(codes, origin):  # type: ignore[no-untyped-def]
-        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        """The float32 whose lowest bits are a code, the others those of its origin: no constant, so the GPU has one instruction for it."""
         return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
     def unpack(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        start,
-        columns,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        qweight, qzeros, scales, origin, start, columns, n, k, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
-            depth = start + tl.arange(0, block_k)
-            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            depth = (start + tl.arange(0, block_k))[:, None]
+            codes = read_codes(qweight + columns[None, :], n, depth, (depth < k) & valid)
         else:  # a word is read once
             count: tl.constexpr = 32 // bits
-            units = start // count + tl.arange(0, block_k // count)
-            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
-            codes = words
+            units = (start // count + tl.arange(0, block_k // count))[:, None]
+            codes = tl.load(qweight + units * n + columns[None, :], (units * count < k) & valid, 0)
             for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
                 if 32 >> level > bits:
                     codes = tl.join(codes, codes >> (16 >> level))
             codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
-            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+            codes = tl.reshape(codes, (block_k, block_n)) & mask
         height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
         first = (start + tl.arange(0, height))[:, None]
-        scale, zeros = scales_and_zeros(
-            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
-        )
+        scale, zeros = scales_and_zeros(qzeros, scales, first // group, columns, n, (first < k) & valid)
         return (with_origin(codes, origin) - 8388608.0) * scale - zeros
 
-    unpack = triton.jit(unpack)
-
     def times_codes(  # type: ignore[no-untyped-def]
-        inputs,
-        qweight,
-        origin,
-        starts,
-        columns,
-        n,
-        here,
-        index: tl.constexpr,
-        bits: tl.constexpr,
-        is_short: tl.constexpr,
+        inputs, qweight, origin, starts, columns, n, here, index: tl.constexpr, is_short: tl.constexpr
     ):
         """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
-        count: tl.constexpr = 32 if 32 % bits else 32 // bits
-        shift: tl.constexpr = index % count * bits % 32
-        mask: tl.constexpr = (1 << bits) - 1
-        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
-        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        shift: tl.constexpr = index * bits % 32
+        place = qweight + (starts * bits // 32 + index * bits // 32) * n + columns[None, :]
+        words = tl.load(place, here, 0).to(tl.uint32, bitcast=True)
         if is_short:
             moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
             found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
         elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
-            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(place + n, here, 0).to(tl.uint32, bitcast=True)
             found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
         else:
             moved = words >> shift // 16 * 16 & mask << shift % 16
             found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
         return found
 
-    times_codes = triton.jit(times_codes)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
+
+    unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
 
     def one_row(  # type: ignore[no-untyped-def]
         x,
@@ -945,10 +857,6 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
         n,
         k,
         part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
         chunk: tl.constexpr,
         block_c: tl.constexpr,
         block_n: tl.constexpr,
@@ -959,26 +867,21 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
         total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        begin = tl.program_id(1) * part
         for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
             starts = (first + tl.arange(0, block_c) * chunk)[:, None]
             inside = starts < k
-            here = inside & (columns < n)[None, :]
-            products = tl.zeros((block_c, block_n), dtype=tl.float32)
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_c, block_n), dtype=tl.float32)
             for index in tl.static_range(chunk):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
-                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
-            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
             inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
                 products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
-        found = tl.sum(total, 0)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
     def many_rows(  # type: ignore[no-untyped-def]
         x,
@@ -991,25 +894,18 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
         n,
         k,
         part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(
-                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-            )
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
@@ -1020,33 +916,16 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
     def whole(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        y,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        qweight, qzeros, scales, origin, y, n, k, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [k, n] = weight, one block of it."""
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        start = tl.program_id(1) * block_k
+        columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(
-            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-        )
-        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k).to(y.dtype.element_ty)
+        tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
     return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 
@@ -1141,6 +1020,30 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
 def to_int32(words: Tensor) -> Tensor:
     """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 class GroupwiseCodes(NamedTuple):
@@ -1456,162 +1359,133 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
 class Int4PackLayout:
     """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
 
-    A nibble is a code of 4 bits; of smaller codes it is one plus as much as takes the middle to 8, so that offsets stay small.
-
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
-        near = near_groups(layer, scale, offset)
-        return {
-            "int4": pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits),
-            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
-            "scales_rest": difference(scales, near[0]),
-            "zeros_rest": difference(zeros, near[1]),
-        }
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
+        packed, near = held["int4"], near_groups(layer, held["groups"])
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        packed, rows = held["int4"], held["groups"].shape[1]
-        codes = unpack_tiles(packed) if packed.dim() == 4 else unpack_blocks(widen(packed, layer.bits).view(rows, -1))
-        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    x = layer.round_inputs(x)
-    held = layer._buffers  # an attribute of a module would be looked for in three places
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
     packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
     if packed.dim() == 4:
         y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
     else:
-        packed = packed if layer.bits == 4 else centre(widen(packed, layer.bits), layer.bits).view(groups.shape[1], -1)
+        packed = widen(packed, layer.bits, groups.shape[1])
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
-ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
-
-
 def narrow(packed: Tensor, bits: int) -> Tensor:
-    """Bytes of two nibbles whose codes have 2 or 3 bits, in as many bits: later ones in the bits that earlier ones leave free.
-
-    uint8 [1, n / 2]: two codes in a nibble. Or [3, n / 4]: above each of three codes a bit of a fourth.
-    """
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
     if bits == 4:
         return packed
     parts = packed.view(2 if bits == 2 else 4, -1)
     if bits == 2:
         return parts[:1] | parts[1:] << 2
-    return torch.stack([parts[index] | (parts[3] >> index & 0x11) << 3 for index in range(3)])
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
 
 
-def widen(narrowed: Tensor, bits: int) -> Tensor:
-    """The inverse of narrow, up to its shape; eight bytes at a time."""
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
     if bits == 4:
         return narrowed
     words = narrowed.view(torch.int64)
     found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
-    rest = torch.bitwise_right_shift(words, bits, out=found[1:] if bits == 2 else None)
     torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
-    if bits == 2:
-        rest.bitwise_and_(3 * ONES)
-    else:
-        low, middle, high = rest.bitwise_and_(ONES)
-        torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
-        found[3].bitwise_or_(high.bitwise_left_shift_(2))
-    return found.view(torch.uint8)
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
 
 
-def centre(packed: Tensor, bits: int) -> Tensor:
-    """Codes in nibbles, in place, with 8 in their middle."""
-    packed.view(torch.int64).add_((8 - 2 ** (bits - 1)) * ONES)
-    return packed
-
-
-def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
     scale_type, zero_type = layer.group_types
-    zeros = layer.zeros(scale.float(), offset.float())
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
     zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scale.to(scale_type), zeros.to(zero_type)
+    return scales.to(scale_type), zeros.to(zero_type)
 
 
 def difference(exact: Tensor, near: Tensor) -> Tensor | None:
     """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
-    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
-    if not rest.any():
-        return None
-    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
 
 
 def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    if rest is None:
-        return near
-    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
-    return (bits + rest.to(bits.dtype)).view(near.dtype)
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
 
 
-TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
 
 
 def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
     pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
 
 
 def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
-    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
-    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
-    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
-    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
-    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
-    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
 
 
 def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
 
 
 def unpack_blocks(packed: Tensor) -> Tensor:
-    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
 
-    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
-    two columns, packed as numbers of their own places, tell where every row is.
-    """
-    count, columns = packed.shape[0], 2 * packed.shape[1]
-    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
-    low = high = torch.zeros(count, dtype=torch.int32)
-    for shift in range(0, (2 * count).bit_length(), 4):
-        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
-        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
-    codes = torch.empty(count, columns, dtype=torch.uint8)
-    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
-    start = 0
-    for width in runs[::2]:  # one block: `width` bytes a column
-        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
-        codes[low[start : start + width] // 2] = (block & 15).T
-        codes[high[start : start + width] // 2] = (block >> 4).T
-        start += 2 * width
-    return codes
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    parts = {n: nibbles(pack((numbers >> n & 15).byte())) for n in range(0, numbers.numel().bit_length(), 4)}
+    return sum((part.long() << n for n, part in parts.items()), start=0).argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

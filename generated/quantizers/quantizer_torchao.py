@@ -204,10 +204,6 @@ class PackedLinear(nn.Module):
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
 
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
         return rows, None
@@ -804,82 +800,45 @@ def triton_int8_matmul_kernel() -> Any:
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = 0, 0
     product = triton_groups_matmul_operator if torch.compiler.is_compiling() else triton_groups_matmul_launch
-    y = product(
-        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
-    )
-    return y.view(*x.shape[:-1], -1)
+    x = layer.round_inputs(x)
+    rows, weight = x.reshape(-1, x.shape[-1]), (layer.qweight, layer.qzeros, layer.scales)
+    return product(rows, *weight, layer.bias, layer.group_size, layer.bits).view(*x.shape[:-1], -1)
 
 
 def triton_groups_matmul_launch(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, bias: Tensor | None, group: int, bits: int
 ) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device."""
     import triton
 
-    (m, k), n = x.shape, scales.shape[1]
-    one_row, many_rows, add_parts, whole = triton_groups_matmul_kernels()
-    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
+    one_row, many_rows, add_parts, whole = triton_groups_matmul_kernels(group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
         plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
-        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        whole[triton.cdiv(n, 128), triton.cdiv(k, 128)](*weight, 0x4B000000, plain, n, k, 128, 128, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](
-                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
-            )
+            one_row[triton.cdiv(n, 32), 1](x, *weight, origin, bias, y, n, k, k, chunk, 128, 32, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        one_row[triton.cdiv(n, 128), len(sums)](
-            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
-        )
+        grid = triton.cdiv(n, 128), len(sums)
+        one_row[grid](x, *weight, origin, None, sums, n, k, 512, chunk, 512 // chunk, 128, num_warps=4)
     else:
-        block_m, block_n, block_k, parts = (
-            (16, 256, 64, 16)
-            if m <= 16
-            else (32, 256, 64, 8)
-            if m <= 32
-            else (64, 64, 128, 4)
-            if m <= 64
-            else (64, 128, 64, 4)
-        )
+        tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
+        block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
         block_k, stages = max(32, math.gcd(group, block_k)), 3
         if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
-            x,
-            *weight,
-            0x4B000000,
-            sums,
-            m,
-            n,
-            k,
-            part,
-            *constants,
-            block_m,
-            block_n,
-            block_k,
-            num_warps=4,
-            num_stages=stages,
-        )
+        grid, blocks = (triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)), (block_m, block_n, block_k)
+        many_rows[grid](x, *weight, 0x4B000000, sums, m, n, k, part, *blocks, num_warps=4, num_stages=stages)
     add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
     return y
 
@@ -890,120 +849,87 @@ triton_groups_matmul_operator = torch.library.custom_op(
 
 
 @triton_groups_matmul_operator.register_fake
-def triton_groups_matmul_shape(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
-) -> Tensor:
+def triton_groups_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_groups_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    def scales_and_zeros(  # type: ignore[no-untyped-def]
-        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
-    ):
+    group, bits, mask = tl.constexpr(group), tl.constexpr(bits), tl.constexpr(2**bits - 1)
+
+    def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
+        """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
+        found = tl.load(words + places * bits // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+        if 32 % bits:
+            after = tl.load(words + (places * bits + (bits - 1)) // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+            found = found.to(tl.uint64) | after.to(tl.uint64) << 32
+        return (found >> (places * bits % 32).to(found.dtype)).to(tl.int32) & mask
+
+    read_codes = triton.jit(read_codes)
+
+    def scales_and_zeros(qzeros, scales, groups, columns, n, here):  # type: ignore[no-untyped-def]
         """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
         scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
-        along = columns[None, :] * bits
-        first = qzeros + groups * (n * bits // 32)
-        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-        if 32 % bits:  # a code may have its upper bits in the next word
-            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        zeros = read_codes(qzeros + groups * (n * bits // 32), 1, columns[None, :], here).to(tl.float32)
         return scale, zeros * scale
 
     def with_origin(codes, origin):  # type: ignore[no-untyped-def]
-        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        """The float32 whose lowest bits are a code, the others those of its origin: no constant, so the GPU has one instruction for it."""
         return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
     def unpack(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        start,
-        columns,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        qweight, qzeros, scales, origin, start, columns, n, k, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
-            depth = start + tl.arange(0, block_k)
-            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            depth = (start + tl.arange(0, block_k))[:, None]
+            codes = read_codes(qweight + columns[None, :], n, depth, (depth < k) & valid)
         else:  # a word is read once
             count: tl.constexpr = 32 // bits
-            units = start // count + tl.arange(0, block_k // count)
-            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
-            codes = words
+            units = (start // count + tl.arange(0, block_k // count))[:, None]
+            codes = tl.load(qweight + units * n + columns[None, :], (units * count < k) & valid, 0)
             for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
                 if 32 >> level > bits:
                     codes = tl.join(codes, codes >> (16 >> level))
             codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
-            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+            codes = tl.reshape(codes, (block_k, block_n)) & mask
         height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
         first = (start + tl.arange(0, height))[:, None]
-        scale, zeros = scales_and_zeros(
-            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
-        )
+        scale, zeros = scales_and_zeros(qzeros, scales, first // group, columns, n, (first < k) & valid)
         return (with_origin(codes, origin) - 8388608.0) * scale - zeros
 
-    unpack = triton.jit(unpack)
-
     def times_codes(  # type: ignore[no-untyped-def]
-        inputs,
-        qweight,
-        origin,
-        starts,
-        columns,
-        n,
-        here,
-        index: tl.constexpr,
-        bits: tl.constexpr,
-        is_short: tl.constexpr,
+        inputs, qweight, origin, starts, columns, n, here, index: tl.constexpr, is_short: tl.constexpr
     ):
         """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
-        count: tl.constexpr = 32 if 32 % bits else 32 // bits
-        shift: tl.constexpr = index % count * bits % 32
-        mask: tl.constexpr = (1 << bits) - 1
-        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
-        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        shift: tl.constexpr = index * bits % 32
+        place = qweight + (starts * bits // 32 + index * bits // 32) * n + columns[None, :]
+        words = tl.load(place, here, 0).to(tl.uint32, bitcast=True)
         if is_short:
             moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
             found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
         elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
-            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(place + n, here, 0).to(tl.uint32, bitcast=True)
             found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
         else:
             moved = words >> shift // 16 * 16 & mask << shift % 16
             found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
         return found
 
-    times_codes = triton.jit(times_codes)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
+
+    unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
 
     def one_row(  # type: ignore[no-untyped-def]
         x,
@@ -1016,10 +942,6 @@ def triton_groups_matmul_kernels() -> tuple[Any, ...]:
         n,
         k,
         part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
         chunk: tl.constexpr,
         block_c: tl.constexpr,
         block_n: tl.constexpr,
@@ -1030,26 +952,21 @@ def triton_groups_matmul_kernels() -> tuple[Any, ...]:
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
         total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        begin = tl.program_id(1) * part
         for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
             starts = (first + tl.arange(0, block_c) * chunk)[:, None]
             inside = starts < k
-            here = inside & (columns < n)[None, :]
-            products = tl.zeros((block_c, block_n), dtype=tl.float32)
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_c, block_n), dtype=tl.float32)
             for index in tl.static_range(chunk):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
-                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
-            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
             inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
                 products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
-        found = tl.sum(total, 0)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
     def many_rows(  # type: ignore[no-untyped-def]
         x,
@@ -1062,25 +979,18 @@ def triton_groups_matmul_kernels() -> tuple[Any, ...]:
         n,
         k,
         part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
         block_m: tl.constexpr,
         block_n: tl.constexpr,
         block_k: tl.constexpr,
     ):
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(
-                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-            )
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
@@ -1091,33 +1001,16 @@ def triton_groups_matmul_kernels() -> tuple[Any, ...]:
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
     def whole(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        y,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        qweight, qzeros, scales, origin, y, n, k, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [k, n] = weight, one block of it."""
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        start = tl.program_id(1) * block_k
+        columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(
-            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-        )
-        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k).to(y.dtype.element_ty)
+        tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
     return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
 

@@ -114,10 +114,15 @@ class AutoRoundLinear(GPTQLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
-    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "triton",
+            template="groupwise_matmul.triton.py.j2",
+            layout=ColumnsLayout,
+            device="cuda",
+            package="triton",
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -134,9 +139,6 @@ class AutoRoundLinear(GPTQLinear):
         return {}
 
     def why_not(self, kernel: Kernel) -> str:
-        is_awq = self.config.checkpoint_format == "awq"
-        if kernel.name == ("triton" if is_awq else "triton_awq"):
-            return "it reads the words of another packing_format"
         return ""
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from unibody.core.quantization.calibration import (
     tokenize_samples,
     visit_blocks,
 )
+from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.kernels import Kernel, Packing
@@ -84,8 +85,7 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
         if self.backend in ("torch", "triton"):
-            ordered = self.backend == "triton" and self.desc_act
-            self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
+            self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
         exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
         idle += [
@@ -115,28 +115,38 @@ class GPTQConfig(QuantizationConfigMixin):
 
 
 class OrderedLayout:
-    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
+    """ColumnsLayout with the columns in the order of their groups; `order` int32 [K] if it is not theirs already."""
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        order = stored["g_idx"].argsort(stable=True)
-        codes = unpack_words(stored["qweight"], layer.bits)[order]
-        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        order = None if layer.group_sizes(stored)[1] else stored["g_idx"].argsort(stable=True).int()
+        words = stored["qweight"]
+        words = words if order is None else pack_words(unpack_words(words, layer.bits)[order], layer.bits)
+        return {**ColumnsLayout.pack(layer, {**stored, "qweight": words}), "order": order}
 
     @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
-        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        stored = ColumnsLayout.unpack(layer, held)
+        if held["order"] is None:
+            return stored
+        back = held["order"].argsort()
+        words = pack_words(unpack_words(stored["qweight"], layer.bits)[back], layer.bits)
+        return {**stored, "qweight": words, "g_idx": (back // layer.group_size).int()}
 
 
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
-    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32", is_ordered=True)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("triton_ordered", entry="triton_matmul", layout=OrderedLayout, device="cuda", package="triton"),
+        Kernel(
+            "triton",
+            template="groupwise_matmul.triton.py.j2",
+            layout=OrderedLayout,
+            device="cuda",
+            package="triton",
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -181,26 +191,24 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
-    def group_sizes(self) -> tuple[bool, bool]:
+    def group_sizes(self, stored: dict[str, Tensor]) -> tuple[bool, bool]:
         """Whether all groups have as many columns, and whether these are consecutive."""
-        if "g_idx" not in self._buffers:  # a layout's
-            return True, True
-        groups = self.get_buffer("g_idx")
+        groups = stored["g_idx"]
         expected = torch.arange(self.in_features, device=groups.device) // self.group_size
         return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "torch":
+        if kernel.layout is None:
             return ""
-        equal, consecutive = self.group_sizes()
-        if kernel.name == "triton_ordered":
-            return "its groups differ in size" if not equal else ""
-        return (
-            "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
-        )
+        equal, consecutive = self.group_sizes(self.stored_tensors())
+        if kernel.layout == "OrderedLayout":
+            return "" if equal else "its groups differ in size"
+        return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
+    def order_inputs(self, x: Tensor) -> Tensor:
+        """The inputs in the order of the layout's columns."""
+        order = self._buffers.get("order")
+        return x if order is None else x.index_select(-1, order)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]

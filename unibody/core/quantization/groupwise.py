@@ -17,46 +17,25 @@ class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int3pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(3,),
-            group_size=(64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int2pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(2,),
-            group_size=(128, 256),
-            multiples=(16, 1),
+        *(
+            Kernel(
+                name,
+                entry=int4pack_matmul,
+                layout=Int4PackLayout,
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
         ),
         Kernel("torch", entry=dequantize_matmul),
     )
