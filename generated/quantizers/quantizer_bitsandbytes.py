@@ -34,10 +34,10 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -745,7 +745,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def triton_int8_matmul_launch(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
@@ -755,10 +755,9 @@ def triton_int8_matmul_launch(
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](
-        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
-    )
+    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
+    run, stages = triton_int8_matmul_kernel()[grid], 3 if m > 16 else 5
+    run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
 
@@ -769,7 +768,7 @@ triton_int8_matmul_operator = torch.library.custom_op(
 
 @triton_int8_matmul_operator.register_fake
 def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, _: Any, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -781,18 +780,7 @@ def triton_int8_matmul_kernel() -> Any:
     import triton.language as tl
 
     def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        x, steps, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
@@ -822,7 +810,7 @@ def triton_int8_matmul_kernel() -> Any:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
         if bias is not None:
@@ -850,25 +838,25 @@ def triton_matmul_launch(
     """[M, N] of inputs [M, K], bytes [N · K / 2], values of the codes [16] and scales of blocks of a row; on one device."""
     import triton
 
-    m, k = x.shape
-    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
+    (m, k), weight = x.shape, (packed, table, scales)
     run = math.gcd(block, 32)  # columns of a row that share a scale, and bytes
     run = run if run >= 8 and k % run == 0 else 0
-    weight = packed, table, scales
+    kernels = partial(triton_matmul_kernels, block, run)
     if m > 64:  # the weight is read once, and torch multiplies
-        plain = torch.empty(n, k, dtype=x.dtype, device=x.device)
-        whole[triton.cdiv(n, 32), triton.cdiv(k, 128)](*weight, plain, n, k, block, run, 32, 128, num_warps=4)
+        plain, grid = torch.empty(n, k, dtype=x.dtype, device=x.device), (triton.cdiv(n, 32), triton.cdiv(k, 128))
+        kernels(1, 32, 128).whole[grid](*weight, plain, n, k, num_warps=4)
         return F.linear(x, plain, None if bias is None else bias.to(x.dtype))
     x, y = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device)
     if m == 1 and run:
-        one_row[triton.cdiv(n, 8),](x, *weight, bias, y, n, k, block, run, 8, 1024, num_warps=4)
+        kernels(1, 8, 1024).one_row[triton.cdiv(n, 8),](x, *weight, bias, y, n, k, num_warps=4)
         return y
     block_m, block_n, block_k, parts = (16, 64, 128, 8) if m <= 16 else (64, 64, 64, 4)
     part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
     grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), triton.cdiv(k, part)
     sums = torch.empty(grid[2], m, n, dtype=torch.float32, device=x.device)
-    many_rows[grid](x, *weight, sums, m, n, k, part, block, run, block_m, block_n, block_k, num_warps=4, num_stages=3)
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, grid[2], 256)
+    multiply = kernels(block_m, block_n, block_k).many_rows[grid]
+    multiply(x, *weight, sums, m, n, k, part, num_warps=4, num_stages=3)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, grid[2])
     return y
 
 
@@ -885,10 +873,12 @@ def triton_matmul_shape(
 
 
 @cache
-def triton_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_matmul_kernels(*facts: int) -> Any:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
+
+    block, run, block_m, block_n, block_k = map(tl.constexpr, facts)
 
     def read_scales(scales, table, places, here):  # type: ignore[no-untyped-def]
         """Scales in float32."""
@@ -898,22 +888,15 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
         """What codes of four bits stand for, in float32."""
         return tl.reshape(tl.gather(values, tl.reshape(codes, (codes.numel,)), 0), codes.shape)
 
-    read_scales, numbers = triton.jit(read_scales), triton.jit(numbers)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        table,
-        scales,
-        bias,
-        y,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    read_scales, numbers, store = triton.jit(read_scales), triton.jit(numbers), triton.jit(store)
+
+    def one_row(x, packed, table, scales, bias, y, n, k):  # type: ignore[no-untyped-def]
         """y [n] = x [k] · weightᵀ, for a block of y; each scale is that of one or more runs of columns."""
         columns, half = (tl.program_id(0) * block_n + tl.arange(0, block_n)).to(tl.int64)[:, None], k // 2
         total = tl.zeros((block_n, block_k // run), dtype=tl.float32)
@@ -927,24 +910,9 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
             products = tl.reshape(first * even[None, :] + second * odd[None, :], (block_n, block_k // run, run // 2))
             scale = read_scales(scales, table, (columns * k + runs) // block, (columns < n) & (runs < k))
             total += tl.sum(products, 2) * scale
-        found, columns = tl.sum(total, 1), tl.program_id(0) * block_n + tl.arange(0, block_n)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y, tl.sum(total, 1), bias, tl.program_id(0) * block_n + tl.arange(0, block_n), n)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        packed,
-        table,
-        scales,
-        columns,
-        start,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def unpack(packed, table, scales, columns, start, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_n, block_k] from a column of the inputs on, in float32; without runs, rows may begin within a byte."""
         values = tl.load(table + tl.arange(0, 16))
         columns = columns.to(tl.int64)[:, None]
@@ -955,10 +923,8 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
             codes = tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32) & 15
             weight = numbers(codes, values) * read_scales(scales, table, place // block, here)
         else:
-            place, runs = (
-                (start // 2 + tl.arange(0, block_k // 2))[None, :],
-                (start + tl.arange(0, block_k // run) * run)[None, :],
-            )
+            place = (start // 2 + tl.arange(0, block_k // 2))[None, :]
+            runs = (start + tl.arange(0, block_k // run) * run)[None, :]
             pairs = tl.load(packed + columns * (k // 2) + place, (columns < n) & (place < k // 2), 0).to(tl.int32)
             values = tl.join(numbers(pairs >> 4, values), numbers(pairs & 15, values))
             scale = read_scales(scales, table, (columns * k + runs) // block, (columns < n) & (runs < k))
@@ -969,65 +935,37 @@ def triton_matmul_kernels() -> tuple[Any, ...]:
 
     unpack = triton.jit(unpack)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        table,
-        scales,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, packed, table, scales, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weightᵀ, for one block and one part of k; the code of an even place is in a byte's high bits."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(packed, table, scales, columns, start, n, k, block, run, block_n, block_k)
+            weight = unpack(packed, table, scales, columns, start, n, k)
             total = tl.dot(inputs, tl.trans(weight.to(inputs.dtype)), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        packed,
-        table,
-        scales,
-        y,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def whole(packed, table, scales, y, n, k):  # type: ignore[no-untyped-def]
         """y [n, k] = weight, one block of it."""
         columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k))[None, :]
-        weight = unpack(packed, table, scales, columns, start, n, k, block, run, block_n, block_k)
+        weight = unpack(packed, table, scales, columns, start, n, k)
         place = columns.to(tl.int64)[:, None] * k + depth
         tl.store(y + place, weight.to(y.dtype.element_ty), (columns < n)[:, None] & (depth < k))
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 def plain_value(value: Any) -> Any:

@@ -489,7 +489,7 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def triton_matmul_launch(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
@@ -499,10 +499,9 @@ def triton_matmul_launch(
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_matmul_kernel()[grid](
-        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
-    )
+    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
+    run, stages = triton_matmul_kernel()[grid], 3 if m > 16 else 5
+    run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
 
@@ -512,9 +511,7 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def triton_matmul_shape(x: Tensor, _: Any, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
 
@@ -525,18 +522,7 @@ def triton_matmul_kernel() -> Any:
     import triton.language as tl
 
     def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        x, steps, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
@@ -566,7 +552,7 @@ def triton_matmul_kernel() -> Any:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
         if bias is not None:

@@ -32,7 +32,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -453,11 +453,6 @@ class GPTQLinear(GroupwiseLinear):
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
-    def order_inputs(self, x: Tensor) -> Tensor:
-        """The inputs in the order of the layout's columns."""
-        order = self._buffers.get("order")
-        return x if order is None else x.index_select(-1, order)
-
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
         zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]
@@ -716,9 +711,10 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    x = layer.order_inputs(x)
-    rows, weight = x.reshape(-1, x.shape[-1]), (layer.qweight, layer.qzeros, layer.scales)
-    return product(rows, *weight, layer.bias, layer.group_size, layer.bits).view(*x.shape[:-1], -1)
+    weight = layer.qweight, layer.qzeros, layer.scales
+    x = x if layer.order is None else x.index_select(-1, layer.order)
+    y = product(x.reshape(-1, x.shape[-1]), *weight, layer.bias, layer.group_size, layer.bits)
+    return y.view(*x.shape[:-1], -1)
 
 
 def triton_matmul_launch(
@@ -728,22 +724,23 @@ def triton_matmul_launch(
     import triton
 
     (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
-    one_row, many_rows, add_parts, whole = triton_matmul_kernels(group, bits)
+    kernels = partial(triton_matmul_kernels, group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
-        plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        whole[triton.cdiv(n, 128), triton.cdiv(k, 128)](*weight, 0x4B000000, plain, n, k, 128, 128, num_warps=8)
+        plain, grid = torch.empty(k, n, dtype=x.dtype, device=x.device), (triton.cdiv(n, 128), triton.cdiv(k, 128))
+        kernels(1, 128, 128).whole[grid](*weight, 0x4B000000, plain, n, k, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](x, *weight, origin, bias, y, n, k, k, chunk, 128, 32, num_warps=8)
+            run = kernels(128, 32, chunk).one_row[triton.cdiv(n, 32), 1]
+            run(x, *weight, origin, bias, y, n, k, k, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        grid = triton.cdiv(n, 128), len(sums)
-        one_row[grid](x, *weight, origin, None, sums, n, k, 512, chunk, 512 // chunk, 128, num_warps=4)
+        run = kernels(512 // chunk, 128, chunk).one_row[triton.cdiv(n, 128), len(sums)]
+        run(x, *weight, origin, None, sums, n, k, 512, num_warps=4)
     else:
         tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
         block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
@@ -752,9 +749,10 @@ def triton_matmul_launch(
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        grid, blocks = (triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)), (block_m, block_n, block_k)
-        many_rows[grid](x, *weight, 0x4B000000, sums, m, n, k, part, *blocks, num_warps=4, num_stages=stages)
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
+        grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)
+        run = kernels(block_m, block_n, block_k).many_rows[grid]
+        run(x, *weight, 0x4B000000, sums, m, n, k, part, num_warps=4, num_stages=stages)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums))
     return y
 
 
@@ -769,12 +767,13 @@ def triton_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: Tensor,
 
 
 @cache
-def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
+def triton_matmul_kernels(*facts: int) -> Any:
     """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    group, bits, mask = tl.constexpr(group), tl.constexpr(bits), tl.constexpr(2**bits - 1)
+    group, bits, block_m, block_n, block_k = map(tl.constexpr, facts)
+    mask = tl.constexpr(2 ** facts[1] - 1)
 
     def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
         """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
@@ -798,9 +797,7 @@ def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        qweight, qzeros, scales, origin, start, columns, n, k, block_n: tl.constexpr, block_k: tl.constexpr
-    ):
+    def unpack(qweight, qzeros, scales, origin, start, columns, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
@@ -846,58 +843,30 @@ def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
 
     unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        bias,
-        y,
-        n,
-        k,
-        part,
-        chunk: tl.constexpr,
-        block_c: tl.constexpr,
-        block_n: tl.constexpr,
-    ):
-        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+    def one_row(x, qweight, qzeros, scales, origin, bias, y, n, k, part):  # type: ignore[no-untyped-def]
+        """y [part, n] = x [k] · weight, for a block and a part of k: x in chunks [block_m, block_k], each of one group, meets the block's codes.
 
         A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
         columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
-        total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
-            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for first in range(begin, tl.minimum(begin + part, k), block_m * block_k):
+            starts = (first + tl.arange(0, block_m) * block_k)[:, None]
             inside = starts < k
-            here, products = inside & (columns < n)[None, :], tl.zeros((block_c, block_n), dtype=tl.float32)
-            for index in tl.static_range(chunk):
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_m, block_n), dtype=tl.float32)
+            for index in tl.static_range(block_k):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
                 products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
             scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
-            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+            inputs = tl.load(x + starts + tl.arange(0, block_k)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
-                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+                products -= tl.sum(inputs * (2048 - tl.arange(0, block_k) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
         store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, qweight, qzeros, scales, origin, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
@@ -905,12 +874,12 @@ def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k)
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
@@ -918,16 +887,15 @@ def triton_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
         store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        qweight, qzeros, scales, origin, y, n, k, block_n: tl.constexpr, block_k: tl.constexpr
-    ):
+    def whole(qweight, qzeros, scales, origin, y, n, k):  # type: ignore[no-untyped-def]
         """y [k, n] = weight, one block of it."""
         columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k).to(y.dtype.element_ty)
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k).to(y.dtype.element_ty)
         tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 def plain_value(value: Any) -> Any:

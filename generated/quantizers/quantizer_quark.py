@@ -30,10 +30,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from importlib.util import find_spec
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -1458,9 +1458,10 @@ def nibbles(packed: Tensor) -> Tensor:
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
     product = triton_groups_matmul_operator if torch.compiler.is_compiling() else triton_groups_matmul_launch
+    weight = layer.qweight, layer.qzeros, layer.scales
     x = layer.round_inputs(x)
-    rows, weight = x.reshape(-1, x.shape[-1]), (layer.qweight, layer.qzeros, layer.scales)
-    return product(rows, *weight, layer.bias, layer.group_size, layer.bits).view(*x.shape[:-1], -1)
+    y = product(x.reshape(-1, x.shape[-1]), *weight, layer.bias, layer.group_size, layer.bits)
+    return y.view(*x.shape[:-1], -1)
 
 
 def triton_groups_matmul_launch(
@@ -1470,22 +1471,23 @@ def triton_groups_matmul_launch(
     import triton
 
     (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
-    one_row, many_rows, add_parts, whole = triton_groups_matmul_kernels(group, bits)
+    kernels = partial(triton_groups_matmul_kernels, group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
-        plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        whole[triton.cdiv(n, 128), triton.cdiv(k, 128)](*weight, 0x4B000000, plain, n, k, 128, 128, num_warps=8)
+        plain, grid = torch.empty(k, n, dtype=x.dtype, device=x.device), (triton.cdiv(n, 128), triton.cdiv(k, 128))
+        kernels(1, 128, 128).whole[grid](*weight, 0x4B000000, plain, n, k, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](x, *weight, origin, bias, y, n, k, k, chunk, 128, 32, num_warps=8)
+            run = kernels(128, 32, chunk).one_row[triton.cdiv(n, 32), 1]
+            run(x, *weight, origin, bias, y, n, k, k, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        grid = triton.cdiv(n, 128), len(sums)
-        one_row[grid](x, *weight, origin, None, sums, n, k, 512, chunk, 512 // chunk, 128, num_warps=4)
+        run = kernels(512 // chunk, 128, chunk).one_row[triton.cdiv(n, 128), len(sums)]
+        run(x, *weight, origin, None, sums, n, k, 512, num_warps=4)
     else:
         tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
         block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
@@ -1494,9 +1496,10 @@ def triton_groups_matmul_launch(
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        grid, blocks = (triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)), (block_m, block_n, block_k)
-        many_rows[grid](x, *weight, 0x4B000000, sums, m, n, k, part, *blocks, num_warps=4, num_stages=stages)
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
+        grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)
+        run = kernels(block_m, block_n, block_k).many_rows[grid]
+        run(x, *weight, 0x4B000000, sums, m, n, k, part, num_warps=4, num_stages=stages)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums))
     return y
 
 
@@ -1511,12 +1514,13 @@ def triton_groups_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: 
 
 
 @cache
-def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
+def triton_groups_matmul_kernels(*facts: int) -> Any:
     """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    group, bits, mask = tl.constexpr(group), tl.constexpr(bits), tl.constexpr(2**bits - 1)
+    group, bits, block_m, block_n, block_k = map(tl.constexpr, facts)
+    mask = tl.constexpr(2 ** facts[1] - 1)
 
     def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
         """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
@@ -1540,9 +1544,7 @@ def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        qweight, qzeros, scales, origin, start, columns, n, k, block_n: tl.constexpr, block_k: tl.constexpr
-    ):
+    def unpack(qweight, qzeros, scales, origin, start, columns, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
@@ -1588,58 +1590,30 @@ def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
 
     unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        bias,
-        y,
-        n,
-        k,
-        part,
-        chunk: tl.constexpr,
-        block_c: tl.constexpr,
-        block_n: tl.constexpr,
-    ):
-        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+    def one_row(x, qweight, qzeros, scales, origin, bias, y, n, k, part):  # type: ignore[no-untyped-def]
+        """y [part, n] = x [k] · weight, for a block and a part of k: x in chunks [block_m, block_k], each of one group, meets the block's codes.
 
         A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
         columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
-        total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
-            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for first in range(begin, tl.minimum(begin + part, k), block_m * block_k):
+            starts = (first + tl.arange(0, block_m) * block_k)[:, None]
             inside = starts < k
-            here, products = inside & (columns < n)[None, :], tl.zeros((block_c, block_n), dtype=tl.float32)
-            for index in tl.static_range(chunk):
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_m, block_n), dtype=tl.float32)
+            for index in tl.static_range(block_k):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
                 products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
             scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
-            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+            inputs = tl.load(x + starts + tl.arange(0, block_k)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
-                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+                products -= tl.sum(inputs * (2048 - tl.arange(0, block_k) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
         store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, qweight, qzeros, scales, origin, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
         columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
@@ -1647,12 +1621,12 @@ def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k)
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
@@ -1660,16 +1634,15 @@ def triton_groups_matmul_kernels(group: Any, bits: Any) -> tuple[Any, ...]:
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
         store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        qweight, qzeros, scales, origin, y, n, k, block_n: tl.constexpr, block_k: tl.constexpr
-    ):
+    def whole(qweight, qzeros, scales, origin, y, n, k):  # type: ignore[no-untyped-def]
         """y [k, n] = weight, one block of it."""
         columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k, block_n, block_k).to(y.dtype.element_ty)
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k).to(y.dtype.element_ty)
         tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 class ColumnsLayout:
@@ -1720,7 +1693,7 @@ def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def triton_int8_matmul_launch(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
@@ -1730,10 +1703,9 @@ def triton_int8_matmul_launch(
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
     # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](
-        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
-    )
+    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
+    run, stages = triton_int8_matmul_kernel()[grid], 3 if m > 16 else 5
+    run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
 
@@ -1744,7 +1716,7 @@ triton_int8_matmul_operator = torch.library.custom_op(
 
 @triton_int8_matmul_operator.register_fake
 def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, _: Any, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -1756,18 +1728,7 @@ def triton_int8_matmul_kernel() -> Any:
     import triton.language as tl
 
     def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        x, steps, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
@@ -1797,7 +1758,7 @@ def triton_int8_matmul_kernel() -> Any:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
         if bias is not None:
@@ -1825,25 +1786,25 @@ def triton_float4_matmul_launch(
     """[M, N] of inputs [M, K], bytes [N · K / 2] of float4, what all numbers are divided by [1], and scales of blocks of a row; on one device."""
     import triton
 
-    m, k = x.shape
-    one_row, many_rows, add_parts, whole = triton_float4_matmul_kernels()
+    (m, k), weight = x.shape, (packed, overall, scales)
     run = math.gcd(block, 32)  # columns of a row that share a scale, and bytes
     run = run if run >= 8 and k % run == 0 else 0
-    weight = packed, overall, scales
+    kernels = partial(triton_float4_matmul_kernels, block, run)
     if m > 64:  # the weight is read once, and torch multiplies
-        plain = torch.empty(n, k, dtype=x.dtype, device=x.device)
-        whole[triton.cdiv(n, 32), triton.cdiv(k, 128)](*weight, plain, n, k, block, run, 32, 128, num_warps=4)
+        plain, grid = torch.empty(n, k, dtype=x.dtype, device=x.device), (triton.cdiv(n, 32), triton.cdiv(k, 128))
+        kernels(1, 32, 128).whole[grid](*weight, plain, n, k, num_warps=4)
         return F.linear(x, plain, None if bias is None else bias.to(x.dtype))
     x, y = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device)
     if m == 1 and run:
-        one_row[triton.cdiv(n, 8),](x, *weight, bias, y, n, k, block, run, 8, 1024, num_warps=4)
+        kernels(1, 8, 1024).one_row[triton.cdiv(n, 8),](x, *weight, bias, y, n, k, num_warps=4)
         return y
     block_m, block_n, block_k, parts = (16, 64, 128, 8) if m <= 16 else (64, 64, 64, 4)
     part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
     grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n), triton.cdiv(k, part)
     sums = torch.empty(grid[2], m, n, dtype=torch.float32, device=x.device)
-    many_rows[grid](x, *weight, sums, m, n, k, part, block, run, block_m, block_n, block_k, num_warps=4, num_stages=3)
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, grid[2], 256)
+    multiply = kernels(block_m, block_n, block_k).many_rows[grid]
+    multiply(x, *weight, sums, m, n, k, part, num_warps=4, num_stages=3)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, grid[2])
     return y
 
 
@@ -1860,10 +1821,12 @@ def triton_float4_matmul_shape(
 
 
 @cache
-def triton_float4_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_float4_matmul_kernels(*facts: int) -> Any:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
+
+    block, run, block_m, block_n, block_k = map(tl.constexpr, facts)
 
     def read_scales(scales, overall, places, here):  # type: ignore[no-untyped-def]
         """Scales in float32, times what is left of float4 when its bits are read."""
@@ -1880,22 +1843,15 @@ def triton_float4_matmul_kernels() -> tuple[Any, ...]:
         """What codes of four bits stand for, in float32; of float4 2⁻¹⁴: the bits are moved to their places in a float16."""
         return ((codes & 7) << 9 | (codes & 8) << 12).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
 
-    read_scales, numbers = triton.jit(read_scales), triton.jit(numbers)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        overall,
-        scales,
-        bias,
-        y,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    read_scales, numbers, store = triton.jit(read_scales), triton.jit(numbers), triton.jit(store)
+
+    def one_row(x, packed, overall, scales, bias, y, n, k):  # type: ignore[no-untyped-def]
         """y [n] = x [k] · weightᵀ, for a block of y; each scale is that of one or more runs of columns."""
         columns, half = (tl.program_id(0) * block_n + tl.arange(0, block_n)).to(tl.int64)[:, None], k // 2
         total = tl.zeros((block_n, block_k // run), dtype=tl.float32)
@@ -1908,24 +1864,9 @@ def triton_float4_matmul_kernels() -> tuple[Any, ...]:
             products = tl.reshape(first * even[None, :] + second * odd[None, :], (block_n, block_k // run, run // 2))
             scale = read_scales(scales, overall, (columns * k + runs) // block, (columns < n) & (runs < k))
             total += tl.sum(products, 2) * scale
-        found, columns = tl.sum(total, 1), tl.program_id(0) * block_n + tl.arange(0, block_n)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y, tl.sum(total, 1), bias, tl.program_id(0) * block_n + tl.arange(0, block_n), n)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        packed,
-        overall,
-        scales,
-        columns,
-        start,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def unpack(packed, overall, scales, columns, start, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_n, block_k] from a column of the inputs on, in float32; without runs, rows may begin within a byte."""
         columns = columns.to(tl.int64)[:, None]
         if run == 0:
@@ -1935,10 +1876,8 @@ def triton_float4_matmul_kernels() -> tuple[Any, ...]:
             codes = tl.load(packed + place // 2, here, 0).to(tl.int32) >> shift.to(tl.int32) & 15
             weight = numbers(codes) * read_scales(scales, overall, place // block, here)
         else:
-            place, runs = (
-                (start // 2 + tl.arange(0, block_k // 2))[None, :],
-                (start + tl.arange(0, block_k // run) * run)[None, :],
-            )
+            place = (start // 2 + tl.arange(0, block_k // 2))[None, :]
+            runs = (start + tl.arange(0, block_k // run) * run)[None, :]
             pairs = tl.load(packed + columns * (k // 2) + place, (columns < n) & (place < k // 2), 0).to(tl.int32)
             values = tl.join(numbers(pairs & 15), numbers(pairs >> 4))
             scale = read_scales(scales, overall, (columns * k + runs) // block, (columns < n) & (runs < k))
@@ -1949,65 +1888,37 @@ def triton_float4_matmul_kernels() -> tuple[Any, ...]:
 
     unpack = triton.jit(unpack)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        packed,
-        overall,
-        scales,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, packed, overall, scales, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weightᵀ, for one block and one part of k; the code of an even place is in a byte's low bits."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(packed, overall, scales, columns, start, n, k, block, run, block_n, block_k)
+            weight = unpack(packed, overall, scales, columns, start, n, k)
             total = tl.dot(inputs, tl.trans(weight.to(inputs.dtype)), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        packed,
-        overall,
-        scales,
-        y,
-        n,
-        k,
-        block: tl.constexpr,
-        run: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def whole(packed, overall, scales, y, n, k):  # type: ignore[no-untyped-def]
         """y [n, k] = weight, one block of it."""
         columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k))[None, :]
-        weight = unpack(packed, overall, scales, columns, start, n, k, block, run, block_n, block_k)
+        weight = unpack(packed, overall, scales, columns, start, n, k)
         place = columns.to(tl.int64)[:, None] * k + depth
         tl.store(y + place, weight.to(y.dtype.element_ty), (columns < n)[:, None] & (depth < k))
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:

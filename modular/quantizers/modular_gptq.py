@@ -205,11 +205,6 @@ class GPTQLinear(GroupwiseLinear):
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
-    def order_inputs(self, x: Tensor) -> Tensor:
-        """The inputs in the order of the layout's columns."""
-        order = self._buffers.get("order")
-        return x if order is None else x.index_select(-1, order)
-
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
         zeros = unpack_words(stored["qzeros"].T + self.zero_word, self.bits)  # [N, G]

@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import inspect
 import sys
 from importlib import import_module
 import triton
@@ -20,7 +19,7 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, {folder!r})
 TYPES = {{  # of what is no constant; `{{0}}` is the type of inputs
-    **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "x_scales", "table", "sums"), "*fp32"),
+    **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "steps", "x_scales", "table", "sums"), "*fp32"),
     **dict.fromkeys(("x", "y", "bias"), "*{{0}}"), "packed": "*u8", "overall": "*fp32", "weight": "*u8",
     **dict.fromkeys(("m", "n", "k", "part", "parts", "height", "width", "blocks"), "i32"), "origin": "i32",
 }}
@@ -44,8 +43,10 @@ for name, kernel, least, types, constants in CASES:
     module = import_module("quantizer_" + name)
     whole = getattr(module, kernel + "_matmul_kernels", None)
     facts = {{**CONSTANTS, **constants}}
-    made_for = [facts[name] for name in inspect.signature(whole).parameters] if whole else []
-    for made in whole(*made_for) if whole else [getattr(module, kernel + "_matmul_kernel")()]:
+    first = ("block", "run") if hasattr(module, "BLOCK") or "float4" in kernel else ("group", "bits")
+    blocks = facts["block_m"], facts["block_n"], facts["block_k"]
+    kernels = vars(whole(*(facts[name] for name in first), *blocks)).values() if whole else ()
+    for made in kernels or [getattr(module, kernel + "_matmul_kernel")()]:
         targets = [(capability, "fp16", {{}}) for capability in (75, 80, 89, 90, 100, 120) if capability >= least]
         if "x" not in types:
             targets += [(90, "fp32", {{}}), (90, "bf16", {{}} if whole else {{"block_m": 1}})]

@@ -38,7 +38,7 @@ class Packing:
     word: str = "int32"
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
     zero_point: str = "plain"  # of codes; "number": not rounded; "shift": one in units of the weight
-    is_ordered: bool = False  # whether columns are in an order of their own, `order_inputs(x)` of the layer
+    is_ordered: bool = False  # whether columns are in the order of the layer's `order`
     scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
