@@ -137,8 +137,9 @@ def _in_template(found: Diagnostic, text: Text) -> Diagnostic:
 
 
 def _facts(definition: Definition) -> dict[str, Any]:
-    """The literal attributes of a class, and the keywords of its `packing`."""
-    found: dict[str, Any] = {}
+    """The literal attributes of a class, the keywords of its `packing`, and the names of its own `methods`."""
+    body = getattr(definition.node, "body", ())
+    found: dict[str, Any] = {"methods": {node.name for node in body if isinstance(node, ast.FunctionDef)}}
     for _, name, value in _fields(definition):
         if isinstance(value, ast.Call) and _called(value) == FACTS:
             found[name] = {keyword.arg: _literal(keyword.value) for keyword in value.keywords}

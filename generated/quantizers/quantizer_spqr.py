@@ -101,9 +101,8 @@ def check_types(config: Any) -> None:
         value, hint = getattr(config, name), hints[name]
         if not has_type(value, hint):
             expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            raise TypeError(
-                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
-            )
+            expected = expected.replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def has_type(value: Any, hint: Any) -> bool:

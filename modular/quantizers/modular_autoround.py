@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
+from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples, with_inputs
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -187,13 +187,11 @@ class AutoRoundQuantizer(GptqHfQuantizer):
             return
         samples = tokenize_samples(config.dataset, config.tokenizer, config.seqlen)[: config.nsamples]
         blocks = find_blocks(model, config.block_name_to_quantize)
-        names = {
-            module: name for name, module in linears_to_convert(model, self.get_modules_to_not_convert(model)).items()
-        }
-        calls = list(block_inputs(model, blocks[0], samples))
-        full = calls
+        linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
+        names = {module: name for name, module in linears.items()}
+        full = calls = block_inputs(model, blocks[0], samples)
         for block in blocks:
-            targets = block_outputs(block, full)
+            targets = run_block(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
             layers = {name: layer for name, layer in layers.items() if layer is not None}
@@ -201,15 +199,5 @@ class AutoRoundQuantizer(GptqHfQuantizer):
             for name, codes in tune_block(block, layers, inputs, targets, config).items():
                 layers[name].hold(layers[name].pack_codes(codes))
                 set_module(model, names[inside[name]], layers[name])
-            calls = with_inputs(calls, block_outputs(block, calls))
+            calls = with_inputs(calls, run_block(block, calls))
             full = with_inputs(full, targets)
-
-
-@torch.no_grad()
-def block_outputs(block: nn.Module, calls: list[Any]) -> list[Tensor]:
-    return [output[0] if isinstance(output, tuple) else output for output in run_block(block, calls)]
-
-
-def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
-    """The calls with other hidden states."""
-    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]

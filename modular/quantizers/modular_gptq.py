@@ -27,6 +27,7 @@ from unibody.core.quantization.calibration import (
     group_by_input,
     tokenize_samples,
     visit_blocks,
+    watch_inputs,
 )
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
@@ -37,6 +38,8 @@ from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
 
 __all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
+
+IDLE = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length", "module_name_preceding_first_block"
 
 
 @dataclass(eq=False)
@@ -87,12 +90,7 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
-        exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
-        idle += [
-            name
-            for name in (*exllama, "module_name_preceding_first_block")
-            if getattr(self, name) != getattr(GPTQConfig, name)
-        ]
+        idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
@@ -161,13 +159,13 @@ class GPTQLinear(GroupwiseLinear):
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
-        sizes = {
-            "qweight": ((words, self.out_features), torch.int32),
-            "qzeros": ((groups, self.bits * self.out_features // 32), torch.int32),
-            "scales": ((groups, self.out_features), torch.float16),
-            "g_idx": ((self.in_features,), torch.int32),
+        tensors = {
+            "qweight": torch.empty(words, self.out_features, dtype=torch.int32),
+            "qzeros": torch.empty(groups, self.bits * self.out_features // 32, dtype=torch.int32),
+            "scales": torch.empty(groups, self.out_features, dtype=torch.float16),
+            "g_idx": torch.empty(self.in_features, dtype=torch.int32),
         }
-        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1]) for name in self.stored}
+        return {name: tensors[name] for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
@@ -178,13 +176,13 @@ class GPTQLinear(GroupwiseLinear):
         return rows, {"qweight": 0, "qzeros": 0, "scales": 0}
 
     def part_multiples(self) -> tuple[int, int]:
+        """Of rows and columns, those that fill whole words and groups."""
         count = 32 if self.bits == 3 else 32 // self.bits
         return count, math.lcm(count, self.group_size)
 
     def fits(self) -> bool:
-        """Whether the weight's sizes fill whole words and groups."""
-        count = 32 if self.bits == 3 else 32 // self.bits
-        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+        rows, columns = self.part_multiples()
+        return self.out_features % rows == self.in_features % columns == 0
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
@@ -274,10 +272,7 @@ def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]
         sums[name] = sums[name].to(rows.device).addmm(rows.T, rows, alpha=2)
         counts[name] += len(rows)
 
-    hooks = [linear.register_forward_pre_hook(lambda _, x, n=n: add(n, x[0])) for n, linear in linears.items()]
-    run()
-    for hook in hooks:
-        hook.remove()
+    watch_inputs(linears, add, run)
     return {name: total / max(1, counts[name]) for name, total in sums.items()}
 
 
@@ -310,12 +305,9 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         for index in range(block.shape[1]):
             column = start + index
             if column % size == 0:  # a new group, of the columns as this block found them
-                whole = (
-                    before[:, index : index + size]
-                    if index + size <= block.shape[1]
-                    else weight[:, column : column + size]
-                )
-                groups.append(round_groups(whole, layer.bits, size, layer.symmetric))
+                inside = before[:, index : index + size]
+                inside = inside if inside.shape[1] == size else weight[:, column : column + size]
+                groups.append(round_groups(inside, layer.bits, size, layer.symmetric))
             scale, zero = groups[-1].scales[:, 0], groups[-1].zeros[:, 0]
             code = ((block[:, index] / scale).round() + zero).clamp(0, top)
             codes[:, column] = code

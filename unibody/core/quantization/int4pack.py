@@ -128,8 +128,10 @@ def unpack_blocks(packed: Tensor) -> Tensor:
 def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
     """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
     numbers = torch.arange(rows * columns, device=device).view(rows, columns)
-    parts = {n: nibbles(pack((numbers >> n & 15).byte())) for n in range(0, numbers.numel().bit_length(), 4)}
-    return sum((part.long() << n for n, part in parts.items()), start=0).argsort().view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
 
 
 def nibbles(packed: Tensor) -> Tensor:
