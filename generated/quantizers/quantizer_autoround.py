@@ -23,7 +23,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import Enum
@@ -177,21 +177,18 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """What those are that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -320,18 +317,13 @@ class GroupwiseLinear(PackedLinear):
         Kernel("torch", entry="dequantize_matmul"),
     )
 
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
+
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
@@ -407,12 +399,6 @@ class AutoRoundLinear(GroupwiseLinear):
         nearest = Rounding.nearest(weight, self.group_size)
         return self.pack_codes(round_shifted(weight, nearest, self.bits, self.symmetric)[0])
 
-    def group_sizes(self, stored: dict[str, Tensor]) -> tuple[bool, bool]:
-        """Whether all groups have as many columns, and whether these are consecutive."""
-        groups = stored["g_idx"]
-        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
-        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
-
     def why_not(self, kernel: Kernel) -> str:
         return ""
 
@@ -446,8 +432,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -504,7 +488,8 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -577,14 +562,6 @@ class AutoRoundQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = AutoRoundLinear
     packed_tensor: ClassVar[str] = "qweight"
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
-        if config is None:
-            return None
-        layer = self.linear_class(linear, config)
-        return layer if layer.fits() or self.pre_quantized else None
-
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Tunes block by block, with the full outputs of two blocks at most in memory."""
         config = self.quantization_config
@@ -606,6 +583,14 @@ class AutoRoundQuantizer(HfQuantizer):
                 set_module(model, names[inside[name]], layers[name])
             calls = with_inputs(calls, run_block(block, calls))
             full = with_inputs(full, targets)
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Without steps, the weights are rounded while they are loaded."""

@@ -192,21 +192,18 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """What those are that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -335,18 +332,13 @@ class GroupwiseLinear(PackedLinear):
         Kernel("torch", entry="dequantize_matmul"),
     )
 
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
+
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
@@ -535,8 +527,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -593,7 +583,8 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -665,11 +656,6 @@ class AwqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = AWQLinear
     packed_tensor: ClassVar[str] = "qweight"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """As for all methods; then the layers that read the same input are fused, if they are to be."""
@@ -1103,9 +1089,7 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
     """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
     for old, new in zip(before, after, strict=True):
         if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
-            raise ValueError(
-                "the model's blocks cannot be scaled: a norm's outputs are read by more than linear layers"
-            )
+            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
 
 
 class BlockReachedError(Exception):

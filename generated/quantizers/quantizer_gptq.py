@@ -155,23 +155,30 @@ class GPTQConfig(QuantizationConfigMixin):
 
 
 class OrderedLayout:
-    """ColumnsLayout with the columns in the order of their groups; `order` int32 [K] if it is not theirs already."""
+    """What GPUs read: zero points as in the second version, columns in the order of their groups, `order` [K] if that is not theirs."""
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        order = None if layer.group_sizes(stored)[1] else stored["g_idx"].argsort(stable=True).int()
-        words = stored["qweight"]
-        words = words if order is None else pack_words(unpack_words(words, layer.bits)[order], layer.bits)
-        return {**ColumnsLayout.pack(layer, {**stored, "qweight": words}), "order": order}
+        codes, scales, zeros, groups = layer.unpack_codes(stored)
+        order = None if OrderedLayout.of_groups(layer, groups)[1] else groups.argsort(stable=True).int()
+        words = pack_words((codes if order is None else codes[:, order]).T, layer.bits)
+        zeros = pack_words(zeros, layer.bits).T.contiguous()
+        return {"qweight": words, "qzeros": zeros, "scales": scales.T.contiguous(), "order": order}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        stored = ColumnsLayout.unpack(layer, held)
-        if held["order"] is None:
-            return stored
-        back = held["order"].argsort()
-        words = pack_words(unpack_words(stored["qweight"], layer.bits)[back], layer.bits)
-        return {**stored, "qweight": words, "g_idx": (back // layer.group_size).int()}
+        codes, groups = unpack_words(held["qweight"], layer.bits).T, None
+        if held["order"] is not None:
+            back = held["order"].argsort()
+            codes, groups = codes[:, back], back // layer.group_size
+        zeros = unpack_words(held["qzeros"].T, layer.bits)
+        return layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros, groups))
+
+    @staticmethod
+    def of_groups(layer: Any, groups: Tensor) -> tuple[bool, bool]:
+        """Whether all groups have as many columns, and whether these are consecutive."""
+        expected = torch.arange(layer.in_features, device=groups.device) // layer.group_size
+        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
 
 class PackedLinear(nn.Module):
@@ -194,21 +201,18 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """What those are that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -337,18 +341,13 @@ class GroupwiseLinear(PackedLinear):
         Kernel("torch", entry="dequantize_matmul"),
     )
 
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
+
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
@@ -418,16 +417,10 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
-    def group_sizes(self, stored: dict[str, Tensor]) -> tuple[bool, bool]:
-        """Whether all groups have as many columns, and whether these are consecutive."""
-        groups = stored["g_idx"]
-        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
-        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
-
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is None:
             return ""
-        equal, consecutive = self.group_sizes(self.stored_tensors())
+        equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
         if kernel.layout == "OrderedLayout":
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
@@ -456,8 +449,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -514,7 +505,8 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -586,11 +578,6 @@ class GptqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
@@ -947,30 +934,6 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
             code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
         codes.append(code.to(torch.uint8))
     return torch.stack(codes, 1).flatten(0, 1)
-
-
-class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
-
-    Zero points that are no integers are [G, N], in the type that they have.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        return {
-            "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
-            "scales": scales.T.contiguous(),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
-        zeros = held["qzeros"].T.contiguous()
-        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
-        return found
 
 
 class GroupwiseCodes(NamedTuple):

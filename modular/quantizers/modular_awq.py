@@ -306,11 +306,6 @@ class AwqHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = AWQLinear
     packed_tensor: ClassVar[str] = "qweight"
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
-
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """As for all methods; then the layers that read the same input are fused, if they are to be."""
         super().postprocess_model(model, **kwargs)

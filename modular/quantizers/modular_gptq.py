@@ -29,7 +29,6 @@ from unibody.core.quantization.calibration import (
     visit_blocks,
     watch_inputs,
 )
-from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.kernels import Kernel, Packing
@@ -113,23 +112,30 @@ class GPTQConfig(QuantizationConfigMixin):
 
 
 class OrderedLayout:
-    """ColumnsLayout with the columns in the order of their groups; `order` int32 [K] if it is not theirs already."""
+    """What GPUs read: zero points as in the second version, columns in the order of their groups, `order` [K] if that is not theirs."""
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        order = None if layer.group_sizes(stored)[1] else stored["g_idx"].argsort(stable=True).int()
-        words = stored["qweight"]
-        words = words if order is None else pack_words(unpack_words(words, layer.bits)[order], layer.bits)
-        return {**ColumnsLayout.pack(layer, {**stored, "qweight": words}), "order": order}
+        codes, scales, zeros, groups = layer.unpack_codes(stored)
+        order = None if OrderedLayout.of_groups(layer, groups)[1] else groups.argsort(stable=True).int()
+        words = pack_words((codes if order is None else codes[:, order]).T, layer.bits)
+        zeros = pack_words(zeros, layer.bits).T.contiguous()
+        return {"qweight": words, "qzeros": zeros, "scales": scales.T.contiguous(), "order": order}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        stored = ColumnsLayout.unpack(layer, held)
-        if held["order"] is None:
-            return stored
-        back = held["order"].argsort()
-        words = pack_words(unpack_words(stored["qweight"], layer.bits)[back], layer.bits)
-        return {**stored, "qweight": words, "g_idx": (back // layer.group_size).int()}
+        codes, groups = unpack_words(held["qweight"], layer.bits).T, None
+        if held["order"] is not None:
+            back = held["order"].argsort()
+            codes, groups = codes[:, back], back // layer.group_size
+        zeros = unpack_words(held["qzeros"].T, layer.bits)
+        return layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros, groups))
+
+    @staticmethod
+    def of_groups(layer: Any, groups: Tensor) -> tuple[bool, bool]:
+        """Whether all groups have as many columns, and whether these are consecutive."""
+        expected = torch.arange(layer.in_features, device=groups.device) // layer.group_size
+        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
 
 class GPTQLinear(GroupwiseLinear):
@@ -189,16 +195,10 @@ class GPTQLinear(GroupwiseLinear):
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
-    def group_sizes(self, stored: dict[str, Tensor]) -> tuple[bool, bool]:
-        """Whether all groups have as many columns, and whether these are consecutive."""
-        groups = stored["g_idx"]
-        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
-        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
-
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is None:
             return ""
-        equal, consecutive = self.group_sizes(self.stored_tensors())
+        equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
         if kernel.layout == "OrderedLayout":
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
@@ -230,11 +230,6 @@ class GptqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""

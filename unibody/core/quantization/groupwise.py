@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -40,18 +41,13 @@ class GroupwiseLinear(PackedLinear):
         Kernel("torch", entry=dequantize_matmul),
     )
 
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
+
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""

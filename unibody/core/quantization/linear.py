@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -31,21 +32,18 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """What those are that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""

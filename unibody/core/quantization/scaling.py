@@ -78,6 +78,4 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
     """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
     for old, new in zip(before, after, strict=True):
         if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
-            raise ValueError(
-                "the model's blocks cannot be scaled: a norm's outputs are read by more than linear layers"
-            )
+            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
