@@ -143,6 +143,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -153,17 +158,12 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
         return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
 
     def round_inputs(self, x: Tensor) -> Tensor:
@@ -511,28 +511,28 @@ class BitNetHfQuantizer(HfQuantizer):
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32."""
     rows = x.reshape(-1, x.shape[-1])
-    inputs, input_scales = layer.int8_inputs(rows)
+    inputs, steps = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
+    y = product(inputs, steps, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 def triton_matmul_launch(
-    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, steps: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N / 4, K], bytes of codes of two bits less 1 with scales [N]."""
+    """[M, N] of inputs [M, K], int8 with scales [M]; weights [N / 4, K], bytes of codes of two bits less 1 with scales [N]."""
     import triton
 
     (m, k), n = x.shape, scales.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
     blocks = (1, 16, 1024) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
-    # Scales that are expanded of one number have no stride.
-    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
     run, stages = triton_matmul_kernel()[grid], 3 if m > 16 else 5
+    # Scales that are expanded of one number have no stride.
+    scales, steps = scales.contiguous(), steps.contiguous()
     run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
@@ -563,7 +563,7 @@ def triton_matmul_kernel() -> Any:
         place, slab = tl.program_id(1) * width + tl.arange(0, block_n) % width, tl.arange(0, block_n) // width
         columns, valid = slab * (n // 4) + place, place < n // 4
         place = place.to(tl.int64)
-        kind: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
+        kind: tl.constexpr = tl.int32
         run: tl.constexpr = 16  # codes that a thread reads at once
         if block_m == 1:
             parts = tl.zeros((block_n, block_k // run), dtype=kind)
@@ -583,8 +583,7 @@ def triton_matmul_kernel() -> Any:
         if block_m == 1:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
-        if x.dtype.element_ty == tl.int8:
-            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
+        found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if bias is not None:
             found += tl.load(bias + columns, valid, 0.0).to(tl.float32)[None, :]
         tl.store(

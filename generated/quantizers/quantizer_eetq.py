@@ -139,6 +139,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -149,17 +154,12 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
         return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
 
     def round_inputs(self, x: Tensor) -> Tensor:
@@ -448,7 +448,7 @@ class EetqHfQuantizer(HfQuantizer):
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     rows = x.reshape(-1, x.shape[-1])
     codes, scales = layer.int8_rows()
     if len(rows) > 256:  # the weight is read once, and torch multiplies
@@ -457,24 +457,22 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
         return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(rows, None, codes, scales, layer.bias, x.dtype)
+    y = product(rows, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
-def triton_matmul_launch(
-    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
+def triton_matmul_launch(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """[M, N] of inputs [M, K], plain; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
 
     (m, k), n = x.shape, scales.shape[0]
     y = torch.empty(m, n, dtype=dtype, device=x.device)
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
-    # Scales that are expanded of one number have no stride.
-    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
     run, stages = triton_matmul_kernel()[grid], 3 if m > 16 else 5
-    run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
+    # Scales that are expanded of one number have no stride.
+    scales = scales.contiguous()
+    run(x.contiguous(), weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
 
@@ -484,7 +482,7 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(x: Tensor, _: Any, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype) -> Tensor:
+def triton_matmul_shape(x: Tensor, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
 
@@ -495,13 +493,13 @@ def triton_matmul_kernel() -> Any:
     import triton.language as tl
 
     def kernel(  # type: ignore[no-untyped-def]
-        x, steps, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
+        x, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
     ):
-        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
+        """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
         columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
         valid, place = columns < n, columns.to(tl.int64)
-        kind: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
+        kind: tl.constexpr = tl.float32
         run: tl.constexpr = 16  # codes that a thread reads at once
         if block_m == 1:
             parts = tl.zeros((block_n, block_k // run), dtype=kind)
@@ -524,8 +522,6 @@ def triton_matmul_kernel() -> Any:
         if block_m == 1:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
-        if x.dtype.element_ty == tl.int8:
-            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
         if bias is not None:

@@ -185,6 +185,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -195,17 +200,12 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
         return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
 
     def round_inputs(self, x: Tensor) -> Tensor:
@@ -1640,15 +1640,15 @@ def int8_matmul(layer: Any, x: Tensor) -> Tensor:
 def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
     rows = x.reshape(-1, x.shape[-1])
-    inputs, input_scales = layer.int8_inputs(rows)
+    inputs, steps = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
-    if input_scales is None and len(rows) > 256:  # the weight is read once, and torch multiplies
+    if steps is None and len(rows) > 256:  # the weight is read once, and torch multiplies
         y = (F.linear(rows, codes.to(x.dtype)) * scales).to(x.dtype)
         y = y if layer.bias is None else y + layer.bias.to(y.dtype)
         return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
     product = triton_int8_matmul_operator if torch.compiler.is_compiling() else triton_int8_matmul_launch
-    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
+    y = product(inputs, steps, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -1662,9 +1662,9 @@ def triton_int8_matmul_launch(
     y = torch.empty(m, n, dtype=dtype, device=x.device)
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
+    run, stages = triton_int8_matmul_kernel()[grid], 3 if m > 16 else 5
     # Scales that are expanded of one number have no stride.
     scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
-    run, stages = triton_int8_matmul_kernel()[grid], 3 if m > 16 else 5
     run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 

@@ -51,14 +51,14 @@ OPERATORS = (  # file, name, what follows the inputs
     *(
         (name, kernel, lambda: (None, codes(64, 96), empty(64), None, torch.bfloat16))
         for name, kernel in (
-            ("eetq", "triton"),
-            ("quanto", "triton_int8"),
             ("torchao", "triton_int8"),
             ("compressed_tensors", "triton_int8"),
             ("quark", "triton_int8"),
-            ("bitsandbytes", "triton_int8"),
         )
     ),
+    ("eetq", "triton", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),
+    ("quanto", "triton_int8", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),
+    ("bitsandbytes", "triton_int8", lambda: (empty(5), codes(64, 96), empty(64), None, torch.bfloat16)),
     ("bitnet", "triton", lambda: (empty(5), codes(16, 96), empty(64), None, torch.bfloat16)),
     ("finegrained_fp8", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), None, 32, 32, torch.bfloat16)),
     ("fbgemm_fp8", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), None, 1, 96, torch.bfloat16)),
