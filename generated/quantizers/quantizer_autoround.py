@@ -342,13 +342,7 @@ class AutoRoundLinear(GroupwiseLinear):
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-        ),
+        Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
         *GroupwiseLinear.kernels,
     )
 

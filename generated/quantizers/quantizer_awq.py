@@ -96,13 +96,8 @@ class AwqConfig(QuantizationConfigMixin):
     """How a model was, or is to be, quantized with AWQ."""
 
     quant_method: ClassVar[str] = "awq"
-    loading_attributes: ClassVar[tuple[str, ...]] = (
-        "do_fuse",
-        "fuse_max_seq_len",
-        "modules_to_fuse",
-        "exllama_config",
-    )
-    written_if_set: ClassVar[tuple[str, ...]] = loading_attributes
+    written_if_set: ClassVar[tuple[str, ...]] = ("do_fuse", "fuse_max_seq_len", "modules_to_fuse", "exllama_config")
+    loading_attributes: ClassVar[tuple[str, ...]] = written_if_set
 
     bits: int = 4
     group_size: int = 128  # columns that share a scale; -1: all of a row

@@ -366,13 +366,7 @@ class GPTQLinear(GroupwiseLinear):
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="OrderedLayout",
-            device="cuda",
-            package="triton",
-        ),
+        Kernel("triton", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
         *GroupwiseLinear.kernels,
     )
 

@@ -117,11 +117,7 @@ class AutoRoundLinear(GPTQLinear):
     packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
-            "triton",
-            template="groupwise_matmul.triton.py.j2",
-            layout=ColumnsLayout,
-            device="cuda",
-            package="triton",
+            "triton", template="groupwise_matmul.triton.py.j2", layout=ColumnsLayout, device="cuda", package="triton"
         ),
         *GroupwiseLinear.kernels,
     )

@@ -145,11 +145,7 @@ class GPTQLinear(GroupwiseLinear):
     packing: ClassVar[Packing] = Packing(word="int32", is_ordered=True)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
-            "triton",
-            template="groupwise_matmul.triton.py.j2",
-            layout=OrderedLayout,
-            device="cuda",
-            package="triton",
+            "triton", template="groupwise_matmul.triton.py.j2", layout=OrderedLayout, device="cuda", package="triton"
         ),
         *GroupwiseLinear.kernels,
     )
