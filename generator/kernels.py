@@ -97,10 +97,9 @@ def _fields(definition: Definition) -> Iterator[tuple[ast.stmt, str, ast.expr]]:
 
 
 def _rows(definition: Definition) -> list[ast.Call]:
-    """The calls of `Kernel` in a class's table."""
-    tables = [value for _, name, value in _fields(definition) if name == TABLE]
-    rows = [row for value in tables if isinstance(value, (ast.Tuple, ast.List)) for row in value.elts]
-    return [row for row in rows if isinstance(row, ast.Call) and _called(row) == ROW]
+    """The calls of `Kernel` in a class's table; one in a comprehension stands for several rows."""
+    nodes = (node for _, name, value in _fields(definition) if name == TABLE for node in ast.walk(value))
+    return [node for node in nodes if isinstance(node, ast.Call) and _called(node) == ROW]
 
 
 def _facts_of(definition: Definition) -> list[ast.stmt]:
@@ -138,8 +137,9 @@ def _in_template(found: Diagnostic, text: Text) -> Diagnostic:
 
 
 def _facts(definition: Definition) -> dict[str, Any]:
-    """The literal attributes of a class, and the keywords of its `packing`."""
-    found: dict[str, Any] = {}
+    """The literal attributes of a class, the keywords of its `packing`, and the names of its own `methods`."""
+    body = getattr(definition.node, "body", ())
+    found: dict[str, Any] = {"methods": {node.name for node in body if isinstance(node, ast.FunctionDef)}}
     for _, name, value in _fields(definition):
         if isinstance(value, ast.Call) and _called(value) == FACTS:
             found[name] = {keyword.arg: _literal(keyword.value) for keyword in value.keywords}

@@ -84,6 +84,8 @@ class HfQuantizer(core_quantizer.HfQuantizer, metaclass=Recognised):
     """The base of all quantizers; those of generated files are instances too. Every hook may be overridden."""
 
     recognised_by = ("preprocess_model", "postprocess_model", "check_quantized_param", "create_quantized_param")
+    requires_parameters_quantization = True  # whether plain weights can be quantized one by one, while loading
+    required_packages: list[str] | None = None  # none: kernels of packages are used where they are installed
 
     def update_device_map(self, device_map: dict[str, Any] | None) -> dict[str, Any] | None:
         return device_map

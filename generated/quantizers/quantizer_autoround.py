@@ -23,15 +23,16 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -156,21 +157,6 @@ class AutoRoundConfig(QuantizationConfigMixin):
         return {k: v for k, v in values.items() if k not in ("dataset", "tokenizer") or isinstance(v, str)}
 
 
-class OrderedLayout:
-    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        order = stored["g_idx"].argsort(stable=True)
-        codes = unpack_words(stored["qweight"], layer.bits)[order]
-        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
-        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
-
-
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -180,6 +166,11 @@ class PackedLinear(nn.Module):
     kernels: ClassVar[tuple[Kernel, ...]] = ()
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
+
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
@@ -191,44 +182,17 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
-
-        Empty: no part of the tensors computes what this part of W does.
-        """
-        return {}, {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        """What the numbers of rows and of columns of a part have to be multiples of."""
-        return 1, 1
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
-        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -236,15 +200,14 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
+        return next(iter((*self.buffers(), *self.parameters()))).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
     def plain(self, dtype: torch.dtype) -> nn.Module:
         """The layer without its packing, in a type."""
-        with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear: Any = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
         return linear
 
@@ -267,9 +230,7 @@ class PackedLinear(nn.Module):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {
-            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
-        }
+        names = {n: n.replace(".", "_") + "_" * (n in vars(self) or hasattr(type(self), n)) for n in tensors}
         self._buffers.clear()
         self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
@@ -299,9 +260,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
-        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
+        tensors = {**self.stored_tensors(), **({} if self.bias is None else {"bias": self.bias})}
+        destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -334,62 +294,36 @@ class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cuda",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int3pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(3,),
-            group_size=(64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int2pack_cpu",
-            entry="int4pack_matmul",
-            layout="Int4PackLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(2,),
-            group_size=(128, 256),
-            multiples=(16, 1),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
+
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
@@ -408,10 +342,7 @@ class AutoRoundLinear(GroupwiseLinear):
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
-        Kernel(
-            "triton_awq", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton", bits=(4,)
-        ),
+        Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
         *GroupwiseLinear.kernels,
     )
 
@@ -432,13 +363,13 @@ class AutoRoundLinear(GroupwiseLinear):
             scales = torch.empty(rows["qzeros"], self.out_features, dtype=torch.float16)
             return {**packed, "scales": scales}
         groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
-        sizes = {
-            "qweight": ((words, self.out_features), torch.int32),
-            "qzeros": ((groups, self.bits * self.out_features // 32), torch.int32),
-            "scales": ((groups, self.out_features), torch.float16),
-            "g_idx": ((self.in_features,), torch.int32),
+        tensors = {
+            "qweight": torch.empty(words, self.out_features, dtype=torch.int32),
+            "qzeros": torch.empty(groups, self.bits * self.out_features // 32, dtype=torch.int32),
+            "scales": torch.empty(groups, self.out_features, dtype=torch.float16),
+            "g_idx": torch.empty(self.in_features, dtype=torch.int32),
         }
-        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1]) for name in self.stored}
+        return {name: tensors[name] for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {}
@@ -449,35 +380,21 @@ class AutoRoundLinear(GroupwiseLinear):
         return rows, {"qweight": 0, "qzeros": 0, "scales": 0}
 
     def part_multiples(self) -> tuple[int, int]:
+        """Of rows and columns, those that fill whole words and groups."""
         count = 32 if self.bits == 3 else 32 // self.bits
         return count, math.lcm(count, self.group_size)
 
     def fits(self) -> bool:
-        """Whether the weight's sizes fill whole words and groups."""
-        count = 32 if self.bits == 3 else 32 // self.bits
-        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+        rows, columns = self.part_multiples()
+        return self.out_features % rows == self.in_features % columns == 0
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         nearest = Rounding.nearest(weight, self.group_size)
         return self.pack_codes(round_shifted(weight, nearest, self.bits, self.symmetric)[0])
 
-    def group_sizes(self) -> tuple[bool, bool]:
-        """Whether all groups have as many columns, and whether these are consecutive."""
-        if "g_idx" not in self._buffers:  # a layout's
-            return True, True
-        groups = self.get_buffer("g_idx")
-        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
-        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
-
     def why_not(self, kernel: Kernel) -> str:
-        is_awq = self.config.checkpoint_format == "awq"
-        if kernel.name == ("triton" if is_awq else "triton_awq"):
-            return "it reads the words of another packing_format"
         return ""
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         if self.config.checkpoint_format == "awq":
@@ -509,8 +426,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -524,8 +439,10 @@ class HfQuantizer:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses what the method cannot do here."""
-        check_devices(device_map)
+        """Refuses what the method cannot do here, and devices that this machine does not have."""
+        for device in {str(device) for device in (device_map or {}).values()}:
+            if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+                raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
@@ -533,8 +450,12 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized or not self.requires_calibration:
-            self.convert(model, stored_modules(model, loaded_keys, self.packed_tensor) if self.pre_quantized else None)
+        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+        elif not self.requires_calibration:
+            self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -548,14 +469,10 @@ class HfQuantizer:
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
-            method, names = self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning(
-                "%d linear layers stay plain under %s: %s", len(linears), method, names
-            )
+            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
-            raise ValueError(
-                f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"
-            )
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -565,20 +482,19 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
         if self.pre_quantized:
             return expected_keys
-        packed = {f"{name}.{tensor}" for name, layer in packed_layers(model).items() for tensor in layer.names}
-        return [
-            *(key for key in expected_keys if key not in packed),
-            *(f"{name}.weight" for name in packed_layers(model)),
-        ]
+        layers = packed_layers(model)
+        packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
+        return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
     def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
+        self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
@@ -595,9 +511,8 @@ class HfQuantizer:
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
         if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
             expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            raise ValueError(
-                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
-            )
+            shape = list(param_value.shape)
+            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
         layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -606,9 +521,7 @@ class HfQuantizer:
             layer, name = owner(model, key)
             if isinstance(layer, PackedLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
-                    raise ValueError(
-                        f"the checkpoint lacks {key}, without which the layer is not known: fetch it again"
-                    )
+                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
@@ -643,14 +556,6 @@ class AutoRoundQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = AutoRoundLinear
     packed_tensor: ClassVar[str] = "qweight"
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
-        if config is None:
-            return None
-        layer = self.linear_class(linear, config)
-        return layer if layer.fits() or self.pre_quantized else None
-
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Tunes block by block, with the full outputs of two blocks at most in memory."""
         config = self.quantization_config
@@ -658,13 +563,11 @@ class AutoRoundQuantizer(HfQuantizer):
             return
         samples = tokenize_samples(config.dataset, config.tokenizer, config.seqlen)[: config.nsamples]
         blocks = find_blocks(model, config.block_name_to_quantize)
-        names = {
-            module: name for name, module in linears_to_convert(model, self.get_modules_to_not_convert(model)).items()
-        }
-        calls = list(block_inputs(model, blocks[0], samples))
-        full = calls
+        linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
+        names = {module: name for name, module in linears.items()}
+        full = calls = block_inputs(model, blocks[0], samples)
         for block in blocks:
-            targets = block_outputs(block, full)
+            targets = run_block(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
             layers = {name: layer for name, layer in layers.items() if layer is not None}
@@ -672,8 +575,16 @@ class AutoRoundQuantizer(HfQuantizer):
             for name, codes in tune_block(block, layers, inputs, targets, config).items():
                 layers[name].hold(layers[name].pack_codes(codes))
                 set_module(model, names[inside[name]], layers[name])
-            calls = with_inputs(calls, block_outputs(block, calls))
+            calls = with_inputs(calls, run_block(block, calls))
             full = with_inputs(full, targets)
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Without steps, the weights are rounded while they are loaded."""
@@ -683,95 +594,51 @@ class AutoRoundQuantizer(HfQuantizer):
             super()._process_model_before_weight_loading(model, loaded_keys, **kwargs)
 
 
-@torch.no_grad()
-def block_outputs(block: nn.Module, calls: list[Any]) -> list[Tensor]:
-    return [output[0] if isinstance(output, tuple) else output for output in run_block(block, calls)]
-
-
-def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
-    """The calls with other hidden states."""
-    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
-
-
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = layer.zero_word, int(layer.is_shifted)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
-    )
+    weight = layer.qweight, layer.qzeros, layer.scales
+    x = layer.round_inputs(x)
+    y = product(x.reshape(-1, x.shape[-1]), *weight, layer.bias, layer.group_size, layer.bits)
     return y.view(*x.shape[:-1], -1)
 
 
 def triton_matmul_launch(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, bias: Tensor | None, group: int, bits: int
 ) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device."""
     import triton
 
-    (m, k), n = x.shape, scales.shape[1]
-    one_row, many_rows, add_parts, whole = triton_matmul_kernels()
-    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
+    kernels = partial(triton_matmul_kernels, group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
         plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
-        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        unpack = kernels(1, 128, 128).whole[triton.cdiv(n, 128), triton.cdiv(k, 128)]
+        unpack(*weight, 0x4B000000, plain, n, k, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](
-                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
-            )
+            run = kernels(128, 32, chunk).one_row[triton.cdiv(n, 32), 1]
+            run(x, *weight, origin, bias, y, n, k, k, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        one_row[triton.cdiv(n, 128), len(sums)](
-            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
-        )
+        run = kernels(512 // chunk, 128, chunk).one_row[triton.cdiv(n, 128), len(sums)]
+        run(x, *weight, origin, None, sums, n, k, 512, num_warps=4)
     else:
-        block_m, block_n, block_k, parts = (
-            (16, 256, 64, 16)
-            if m <= 16
-            else (32, 256, 64, 8)
-            if m <= 32
-            else (64, 64, 128, 4)
-            if m <= 64
-            else (64, 128, 64, 4)
-        )
+        tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
+        block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
         block_k, stages = max(32, math.gcd(group, block_k)), 3
         if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
-            x,
-            *weight,
-            0x4B000000,
-            sums,
-            m,
-            n,
-            k,
-            part,
-            *constants,
-            block_m,
-            block_n,
-            block_k,
-            num_warps=4,
-            num_stages=stages,
-        )
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
+        run = kernels(block_m, block_n, block_k).many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)]
+        run(x, *weight, 0x4B000000, sums, m, n, k, part, num_warps=4, num_stages=stages)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums))
     return y
 
 
@@ -781,236 +648,140 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
-) -> Tensor:
+def triton_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_matmul_kernels(*facts: int) -> Any:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    def scales_and_zeros(  # type: ignore[no-untyped-def]
-        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
-    ):
+    group, bits, block_m, block_n, block_k = map(tl.constexpr, facts)
+    mask = tl.constexpr(2 ** facts[1] - 1)
+
+    def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
+        """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
+        found = tl.load(words + places * bits // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+        if 32 % bits:
+            after = tl.load(words + (places * bits + (bits - 1)) // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+            found = found.to(tl.uint64) | after.to(tl.uint64) << 32
+        return (found >> (places * bits % 32).to(found.dtype)).to(tl.int32) & mask
+
+    read_codes = triton.jit(read_codes)
+
+    def scales_and_zeros(qzeros, scales, groups, columns, n, here):  # type: ignore[no-untyped-def]
         """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
         scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
-        along = columns[None, :] * bits
-        first = qzeros + groups * (n * bits // 32)
-        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-        if 32 % bits:  # a code may have its upper bits in the next word
-            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        zeros = read_codes(qzeros + groups * (n * bits // 32), 1, columns[None, :], here).to(tl.float32)
         return scale, zeros * scale
 
     def with_origin(codes, origin):  # type: ignore[no-untyped-def]
-        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        """The float32 whose lowest bits are a code, the others those of its origin: no constant, so the GPU has one instruction for it."""
         return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        start,
-        columns,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def unpack(qweight, qzeros, scales, origin, start, columns, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
-            depth = start + tl.arange(0, block_k)
-            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            depth = (start + tl.arange(0, block_k))[:, None]
+            codes = read_codes(qweight + columns[None, :], n, depth, (depth < k) & valid)
         else:  # a word is read once
             count: tl.constexpr = 32 // bits
-            units = start // count + tl.arange(0, block_k // count)
-            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
-            codes = words
+            units = (start // count + tl.arange(0, block_k // count))[:, None]
+            codes = tl.load(qweight + units * n + columns[None, :], (units * count < k) & valid, 0)
             for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
                 if 32 >> level > bits:
                     codes = tl.join(codes, codes >> (16 >> level))
             codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
-            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+            codes = tl.reshape(codes, (block_k, block_n)) & mask
         height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
         first = (start + tl.arange(0, height))[:, None]
-        scale, zeros = scales_and_zeros(
-            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
-        )
+        scale, zeros = scales_and_zeros(qzeros, scales, first // group, columns, n, (first < k) & valid)
         return (with_origin(codes, origin) - 8388608.0) * scale - zeros
 
-    unpack = triton.jit(unpack)
-
     def times_codes(  # type: ignore[no-untyped-def]
-        inputs,
-        qweight,
-        origin,
-        starts,
-        columns,
-        n,
-        here,
-        index: tl.constexpr,
-        bits: tl.constexpr,
-        is_short: tl.constexpr,
+        inputs, qweight, origin, starts, columns, n, here, index: tl.constexpr, is_short: tl.constexpr
     ):
         """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
-        count: tl.constexpr = 32 if 32 % bits else 32 // bits
-        shift: tl.constexpr = index % count * bits % 32
-        mask: tl.constexpr = (1 << bits) - 1
-        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
-        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        shift: tl.constexpr = index * bits % 32
+        place = qweight + (starts * bits // 32 + index * bits // 32) * n + columns[None, :]
+        words = tl.load(place, here, 0).to(tl.uint32, bitcast=True)
         if is_short:
             moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
             found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
         elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
-            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(place + n, here, 0).to(tl.uint32, bitcast=True)
             found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
         else:
             moved = words >> shift // 16 * 16 & mask << shift % 16
             found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
         return found
 
-    times_codes = triton.jit(times_codes)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        bias,
-        y,
-        n,
-        k,
-        part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        chunk: tl.constexpr,
-        block_c: tl.constexpr,
-        block_n: tl.constexpr,
-    ):
-        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+    unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
+
+    def one_row(x, qweight, qzeros, scales, origin, bias, y, n, k, part):  # type: ignore[no-untyped-def]
+        """y [part, n] = x [k] · weight, for a block and a part of k: x in chunks [block_m, block_k], each of one group, meets the block's codes.
 
         A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        begin = tl.program_id(1) * part
-        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
-            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+        columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for first in range(begin, tl.minimum(begin + part, k), block_m * block_k):
+            starts = (first + tl.arange(0, block_m) * block_k)[:, None]
             inside = starts < k
-            here = inside & (columns < n)[None, :]
-            products = tl.zeros((block_c, block_n), dtype=tl.float32)
-            for index in tl.static_range(chunk):
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_m, block_n), dtype=tl.float32)
+            for index in tl.static_range(block_k):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
-                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
-            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
-            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
+            inputs = tl.load(x + starts + tl.arange(0, block_k)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
-                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+                products -= tl.sum(inputs * (2048 - tl.arange(0, block_k) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
-        found = tl.sum(total, 0)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, qweight, qzeros, scales, origin, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(
-                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-            )
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        y,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def whole(qweight, qzeros, scales, origin, y, n, k):  # type: ignore[no-untyped-def]
         """y [k, n] = weight, one block of it."""
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        start = tl.program_id(1) * block_k
+        columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(
-            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-        )
-        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k).to(y.dtype.element_ty)
+        tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 def plain_value(value: Any) -> Any:
@@ -1030,25 +801,21 @@ def check_types(config: Any) -> None:
     for name in (entry.name for entry in dataclasses.fields(config)):
         value, hint = getattr(config, name), hints[name]
         if not has_type(value, hint):
-            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            raise TypeError(
-                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
-            )
+            is_plain = isinstance(hint, type) and not get_args(hint)
+            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
+    if hint is Any or (isinstance(value, bool) and origin is None):
+        return hint in (Any, bool)
     if origin in (Union, UnionType):
         return any(has_type(value, argument) for argument in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
-    if isinstance(value, bool):
-        return hint is bool
+    if origin in (list, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
 
 
@@ -1066,13 +833,9 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
 def tied_weights(model: Any) -> dict[str, str]:
@@ -1081,9 +844,7 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, name: str) -> bool:
     """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
 
 
 def output_modules(model: Any) -> list[str]:
@@ -1103,51 +864,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
-
-
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(
-            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
-        )
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = torch.zeros(
-        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
-    )
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :-1]).flatten(0, 1)
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
-            1, -1, *[1] * (words.dim() - 1)
-        )
-        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
-def to_int32(words: Tensor) -> Tensor:
-    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 LEAST_SCALE = 1e-5
@@ -1271,9 +987,8 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     codes, scales, zeros, groups = weight
     wide = torch.promote_types(torch.float32, dtype)
     if groups is None:
-        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
-            codes.shape[1] // scales.shape[1]
-        )
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
     scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 
@@ -1290,6 +1005,41 @@ def unpack_interleaved(words: Tensor) -> Tensor:
     """The codes uint8 [R, N] of words [R, N / 8]."""
     places = [COLUMN_ORDER.index(column) for column in range(8)]
     return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
 
 
 class ColumnsLayout:
@@ -1320,70 +1070,56 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
 class BlockReachedError(Exception):
     """Ends a forward pass at the block whose inputs are wanted."""
 
 
 def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
-    lists = {
-        path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
-    }
+    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
     if name is not None and name not in lists:
-        raise ValueError(
-            f"block_name_to_quantize {name!r} is no list of blocks: there are {', '.join(lists) or 'none'}"
-        )
+        known = ", ".join(lists) or "none"
+        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
     return lists[name] if name is not None else max(lists.values(), key=len)
 
 
 @torch.no_grad()
-def block_inputs(
-    model: Any, block: nn.Module, samples: list[Tensor]
-) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments with which the model calls a block, for each sample of token ids [B, S]."""
-    seen: list[Any] = []
+def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
+    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
+    calls: list[Any] = []
 
     def stop(_: nn.Module, arguments: Any, options: Any) -> None:
-        seen.append((arguments, options))
+        calls.append((arguments, options))
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         for ids in samples:
-            try:
+            with suppress(BlockReachedError):
                 model(ids.to(model.device), use_cache=False)
-            except BlockReachedError:
-                yield seen.pop()
     finally:
         hook.remove()
+    return calls
 
 
-def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
-    return [block(*arguments, **options) for arguments, options in calls]
+@torch.no_grad()
+def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
+    """The hidden states that the block returns."""
+    outputs = (block(*arguments, **options) for arguments, options in calls)
+    return [y[0] if isinstance(y, tuple) else y for y in outputs]
+
+
+def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
+    """The calls with other hidden states."""
+    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
 
 
 # The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
-NAMED_DATASETS: dict[str, dict[str, Any]] = {
-    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
-    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-}
+C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
+WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
+NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
 
 
 def fetch_texts(name: str, count: int = 128) -> list[str]:
@@ -1391,7 +1127,7 @@ def fetch_texts(name: str, count: int = 128) -> list[str]:
     if name not in NAMED_DATASETS:
         raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
     try:
-        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
         return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
     except ImportError:
         raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
@@ -1405,13 +1141,12 @@ def find_tokenizer(tokenizer: Any) -> Any:
         return tokenizer
     from tokenizers import Tokenizer
 
-    file = Path(tokenizer, "tokenizer.json")
+    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
     try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
     except Exception as error:  # that library raises nothing more specific
-        raise ValueError(
-            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
-        ) from error
+        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        raise ValueError(found) from error
 
 
 def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
@@ -1474,11 +1209,9 @@ def missing_package(requirement: str) -> str:
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
 
 
 def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -1488,12 +1221,11 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
     if wanted and wanted not in names:
         raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
     reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
 
@@ -1504,162 +1236,135 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
 class Int4PackLayout:
     """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
 
-    A nibble is a code of 4 bits; of smaller codes it is one plus as much as takes the middle to 8, so that offsets stay small.
-
-    What scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
         layer.group_types = scales.dtype, zeros.dtype
-        scale, offset = scales.bfloat16(), layer.offsets(scales.float(), zeros.float()).bfloat16()
-        near = near_groups(layer, scale, offset)
-        return {
-            "int4": pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits),
-            "groups": torch.stack((scale.T, offset.T), -1).contiguous(),  # [G, N, 2]
-            "scales_rest": difference(scales, near[0]),
-            "zeros_rest": difference(zeros, near[1]),
-        }
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        near = near_groups(layer, held["groups"][..., 0].T, held["groups"][..., 1].T)
+        packed, near = held["int4"], near_groups(layer, held["groups"])
         scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        packed, rows = held["int4"], held["groups"].shape[1]
-        codes = unpack_tiles(packed) if packed.dim() == 4 else unpack_blocks(widen(packed, layer.bits).view(rows, -1))
-        return layer.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
 
 
 def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    x = layer.round_inputs(x)
-    held = layer._buffers  # an attribute of a module would be looked for in three places
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
     packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
     if packed.dim() == 4:
         y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
     else:
-        packed = packed if layer.bits == 4 else centre(widen(packed, layer.bits), layer.bits).view(groups.shape[1], -1)
+        packed = widen(packed, layer.bits, groups.shape[1])
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
-ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
-
-
 def narrow(packed: Tensor, bits: int) -> Tensor:
-    """Bytes of two nibbles whose codes have 2 or 3 bits, in as many bits: later ones in the bits that earlier ones leave free.
-
-    uint8 [1, n / 2]: two codes in a nibble. Or [3, n / 4]: above each of three codes a bit of a fourth.
-    """
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
     if bits == 4:
         return packed
     parts = packed.view(2 if bits == 2 else 4, -1)
     if bits == 2:
         return parts[:1] | parts[1:] << 2
-    return torch.stack([parts[index] | (parts[3] >> index & 0x11) << 3 for index in range(3)])
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
 
 
-def widen(narrowed: Tensor, bits: int) -> Tensor:
-    """The inverse of narrow, up to its shape; eight bytes at a time."""
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
     if bits == 4:
         return narrowed
     words = narrowed.view(torch.int64)
     found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
-    rest = torch.bitwise_right_shift(words, bits, out=found[1:] if bits == 2 else None)
     torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
-    if bits == 2:
-        rest.bitwise_and_(3 * ONES)
-    else:
-        low, middle, high = rest.bitwise_and_(ONES)
-        torch.bitwise_or(low, middle.bitwise_left_shift_(1), out=found[3])
-        found[3].bitwise_or_(high.bitwise_left_shift_(2))
-    return found.view(torch.uint8)
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
 
 
-def centre(packed: Tensor, bits: int) -> Tensor:
-    """Codes in nibbles, in place, with 8 in their middle."""
-    packed.view(torch.int64).add_((8 - 2 ** (bits - 1)) * ONES)
-    return packed
-
-
-def near_groups(layer: Any, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 scales and offsets tell them."""
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
     scale_type, zero_type = layer.group_types
-    zeros = layer.zeros(scale.float(), offset.float())
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
     zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scale.to(scale_type), zeros.to(zero_type)
+    return scales.to(scale_type), zeros.to(zero_type)
 
 
 def difference(exact: Tensor, near: Tensor) -> Tensor | None:
     """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[exact.element_size()]
-    rest = exact.contiguous().view(bits) - near.contiguous().view(bits)
-    if not rest.any():
-        return None
-    return rest.to(torch.int8) if torch.equal(rest, rest.to(torch.int8).to(bits)) else rest
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
 
 
 def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    if rest is None:
-        return near
-    bits = near.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[near.element_size()])
-    return (bits + rest.to(bits.dtype)).view(near.dtype)
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
 
 
-TILE = 8, 128  # rows and columns of a tile, as CUDA's kernel packs them with eight inner tiles
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
 
 
 def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel."""
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
     pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), TILE[1] // 16)
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
 
 
 def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles: one tile, packed of the numbers of its own places, tells where every code is."""
-    places = torch.arange(TILE[0] * TILE[1], device=packed.device).view(TILE)
-    order: Any = sum(nibbles(pack_tiles((places >> shift & 15).to(torch.uint8))) << shift for shift in (0, 4, 8))
-    codes = nibbles(packed)[..., order.flatten().argsort()].to(torch.uint8)
-    return codes.unflatten(-1, TILE).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 1024]: the codes of each tile, in the order of its words."""
-    shifts = torch.arange(0, 32, 4, device=packed.device, dtype=torch.int32)
-    return (packed.flatten(2)[..., None] >> shifts & 15).flatten(2)
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
 
 
 def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel."""
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
 
 
 def unpack_blocks(packed: Tensor) -> Tensor:
-    """The codes uint8 [N, K] that `_convert_weight_to_int4pack_for_cpu` has packed into [N, K / 2].
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
 
-    Rows lie in blocks, in an order that depends on the processor; each column of a block is a run of bytes. So the codes of
-    two columns, packed as numbers of their own places, tell where every row is.
-    """
-    count, columns = packed.shape[0], 2 * packed.shape[1]
-    places = torch.arange(2 * count, dtype=torch.int32).view(count, 2)  # row · 2 + column
-    low = high = torch.zeros(count, dtype=torch.int32)
-    for shift in range(0, (2 * count).bit_length(), 4):
-        probe = torch.ops.aten._convert_weight_to_int4pack_for_cpu(places >> shift & 15, 1).flatten().int()
-        low, high = low | (probe & 15) << shift, high | (probe >> 4) << shift
-    codes = torch.empty(count, columns, dtype=torch.uint8)
-    stream, runs = packed.flatten(), torch.unique_consecutive(low % 2, return_counts=True)[1].tolist()
-    start = 0
-    for width in runs[::2]:  # one block: `width` bytes a column
-        block = stream[start * columns // 2 :][: width * columns].view(columns, width)
-        codes[low[start : start + width] // 2] = (block & 15).T
-        codes[high[start : start + width] // 2] = (block >> 4).T
-        start += 2 * width
-    return codes
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 __all__ = [

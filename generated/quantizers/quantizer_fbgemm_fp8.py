@@ -21,7 +21,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -120,6 +120,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -130,44 +135,17 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
-
-        Empty: no part of the tensors computes what this part of W does.
-        """
-        return {}, {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        """What the numbers of rows and of columns of a part have to be multiples of."""
-        return 1, 1
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
-        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -175,15 +153,14 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
+        return next(iter((*self.buffers(), *self.parameters()))).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
     def plain(self, dtype: torch.dtype) -> nn.Module:
         """The layer without its packing, in a type."""
-        with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear: Any = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
         return linear
 
@@ -206,9 +183,7 @@ class PackedLinear(nn.Module):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {
-            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
-        }
+        names = {n: n.replace(".", "_") + "_" * (n in vars(self) or hasattr(type(self), n)) for n in tensors}
         self._buffers.clear()
         self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
@@ -238,9 +213,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
-        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
+        tensors = {**self.stored_tensors(), **({} if self.bias is None else {"bias": self.bias})}
+        destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -373,8 +347,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -388,8 +360,10 @@ class HfQuantizer:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses what the method cannot do here."""
-        check_devices(device_map)
+        """Refuses what the method cannot do here, and devices that this machine does not have."""
+        for device in {str(device) for device in (device_map or {}).values()}:
+            if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+                raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
@@ -397,8 +371,12 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized or not self.requires_calibration:
-            self.convert(model, stored_modules(model, loaded_keys, self.packed_tensor) if self.pre_quantized else None)
+        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+        elif not self.requires_calibration:
+            self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -412,14 +390,10 @@ class HfQuantizer:
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
-            method, names = self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning(
-                "%d linear layers stay plain under %s: %s", len(linears), method, names
-            )
+            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
-            raise ValueError(
-                f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"
-            )
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -429,20 +403,19 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
         if self.pre_quantized:
             return expected_keys
-        packed = {f"{name}.{tensor}" for name, layer in packed_layers(model).items() for tensor in layer.names}
-        return [
-            *(key for key in expected_keys if key not in packed),
-            *(f"{name}.weight" for name in packed_layers(model)),
-        ]
+        layers = packed_layers(model)
+        packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
+        return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
     def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
+        self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
@@ -459,9 +432,8 @@ class HfQuantizer:
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
         if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
             expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            raise ValueError(
-                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
-            )
+            shape = list(param_value.shape)
+            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
         layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -470,9 +442,7 @@ class HfQuantizer:
             layer, name = owner(model, key)
             if isinstance(layer, PackedLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
-                    raise ValueError(
-                        f"the checkpoint lacks {key}, without which the layer is not known: fetch it again"
-                    )
+                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
@@ -559,25 +529,21 @@ def check_types(config: Any) -> None:
     for name in (entry.name for entry in dataclasses.fields(config)):
         value, hint = getattr(config, name), hints[name]
         if not has_type(value, hint):
-            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            raise TypeError(
-                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
-            )
+            is_plain = isinstance(hint, type) and not get_args(hint)
+            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
+    if hint is Any or (isinstance(value, bool) and origin is None):
+        return hint in (Any, bool)
     if origin in (Union, UnionType):
         return any(has_type(value, argument) for argument in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
-    if isinstance(value, bool):
-        return hint is bool
+    if origin in (list, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
 
 
@@ -620,11 +586,9 @@ def missing_package(requirement: str) -> str:
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
 
 
 def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -634,12 +598,11 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
     if wanted and wanted not in names:
         raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
     reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
 
@@ -829,37 +792,15 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
     An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
 def tied_weights(model: Any) -> dict[str, str]:
@@ -868,9 +809,7 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, name: str) -> bool:
     """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
 
 
 def output_modules(model: Any) -> list[str]:
@@ -890,6 +829,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 __all__ = [

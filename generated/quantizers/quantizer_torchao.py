@@ -32,13 +32,13 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -163,6 +163,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -173,44 +178,17 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
-
-        Empty: no part of the tensors computes what this part of W does.
-        """
-        return {}, {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        """What the numbers of rows and of columns of a part have to be multiples of."""
-        return 1, 1
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
-        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -218,15 +196,14 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
+        return next(iter((*self.buffers(), *self.parameters()))).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
     def plain(self, dtype: torch.dtype) -> nn.Module:
         """The layer without its packing, in a type."""
-        with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear: Any = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
         return linear
 
@@ -249,9 +226,7 @@ class PackedLinear(nn.Module):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {
-            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
-        }
+        names = {n: n.replace(".", "_") + "_" * (n in vars(self) or hasattr(type(self), n)) for n in tensors}
         self._buffers.clear()
         self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
@@ -281,9 +256,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
-        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
+        tensors = {**self.stored_tensors(), **({} if self.bias is None else {"bias": self.bias})}
+        destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())
@@ -495,8 +469,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -510,8 +482,10 @@ class HfQuantizer:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses what the method cannot do here."""
-        check_devices(device_map)
+        """Refuses what the method cannot do here, and devices that this machine does not have."""
+        for device in {str(device) for device in (device_map or {}).values()}:
+            if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+                raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
@@ -519,8 +493,12 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized or not self.requires_calibration:
-            self.convert(model, stored_modules(model, loaded_keys, self.packed_tensor) if self.pre_quantized else None)
+        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+        elif not self.requires_calibration:
+            self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -534,14 +512,10 @@ class HfQuantizer:
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
-            method, names = self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning(
-                "%d linear layers stay plain under %s: %s", len(linears), method, names
-            )
+            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
-            raise ValueError(
-                f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"
-            )
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -551,20 +525,19 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
         if self.pre_quantized:
             return expected_keys
-        packed = {f"{name}.{tensor}" for name, layer in packed_layers(model).items() for tensor in layer.names}
-        return [
-            *(key for key in expected_keys if key not in packed),
-            *(f"{name}.weight" for name in packed_layers(model)),
-        ]
+        layers = packed_layers(model)
+        packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
+        return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
     def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
+        self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
@@ -581,9 +554,8 @@ class HfQuantizer:
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
         if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
             expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            raise ValueError(
-                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
-            )
+            shape = list(param_value.shape)
+            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
         layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -592,9 +564,7 @@ class HfQuantizer:
             layer, name = owner(model, key)
             if isinstance(layer, PackedLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
-                    raise ValueError(
-                        f"the checkpoint lacks {key}, without which the layer is not known: fetch it again"
-                    )
+                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
@@ -698,20 +668,20 @@ class TorchAoHfQuantizer(HfQuantizer):
 def triton_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in int32 of inputs that are rounded, in float32 of others."""
     rows = x.reshape(-1, x.shape[-1])
-    inputs, input_scales = layer.int8_inputs(rows)
+    inputs, steps = layer.int8_inputs(rows)
     codes, scales = layer.int8_rows()
-    if input_scales is None and len(rows) > 256:  # the weight is read once, and torch multiplies
+    if steps is None and len(rows) > 256:  # the weight is read once, and torch multiplies
         y = (F.linear(rows, codes.to(x.dtype)) * scales).to(x.dtype)
         y = y if layer.bias is None else y + layer.bias.to(y.dtype)
         return y.view(*x.shape[:-1], -1)
     codes = codes.view(torch.uint8) if codes.is_floating_point() else codes
     product = triton_int8_matmul_operator if torch.compiler.is_compiling() else triton_int8_matmul_launch
-    y = product(inputs, input_scales, codes, scales, layer.bias, x.dtype)
+    y = product(inputs, steps, codes, scales, layer.bias, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
 def triton_int8_matmul_launch(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, steps: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[M, N] of inputs [M, K], plain or int8 with scales [M]; weights [N, K], int8 or the bytes of float8, with scales [N]."""
     import triton
@@ -720,11 +690,10 @@ def triton_int8_matmul_launch(
     y = torch.empty(m, n, dtype=dtype, device=x.device)
     blocks = (1, 4, 2048) if m == 1 else (16, 32, 128) if m <= 16 else (64, 32, 128) if m <= 64 else (64, 64, 128)
     grid = triton.cdiv(m, blocks[0]), triton.cdiv(n, blocks[1])
+    run, stages = triton_int8_matmul_kernel()[grid], 3 if m > 16 else 5
     # Scales that are expanded of one number have no stride.
-    scales, x_scales = scales.contiguous(), (scales if x_scales is None else x_scales).contiguous()
-    triton_int8_matmul_kernel()[grid](
-        x.contiguous(), x_scales, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=3 if m > 16 else 5
-    )
+    scales, steps = scales.contiguous(), (scales if steps is None else steps).contiguous()
+    run(x.contiguous(), steps, weight, scales, bias, y, m, n, k, *blocks, num_warps=4, num_stages=stages)
     return y
 
 
@@ -735,7 +704,7 @@ triton_int8_matmul_operator = torch.library.custom_op(
 
 @triton_int8_matmul_operator.register_fake
 def triton_int8_matmul_shape(
-    x: Tensor, x_scales: Tensor | None, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+    x: Tensor, _: Any, weight: Tensor, scales: Tensor, bias: Any, dtype: torch.dtype
 ) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[0], dtype=dtype)
 
@@ -747,18 +716,7 @@ def triton_int8_matmul_kernel() -> Any:
     import triton.language as tl
 
     def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
+        x, steps, weight, scales, bias, y, m, n, k, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr
     ):
         """y [m, n] = x [m, k] · weightᵀ · scales, for one block of y; rounded inputs are int8."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
@@ -788,7 +746,7 @@ def triton_int8_matmul_kernel() -> Any:
             total = tl.sum(parts, 1)[None, :]
         found = total.to(tl.float32) * tl.load(scales + columns, valid, 0.0).to(tl.float32)[None, :]
         if x.dtype.element_ty == tl.int8:
-            found *= tl.load(x_scales + rows, rows < m, 0.0).to(tl.float32)[:, None]
+            found *= tl.load(steps + rows, rows < m, 0.0).to(tl.float32)[:, None]
         if weight.dtype.element_ty == tl.uint8:
             found *= 256
         if bias is not None:
@@ -804,83 +762,49 @@ def triton_int8_matmul_kernel() -> Any:
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernels below; sums in float32."""
-    rows = layer.arrange_inputs(x).reshape(-1, x.shape[-1])
-    zero_word, step = 0, 0
     product = triton_groups_matmul_operator if torch.compiler.is_compiling() else triton_groups_matmul_launch
-    y = product(
-        rows, layer.qweight, layer.qzeros, layer.scales, layer.bias, layer.group_size, layer.bits, zero_word, step
-    )
+    weight = layer.qweight, layer.qzeros, layer.scales
+    x = layer.round_inputs(x)
+    y = product(x.reshape(-1, x.shape[-1]), *weight, layer.bias, layer.group_size, layer.bits)
     return y.view(*x.shape[:-1], -1)
 
 
 def triton_groups_matmul_launch(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
+    x: Tensor, qweight: Tensor, qzeros: Tensor, scales: Tensor, bias: Tensor | None, group: int, bits: int
 ) -> Tensor:
-    """[M, N] of inputs [M, K]; words and scales [G, N] on one device, `step` what is added to a zero point."""
+    """[M, N] of inputs [M, K]; words and scales [G, N] on one device."""
     import triton
 
-    (m, k), n = x.shape, scales.shape[1]
-    one_row, many_rows, add_parts, whole = triton_groups_matmul_kernels()
-    weight, constants = (qweight, qzeros, scales), (group, bits, zero_word, step)
+    (m, k), n, weight = x.shape, scales.shape[1], (qweight, qzeros, scales)
+    kernels = partial(triton_groups_matmul_kernels, group, bits)
     if m > 128:  # the weight is read once, and torch multiplies
         plain = torch.empty(k, n, dtype=x.dtype, device=x.device)
-        grid = triton.cdiv(n, 128), triton.cdiv(k, 128)
-        whole[grid](*weight, 0x4B000000, plain, n, k, *constants, 128, 128, num_warps=8)
+        unpack = kernels(1, 128, 128).whole[triton.cdiv(n, 128), triton.cdiv(k, 128)]
+        unpack(*weight, 0x4B000000, plain, n, k, num_warps=8)
         return x @ plain if bias is None else torch.addmm(bias.to(x.dtype), x, plain)
     x, y, is_large = x.contiguous(), torch.empty(m, n, dtype=x.dtype, device=x.device), n * k >= 2**25
     chunk = math.gcd(group, 64 if is_large else 32)
     if m == 1 and chunk % (32 if 32 % bits else 32 // bits) == 0:
         origin = 0x43000000 if bits == 4 and x.element_size() == 2 else 0x4B000000
         if not is_large:
-            one_row[triton.cdiv(n, 32), 1](
-                x, *weight, origin, bias, y, n, k, k, *constants, chunk, 128, 32, num_warps=8
-            )
+            run = kernels(128, 32, chunk).one_row[triton.cdiv(n, 32), 1]
+            run(x, *weight, origin, bias, y, n, k, k, num_warps=8)
             return y
         # Many blocks for parts of k take turns in reading and in computing.
         sums = torch.empty(triton.cdiv(k, 512), m, n, dtype=torch.float32, device=x.device)
-        one_row[triton.cdiv(n, 128), len(sums)](
-            x, *weight, origin, None, sums, n, k, 512, *constants, chunk, 512 // chunk, 128, num_warps=4
-        )
+        run = kernels(512 // chunk, 128, chunk).one_row[triton.cdiv(n, 128), len(sums)]
+        run(x, *weight, origin, None, sums, n, k, 512, num_warps=4)
     else:
-        block_m, block_n, block_k, parts = (
-            (16, 256, 64, 16)
-            if m <= 16
-            else (32, 256, 64, 8)
-            if m <= 32
-            else (64, 64, 128, 4)
-            if m <= 64
-            else (64, 128, 64, 4)
-        )
+        tiles = {16: (16, 256, 64, 16), 32: (32, 256, 64, 8), 64: (64, 64, 128, 4), 128: (64, 128, 64, 4)}
+        block_m, block_n, block_k, parts = next(tiles[most] for most in tiles if m <= most)
         block_k, stages = max(32, math.gcd(group, block_k)), 3
         if 32 % bits or x.element_size() == 4:  # tiles of words for every code, or of long numbers, have to fit, too
             block_n, block_k, stages = 64, min(block_k, 64), 2
         part = triton.cdiv(triton.cdiv(k, block_k), parts) * block_k
         sums = torch.empty(triton.cdiv(k, part), m, n, dtype=torch.float32, device=x.device)
-        many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)](
-            x,
-            *weight,
-            0x4B000000,
-            sums,
-            m,
-            n,
-            k,
-            part,
-            *constants,
-            block_m,
-            block_n,
-            block_k,
-            num_warps=4,
-            num_stages=stages,
-        )
-    add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums), 256)
+        run = kernels(block_m, block_n, block_k).many_rows[triton.cdiv(m, block_m), triton.cdiv(n, block_n), len(sums)]
+        run(x, *weight, 0x4B000000, sums, m, n, k, part, num_warps=4, num_stages=stages)
+    kernels(1, 256, 1).add_parts[triton.cdiv(n, 256), m](sums, bias, y, m, n, len(sums))
     return y
 
 
@@ -890,236 +814,140 @@ triton_groups_matmul_operator = torch.library.custom_op(
 
 
 @triton_groups_matmul_operator.register_fake
-def triton_groups_matmul_shape(
-    x: Tensor,
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    group: int,
-    bits: int,
-    zero_word: int,
-    step: int,
-) -> Tensor:
+def triton_groups_matmul_shape(x: Tensor, words: Tensor, zeros: Tensor, scales: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], scales.shape[1])
 
 
 @cache
-def triton_groups_matmul_kernels() -> tuple[Any, ...]:
-    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone; made when first needed."""
+def triton_groups_matmul_kernels(*facts: int) -> Any:
+    """The kernels for one row of inputs, for some in parts, for the sum of the parts, and for the weight alone."""
     import triton
     import triton.language as tl
 
-    def scales_and_zeros(  # type: ignore[no-untyped-def]
-        qzeros, scales, groups, columns, n, here, bits: tl.constexpr, zero_word: tl.constexpr, step: tl.constexpr
-    ):
+    group, bits, block_m, block_n, block_k = map(tl.constexpr, facts)
+    mask = tl.constexpr(2 ** facts[1] - 1)
+
+    def read_codes(words, stride, places, here):  # type: ignore[no-untyped-def]
+        """Codes at their places in a stream of bits; one may have its upper bits in the next word."""
+        found = tl.load(words + places * bits // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+        if 32 % bits:
+            after = tl.load(words + (places * bits + (bits - 1)) // 32 * stride, here, 0).to(tl.uint32, bitcast=True)
+            found = found.to(tl.uint64) | after.to(tl.uint64) << 32
+        return (found >> (places * bits % 32).to(found.dtype)).to(tl.int32) & mask
+
+    read_codes = triton.jit(read_codes)
+
+    def scales_and_zeros(qzeros, scales, groups, columns, n, here):  # type: ignore[no-untyped-def]
         """Scales of groups [R, 1] and columns, and what is subtracted of their codes times scale, in float32."""
         scale = tl.load(scales + groups * n + columns[None, :], here, 0.0).to(tl.float32)
-        along = columns[None, :] * bits
-        first = qzeros + groups * (n * bits // 32)
-        words = (tl.load(first + along // 32, here, 0) + zero_word).to(tl.uint32, bitcast=True)
-        if 32 % bits:  # a code may have its upper bits in the next word
-            after = tl.load(first + (along + (bits - 1)) // 32, here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-        zeros = ((words >> (along % 32).to(words.dtype)).to(tl.int32) + step & ((1 << bits) - 1)).to(tl.float32)
+        zeros = read_codes(qzeros + groups * (n * bits // 32), 1, columns[None, :], here).to(tl.float32)
         return scale, zeros * scale
 
     def with_origin(codes, origin):  # type: ignore[no-untyped-def]
-        """The float32 whose lowest bits are a code, the others those of its origin. That is no constant: the GPU then has one instruction for it."""
+        """The float32 whose lowest bits are a code, the others those of its origin: no constant, so the GPU has one instruction for it."""
         return (codes.to(tl.uint32, bitcast=True) | origin).to(tl.float32, bitcast=True)
 
     scales_and_zeros, with_origin = triton.jit(scales_and_zeros), triton.jit(with_origin)
 
-    def unpack(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        start,
-        columns,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def unpack(qweight, qzeros, scales, origin, start, columns, n, k):  # type: ignore[no-untyped-def]
         """The weight [block_k, block_n] from an input's column on, in float32; codes follow each other down the words of a column."""
         valid = (columns < n)[None, :]
         if 32 % bits:
-            depth = start + tl.arange(0, block_k)
-            down, here = (depth * bits)[:, None], (depth < k)[:, None] & valid
-            words = tl.load(qweight + down // 32 * n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
-            after = tl.load(qweight + (down + (bits - 1)) // 32 * n + columns[None, :], here, 0)
-            words = words.to(tl.uint64) | after.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-            codes = (words >> (down % 32).to(words.dtype)).to(tl.int32) & ((1 << bits) - 1)
+            depth = (start + tl.arange(0, block_k))[:, None]
+            codes = read_codes(qweight + columns[None, :], n, depth, (depth < k) & valid)
         else:  # a word is read once
             count: tl.constexpr = 32 // bits
-            units = start // count + tl.arange(0, block_k // count)
-            words = tl.load(qweight + units[:, None] * n + columns[None, :], (units * count < k)[:, None] & valid, 0)
-            codes = words
+            units = (start // count + tl.arange(0, block_k // count))[:, None]
+            codes = tl.load(qweight + units * n + columns[None, :], (units * count < k) & valid, 0)
             for level in tl.static_range(5):  # halves of halves, side by side in a thread's registers
                 if 32 >> level > bits:
                     codes = tl.join(codes, codes >> (16 >> level))
             codes = tl.permute(tl.reshape(codes, (block_k // count, block_n, count)), (0, 2, 1))
-            codes = tl.reshape(codes, (block_k, block_n)) & ((1 << bits) - 1)
+            codes = tl.reshape(codes, (block_k, block_n)) & mask
         height: tl.constexpr = 1 if group % block_k == 0 else block_k  # rows of a block that have scales of their own
         first = (start + tl.arange(0, height))[:, None]
-        scale, zeros = scales_and_zeros(
-            qzeros, scales, first // group, columns, n, (first < k) & valid, bits, zero_word, step
-        )
+        scale, zeros = scales_and_zeros(qzeros, scales, first // group, columns, n, (first < k) & valid)
         return (with_origin(codes, origin) - 8388608.0) * scale - zeros
 
-    unpack = triton.jit(unpack)
-
     def times_codes(  # type: ignore[no-untyped-def]
-        inputs,
-        qweight,
-        origin,
-        starts,
-        columns,
-        n,
-        here,
-        index: tl.constexpr,
-        bits: tl.constexpr,
-        is_short: tl.constexpr,
+        inputs, qweight, origin, starts, columns, n, here, index: tl.constexpr, is_short: tl.constexpr
     ):
         """Inputs [C, 1] times the codes [C, N] that lie `index` behind starts [C, 1], where words begin; see `one_row`."""
-        count: tl.constexpr = 32 if 32 % bits else 32 // bits
-        shift: tl.constexpr = index % count * bits % 32
-        mask: tl.constexpr = (1 << bits) - 1
-        place = qweight + ((starts + index // count * count) * bits // 32 + index % count * bits // 32) * n
-        words = tl.load(place + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+        shift: tl.constexpr = index * bits % 32
+        place = qweight + (starts * bits // 32 + index * bits // 32) * n + columns[None, :]
+        words = tl.load(place, here, 0).to(tl.uint32, bitcast=True)
         if is_short:
             moved = words << 12 - shift // 8 * 8 if shift < 16 else words >> shift // 8 * 8 - 12
             found = inputs * (16 >> shift % 8) * with_origin(moved & 15 << 12 + shift % 8, origin)
         elif shift + bits > 32:  # the code's upper bits are the lowest of the next word
-            after = tl.load(place + n + columns[None, :], here, 0).to(tl.uint32, bitcast=True)
+            after = tl.load(place + n, here, 0).to(tl.uint32, bitcast=True)
             found = inputs * (with_origin((words >> shift | after << 32 - shift) & mask, origin) - 8388608.0)
         else:
             moved = words >> shift // 16 * 16 & mask << shift % 16
             found = inputs / (1 << shift % 16) * (with_origin(moved, origin) - 8388608.0)
         return found
 
-    times_codes = triton.jit(times_codes)
+    def store(y, sums, bias, columns, n):  # type: ignore[no-untyped-def]
+        """Writes sums of a row, with their bias."""
+        if bias is not None:
+            sums += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
+        tl.store(y + columns, sums.to(y.dtype.element_ty), columns < n)
 
-    def one_row(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        bias,
-        y,
-        n,
-        k,
-        part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        chunk: tl.constexpr,
-        block_c: tl.constexpr,
-        block_n: tl.constexpr,
-    ):
-        """y [part, n] = x [k] · weight, for a block and a part of k: chunks of columns of x, each within a group, meet the block's codes.
+    unpack, times_codes, store = triton.jit(unpack), triton.jit(times_codes), triton.jit(store)
+
+    def one_row(x, qweight, qzeros, scales, origin, bias, y, n, k, part):  # type: ignore[no-untyped-def]
+        """y [part, n] = x [k] · weight, for a block and a part of k: x in chunks [block_m, block_k], each of one group, meets the block's codes.
 
         A code stays where it is in its word, as far as it can, and counts as a multiple of a power of two: 2²³ is its origin.
         For four bits and short inputs words are moved so that the origin is 128, which is taken away from the sums.
         """
         is_short: tl.constexpr = bits == 4 and x.dtype.element_ty.primitive_bitwidth == 16
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_c, block_n), dtype=tl.float32)
-        begin = tl.program_id(1) * part
-        for first in range(begin, tl.minimum(begin + part, k), block_c * chunk):
-            starts = (first + tl.arange(0, block_c) * chunk)[:, None]
+        columns, begin = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * part
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for first in range(begin, tl.minimum(begin + part, k), block_m * block_k):
+            starts = (first + tl.arange(0, block_m) * block_k)[:, None]
             inside = starts < k
-            here = inside & (columns < n)[None, :]
-            products = tl.zeros((block_c, block_n), dtype=tl.float32)
-            for index in tl.static_range(chunk):
+            here, products = inside & (columns < n)[None, :], tl.zeros((block_m, block_n), dtype=tl.float32)
+            for index in tl.static_range(block_k):
                 inputs = tl.load(x + starts + index, inside, 0.0).to(tl.float32)
-                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, bits, is_short)
-            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here, bits, zero_word, step)
-            inputs = tl.load(x + starts + tl.arange(0, chunk)[None, :], inside, 0.0).to(tl.float32)
+                products += times_codes(inputs, qweight, origin, starts, columns, n, here, index, is_short)
+            scale, zeros = scales_and_zeros(qzeros, scales, starts // group, columns, n, here)
+            inputs = tl.load(x + starts + tl.arange(0, block_k)[None, :], inside, 0.0).to(tl.float32)
             if is_short:
-                products -= tl.sum(inputs * (2048 - tl.arange(0, chunk) % 2 * 1920)[None, :], 1)[:, None]
+                products -= tl.sum(inputs * (2048 - tl.arange(0, block_k) % 2 * 1920)[None, :], 1)[:, None]
             total += products * scale - tl.sum(inputs, 1)[:, None] * zeros
-        found = tl.sum(total, 0)
-        if bias is not None:
-            found += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + tl.program_id(1) * n + columns, found.to(y.dtype.element_ty), columns < n)
+        store(y + tl.program_id(1) * n, tl.sum(total, 0), bias, columns, n)
 
-    def many_rows(  # type: ignore[no-untyped-def]
-        x,
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        sums,
-        m,
-        n,
-        k,
-        part,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def many_rows(x, qweight, qzeros, scales, origin, sums, m, n, k, part):  # type: ignore[no-untyped-def]
         """sums [part, m, n] = x [m, k] · weight, for one block and one part of k."""
         rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)[:, None]
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        columns, begin = tl.program_id(1) * block_n + tl.arange(0, block_n), tl.program_id(2) * part
         total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        begin = tl.program_id(2) * part
         for start in range(begin, tl.minimum(begin + part, k), block_k):
             depth = (start + tl.arange(0, block_k))[None, :]
             inputs = tl.load(x + rows * k + depth, (rows < m) & (depth < k), 0.0)
-            weight = unpack(
-                qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-            )
+            weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k)
             total = tl.dot(inputs, weight.to(inputs.dtype), total, input_precision="ieee")
         place = (tl.program_id(2) * m + rows) * n + columns[None, :]
         tl.store(sums + place, total, (rows < m) & (columns < n)[None, :])
 
-    def add_parts(sums, bias, y, m, n, parts, block_n: tl.constexpr):  # type: ignore[no-untyped-def]
+    def add_parts(sums, bias, y, m, n, parts):  # type: ignore[no-untyped-def]
         """y [m, n], the sum of sums [parts, m, n], for a block of a row."""
         row, columns = tl.program_id(1), tl.program_id(0) * block_n + tl.arange(0, block_n)
         total = tl.zeros((block_n,), dtype=tl.float32)
         for part in range(parts):
             total += tl.load(sums + (part * m + row) * n + columns, columns < n, 0.0)
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)
-        tl.store(y + row * n + columns, total.to(y.dtype.element_ty), columns < n)
+        store(y + row * n, total, bias, columns, n)
 
-    def whole(  # type: ignore[no-untyped-def]
-        qweight,
-        qzeros,
-        scales,
-        origin,
-        y,
-        n,
-        k,
-        group: tl.constexpr,
-        bits: tl.constexpr,
-        zero_word: tl.constexpr,
-        step: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
+    def whole(qweight, qzeros, scales, origin, y, n, k):  # type: ignore[no-untyped-def]
         """y [k, n] = weight, one block of it."""
-        columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
-        start = tl.program_id(1) * block_k
+        columns, start = tl.program_id(0) * block_n + tl.arange(0, block_n), tl.program_id(1) * block_k
         depth = (start + tl.arange(0, block_k)).to(tl.int64)[:, None]
-        weight = unpack(
-            qweight, qzeros, scales, origin, start, columns, n, k, group, bits, zero_word, step, block_n, block_k
-        )
-        tl.store(y + depth * n + columns[None, :], weight.to(y.dtype.element_ty), (depth < k) & (columns < n)[None, :])
+        weight = unpack(qweight, qzeros, scales, origin, start, columns, n, k).to(y.dtype.element_ty)
+        tl.store(y + depth * n + columns[None, :], weight, (depth < k) & (columns < n)[None, :])
 
-    return triton.jit(one_row), triton.jit(many_rows), triton.jit(add_parts), triton.jit(whole)
+    kernels = {kernel.__name__: triton.jit(kernel) for kernel in (one_row, many_rows, add_parts, whole)}
+    return SimpleNamespace(**kernels)
 
 
 def enum(kind: str, name: str) -> dict[str, str]:
@@ -1294,25 +1122,21 @@ def check_types(config: Any) -> None:
     for name in (entry.name for entry in dataclasses.fields(config)):
         value, hint = getattr(config, name), hints[name]
         if not has_type(value, hint):
-            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            raise TypeError(
-                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
-            )
+            is_plain = isinstance(hint, type) and not get_args(hint)
+            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
+    if hint is Any or (isinstance(value, bool) and origin is None):
+        return hint in (Any, bool)
     if origin in (Union, UnionType):
         return any(has_type(value, argument) for argument in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
-    if isinstance(value, bool):
-        return hint is bool
+    if origin in (list, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
 
 
@@ -1330,13 +1154,9 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
 def tied_weights(model: Any) -> dict[str, str]:
@@ -1345,9 +1165,7 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, name: str) -> bool:
     """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
 
 
 def output_modules(model: Any) -> list[str]:
@@ -1520,20 +1338,6 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
-
-
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
     """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
     name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
@@ -1558,11 +1362,9 @@ def missing_package(requirement: str) -> str:
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
 
 
 def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -1572,12 +1374,11 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
     if wanted and wanted not in names:
         raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
     reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
 
@@ -1595,28 +1396,23 @@ def pack_words(codes: Tensor, bits: int) -> Tensor:
     """
     count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
     if codes.shape[0] % count:
-        raise ValueError(
-            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
-        )
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
     groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = torch.zeros(
-        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
-    )
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
     for index in range(count):
         word, shift = divmod(index * bits, 32)
         value = groups[:, index] << shift
         words[:, word] |= value & 0xFFFFFFFF
         words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :-1]).flatten(0, 1)
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
 
 
 def unpack_words(words: Tensor, bits: int) -> Tensor:
     """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
     if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
-            1, -1, *[1] * (words.dim() - 1)
-        )
-        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
     groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
     for index in range(32):
         word, shift = divmod(index * bits, 32)
@@ -1626,11 +1422,6 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
             code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
         codes.append(code.to(torch.uint8))
     return torch.stack(codes, 1).flatten(0, 1)
-
-
-def to_int32(words: Tensor) -> Tensor:
-    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 __all__ = [

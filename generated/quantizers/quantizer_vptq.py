@@ -102,25 +102,21 @@ def check_types(config: Any) -> None:
     for name in (entry.name for entry in dataclasses.fields(config)):
         value, hint = getattr(config, name), hints[name]
         if not has_type(value, hint):
-            expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            raise TypeError(
-                f"{type(config).__name__}: {name} is {value!r}, expected {expected.replace('typing.', '')}"
-            )
+            is_plain = isinstance(hint, type) and not get_args(hint)
+            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
+    if hint is Any or (isinstance(value, bool) and origin is None):
+        return hint in (Any, bool)
     if origin in (Union, UnionType):
         return any(has_type(value, argument) for argument in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(has_type(entry, arguments[0]) for entry in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(has_type(entry, arguments[1]) for entry in value.values())
-    if isinstance(value, bool):
-        return hint is bool
+    if origin in (list, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
 
 

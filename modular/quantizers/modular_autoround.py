@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
+from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples, with_inputs
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -114,10 +114,11 @@ class AutoRoundLinear(GPTQLinear):
     """A linear layer of AutoRound's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
-    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "triton", template="groupwise_matmul.triton.py.j2", layout=ColumnsLayout, device="cuda", package="triton"
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -134,9 +135,6 @@ class AutoRoundLinear(GPTQLinear):
         return {}
 
     def why_not(self, kernel: Kernel) -> str:
-        is_awq = self.config.checkpoint_format == "awq"
-        if kernel.name == ("triton" if is_awq else "triton_awq"):
-            return "it reads the words of another packing_format"
         return ""
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
@@ -185,13 +183,11 @@ class AutoRoundQuantizer(GptqHfQuantizer):
             return
         samples = tokenize_samples(config.dataset, config.tokenizer, config.seqlen)[: config.nsamples]
         blocks = find_blocks(model, config.block_name_to_quantize)
-        names = {
-            module: name for name, module in linears_to_convert(model, self.get_modules_to_not_convert(model)).items()
-        }
-        calls = list(block_inputs(model, blocks[0], samples))
-        full = calls
+        linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
+        names = {module: name for name, module in linears.items()}
+        full = calls = block_inputs(model, blocks[0], samples)
         for block in blocks:
-            targets = block_outputs(block, full)
+            targets = run_block(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
             layers = {name: layer for name, layer in layers.items() if layer is not None}
@@ -199,15 +195,5 @@ class AutoRoundQuantizer(GptqHfQuantizer):
             for name, codes in tune_block(block, layers, inputs, targets, config).items():
                 layers[name].hold(layers[name].pack_codes(codes))
                 set_module(model, names[inside[name]], layers[name])
-            calls = with_inputs(calls, block_outputs(block, calls))
+            calls = with_inputs(calls, run_block(block, calls))
             full = with_inputs(full, targets)
-
-
-@torch.no_grad()
-def block_outputs(block: nn.Module, calls: list[Any]) -> list[Tensor]:
-    return [output[0] if isinstance(output, tuple) else output for output in run_block(block, calls)]
-
-
-def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
-    """The calls with other hidden states."""
-    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]

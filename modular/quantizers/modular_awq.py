@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
-from unibody.core.quantization.calibration import find_blocks, tokenize_samples, visit_blocks
+from unibody.core.quantization.calibration import find_blocks, run_block, tokenize_samples, visit_blocks
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.fusing import fuse_layers
@@ -50,13 +50,8 @@ class AwqConfig(QuantizationConfigMixin):
     """How a model was, or is to be, quantized with AWQ."""
 
     quant_method: ClassVar[str] = "awq"
-    loading_attributes: ClassVar[tuple[str, ...]] = (
-        "do_fuse",
-        "fuse_max_seq_len",
-        "modules_to_fuse",
-        "exllama_config",
-    )
-    written_if_set: ClassVar[tuple[str, ...]] = loading_attributes
+    written_if_set: ClassVar[tuple[str, ...]] = ("do_fuse", "fuse_max_seq_len", "modules_to_fuse", "exllama_config")
+    loading_attributes: ClassVar[tuple[str, ...]] = written_if_set
 
     bits: int = 4
     group_size: int = 128  # columns that share a scale; -1: all of a row
@@ -261,7 +256,7 @@ def search_scales(scaling: Scaling, x: Tensor, bits: int, group_size: int, zero_
     magnitudes = in_groups(torch.cat(weights).float().abs(), group_size)
     weight_mean = (magnitudes / (magnitudes.amax(-1, keepdim=True) + 1e-6)).flatten(1).mean(0)
     input_mean = x.float().abs().mean(0)
-    expected, found = scaling.outputs(), []
+    expected, found = run_block(scaling.whole, scaling.calls), []
     for step in range(20):
         ratio = step / 20
         scales = (input_mean**ratio / (weight_mean ** (1 - ratio) + 1e-4)).clamp(min=1e-4)
@@ -270,7 +265,7 @@ def search_scales(scaling: Scaling, x: Tensor, bits: int, group_size: int, zero_
         for layer, weight in zip(scaling.layers, weights, strict=True):
             codes = round_ranges(weight.float() * scales, bits, group_size, zero_point)
             layer.weight.data = (dequantize_groups(codes, torch.float32) / scales).to(weight.dtype)
-        outputs = scaling.outputs()
+        outputs = run_block(scaling.whole, scaling.calls)
         errors = [(y - z).float().square().sum() for y, z in zip(outputs, expected, strict=True)]
         found.append((float(sum(errors)), scales))
     for layer, weight in zip(scaling.layers, weights, strict=True):
@@ -306,11 +301,6 @@ class AwqHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = AWQLinear
     packed_tensor: ClassVar[str] = "qweight"
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
-
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """As for all methods; then the layers that read the same input are fused, if they are to be."""
         super().postprocess_model(model, **kwargs)
@@ -328,9 +318,8 @@ class AwqHfQuantizer(HfQuantizer):
             return
         how = config.bits, config.group_size, config.zero_point
         samples = tokenize_samples(config.dataset, config.tokenizer, config.model_seqlen)
-        names = {
-            module: name for name, module in linears_to_convert(model, self.get_modules_to_not_convert(model)).items()
-        }
+        linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
+        names = {module: name for name, module in linears.items()}
 
         def visit(block: nn.Module, run: Any) -> Any:
             inside = {module: names[module] for module in block.modules() if module in names}

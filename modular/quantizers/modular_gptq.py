@@ -27,6 +27,7 @@ from unibody.core.quantization.calibration import (
     group_by_input,
     tokenize_samples,
     visit_blocks,
+    watch_inputs,
 )
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -36,6 +37,8 @@ from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
 
 __all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
+
+IDLE = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length", "module_name_preceding_first_block"
 
 
 @dataclass(eq=False)
@@ -84,15 +87,9 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
         if self.backend in ("torch", "triton"):
-            ordered = self.backend == "triton" and self.desc_act
-            self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
+            self.kernel = self.kernel or self.backend
         idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
-        exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
-        idle += [
-            name
-            for name in (*exllama, "module_name_preceding_first_block")
-            if getattr(self, name) != getattr(GPTQConfig, name)
-        ]
+        idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
 
@@ -115,28 +112,41 @@ class GPTQConfig(QuantizationConfigMixin):
 
 
 class OrderedLayout:
-    """The columns in the order of their groups, for kernels whose groups are of consecutive columns."""
+    """What GPUs read: zero points as in the second version, columns in the order of their groups, `order` [K] if that is not theirs."""
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        order = stored["g_idx"].argsort(stable=True)
-        codes = unpack_words(stored["qweight"], layer.bits)[order]
-        return {**stored, "qweight": pack_words(codes, layer.bits), "order": order.int()}
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, groups = layer.unpack_codes(stored)
+        order = None if OrderedLayout.of_groups(layer, groups)[1] else groups.argsort(stable=True).int()
+        words = pack_words((codes if order is None else codes[:, order]).T, layer.bits)
+        zeros = pack_words(zeros, layer.bits).T.contiguous()
+        return {"qweight": words, "qzeros": zeros, "scales": scales.T.contiguous(), "order": order}
 
     @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits)[held["order"].argsort()]
-        return {**{name: held[name] for name in layer.stored}, "qweight": pack_words(codes, layer.bits)}
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        codes, groups = unpack_words(held["qweight"], layer.bits).T, None
+        if held["order"] is not None:
+            back = held["order"].argsort()
+            codes, groups = codes[:, back], back // layer.group_size
+        zeros = unpack_words(held["qzeros"].T, layer.bits)
+        return layer.pack_codes(GroupwiseCodes(codes, held["scales"].T, zeros, groups))
+
+    @staticmethod
+    def of_groups(layer: Any, groups: Tensor) -> tuple[bool, bool]:
+        """Whether all groups have as many columns, and whether these are consecutive."""
+        expected = torch.arange(layer.in_features, device=groups.device) // layer.group_size
+        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
 
 class GPTQLinear(GroupwiseLinear):
     """A linear layer of GPTQ's codes; the format is the table at the top."""
 
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
-    packing: ClassVar[Packing] = Packing(word="int32", zero_point="minus_one")
+    packing: ClassVar[Packing] = Packing(word="int32", is_ordered=True)  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
-        Kernel("triton_ordered", entry="triton_matmul", layout=OrderedLayout, device="cuda", package="triton"),
+        Kernel(
+            "triton", template="groupwise_matmul.triton.py.j2", layout=OrderedLayout, device="cuda", package="triton"
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -151,13 +161,13 @@ class GPTQLinear(GroupwiseLinear):
 
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
-        sizes = {
-            "qweight": ((words, self.out_features), torch.int32),
-            "qzeros": ((groups, self.bits * self.out_features // 32), torch.int32),
-            "scales": ((groups, self.out_features), torch.float16),
-            "g_idx": ((self.in_features,), torch.int32),
+        tensors = {
+            "qweight": torch.empty(words, self.out_features, dtype=torch.int32),
+            "qzeros": torch.empty(groups, self.bits * self.out_features // 32, dtype=torch.int32),
+            "scales": torch.empty(groups, self.out_features, dtype=torch.float16),
+            "g_idx": torch.empty(self.in_features, dtype=torch.int32),
         }
-        return {name: torch.empty(sizes[name][0], dtype=sizes[name][1]) for name in self.stored}
+        return {name: tensors[name] for name in self.stored}
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
@@ -168,39 +178,26 @@ class GPTQLinear(GroupwiseLinear):
         return rows, {"qweight": 0, "qzeros": 0, "scales": 0}
 
     def part_multiples(self) -> tuple[int, int]:
+        """Of rows and columns, those that fill whole words and groups."""
         count = 32 if self.bits == 3 else 32 // self.bits
         return count, math.lcm(count, self.group_size)
 
     def fits(self) -> bool:
-        """Whether the weight's sizes fill whole words and groups."""
-        count = 32 if self.bits == 3 else 32 // self.bits
-        return self.out_features % count == self.in_features % count == self.in_features % self.group_size == 0
+        rows, columns = self.part_multiples()
+        return self.out_features % rows == self.in_features % columns == 0
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
 
-    def group_sizes(self) -> tuple[bool, bool]:
-        """Whether all groups have as many columns, and whether these are consecutive."""
-        if "g_idx" not in self._buffers:  # a layout's
-            return True, True
-        groups = self.get_buffer("g_idx")
-        expected = torch.arange(self.in_features, device=groups.device) // self.group_size
-        return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
-
     def why_not(self, kernel: Kernel) -> str:
-        if kernel.name == "torch":
+        if kernel.layout is None:
             return ""
-        equal, consecutive = self.group_sizes()
-        if kernel.name == "triton_ordered":
-            return "its groups differ in size" if not equal else ""
-        return (
-            "" if consecutive else "it reads groups of consecutive columns, and these are in the order of activations"
-        )
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        return x.index_select(-1, self.get_buffer("order")) if self.layout is OrderedLayout else x
+        equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
+        if kernel.layout == "OrderedLayout":
+            return "" if equal else "its groups differ in size"
+        return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
@@ -229,11 +226,6 @@ class GptqHfQuantizer(HfQuantizer):
     requires_calibration: ClassVar[bool] = True
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where a plain weight's sizes do not fill whole words and groups."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if layer.fits() or self.pre_quantized else None
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
@@ -271,10 +263,7 @@ def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]
         sums[name] = sums[name].to(rows.device).addmm(rows.T, rows, alpha=2)
         counts[name] += len(rows)
 
-    hooks = [linear.register_forward_pre_hook(lambda _, x, n=n: add(n, x[0])) for n, linear in linears.items()]
-    run()
-    for hook in hooks:
-        hook.remove()
+    watch_inputs(linears, add, run)
     return {name: total / max(1, counts[name]) for name, total in sums.items()}
 
 
@@ -307,12 +296,9 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         for index in range(block.shape[1]):
             column = start + index
             if column % size == 0:  # a new group, of the columns as this block found them
-                whole = (
-                    before[:, index : index + size]
-                    if index + size <= block.shape[1]
-                    else weight[:, column : column + size]
-                )
-                groups.append(round_groups(whole, layer.bits, size, layer.symmetric))
+                inside = before[:, index : index + size]
+                inside = inside if inside.shape[1] == size else weight[:, column : column + size]
+                groups.append(round_groups(inside, layer.bits, size, layer.symmetric))
             scale, zero = groups[-1].scales[:, 0], groups[-1].zeros[:, 0]
             code = ((block[:, index] / scale).round() + zero).clamp(0, top)
             codes[:, column] = code

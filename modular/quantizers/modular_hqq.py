@@ -28,6 +28,7 @@ from unibody.core.quantization.slabs import pack_slabs, read_slabs, unpack_slabs
 
 __all__ = ["HQQLinear", "HqqConfig", "HqqHfQuantizer"]
 
+SETTINGS = "nbits", "group_size", "axis", "view_as_float"
 SHIFTS = {8: (0,), 4: (4, 0), 3: tuple(range(27, -1, -3)), 2: (6, 4, 2, 0), 1: tuple(range(7, -1, -1))}
 
 
@@ -61,11 +62,10 @@ class HqqConfig(QuantizationConfigMixin):
         """Also from the nested form of the JSON."""
         values = {key: value for key, value in config_dict.items() if key != "quant_config"}
         nested = config_dict.get("quant_config")
-        names = "nbits", "group_size", "axis", "view_as_float"
 
         def flat(entry: dict[str, Any]) -> dict[str, Any]:
             found = entry["weight_quant_params"]
-            return {name: found[name] for name in names if name in found}
+            return {name: found[name] for name in SETTINGS if name in found}
 
         if nested is not None and "weight_quant_params" in nested:
             values |= flat(nested)
@@ -77,15 +77,8 @@ class HqqConfig(QuantizationConfigMixin):
         """The keys of the JSON, which nests the settings."""
 
         def nested(config: HqqConfig) -> dict[str, Any]:
-            weight = {
-                "nbits": config.nbits,
-                "channel_wise": True,
-                "group_size": config.group_size,
-                "optimize": True,
-                "round_zero": config.nbits == 4,
-                "axis": config.axis,
-                "view_as_float": config.view_as_float,
-            }
+            weight = {name: getattr(config, name) for name in SETTINGS}
+            weight |= {"channel_wise": True, "optimize": True, "round_zero": config.nbits == 4}
             others = {"scale_quant_params": None, "zero_quant_params": None, "offload_meta": False}
             return {"weight_quant_params": weight, **others}
 

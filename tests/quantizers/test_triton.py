@@ -37,28 +37,28 @@ def words(*shape: int) -> torch.Tensor:
 
 
 OPERATORS = (  # file, name, what follows the inputs
-    ("gptq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 1, 0)),
-    ("autoround", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 1, 0)),
-    ("awq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
-    ("hqq", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4, 0, 0)),
-    ("quanto", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4, 0, 0)),
-    ("compressed_tensors", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
-    ("quark", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
-    ("torchao", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4, 0, 0)),
+    ("gptq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
+    ("autoround", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
+    ("awq", "triton", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
+    ("hqq", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4)),
+    ("quanto", "triton", lambda: (words(12, 64), empty(3, 64), empty(3, 64), None, 32, 4)),
+    ("compressed_tensors", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
+    ("quark", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
+    ("torchao", "triton_groups", lambda: (words(12, 64), words(3, 8), empty(3, 64), None, 32, 4)),
     ("bitsandbytes", "triton", lambda: (codes(64 * 48), empty(16), empty(96), None, 64, 64)),
     ("compressed_tensors", "triton_float4", lambda: (codes(64, 48), None, codes(64, 3), None, 64, 32)),
     ("quark", "triton_float4", lambda: (codes(64, 48), None, codes(64, 3), None, 64, 32)),
     *(
         (name, kernel, lambda: (None, codes(64, 96), empty(64), None, torch.bfloat16))
         for name, kernel in (
-            ("eetq", "triton"),
-            ("quanto", "triton_int8"),
             ("torchao", "triton_int8"),
             ("compressed_tensors", "triton_int8"),
             ("quark", "triton_int8"),
-            ("bitsandbytes", "triton_int8"),
         )
     ),
+    ("eetq", "triton", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),
+    ("quanto", "triton_int8", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),
+    ("bitsandbytes", "triton_int8", lambda: (empty(5), codes(64, 96), empty(64), None, torch.bfloat16)),
     ("bitnet", "triton", lambda: (empty(5), codes(16, 96), empty(64), None, torch.bfloat16)),
     ("finegrained_fp8", "triton", lambda: (empty(5, 3), codes(64, 96), empty(2, 3), None, 32, 32, torch.bfloat16)),
     ("fbgemm_fp8", "triton", lambda: (empty(5, 1), codes(64, 96), empty(64, 1), None, 1, 96, torch.bfloat16)),

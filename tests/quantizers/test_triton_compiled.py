@@ -19,14 +19,14 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, {folder!r})
 TYPES = {{  # of what is no constant; `{{0}}` is the type of inputs
-    **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "x_scales", "table", "sums"), "*fp32"),
+    **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "steps", "x_scales", "table", "sums"), "*fp32"),
     **dict.fromkeys(("x", "y", "bias"), "*{{0}}"), "packed": "*u8", "overall": "*fp32", "weight": "*u8",
     **dict.fromkeys(("m", "n", "k", "part", "parts", "height", "width", "blocks"), "i32"), "origin": "i32",
 }}
-CONSTANTS = {{"zero_word": 1, "step": 0, "group": 64, "chunk": 32, "block_c": 16, "block": 32, "run": 32, "block_m": 16, "block_n": 64, "block_k": 64}}
+CONSTANTS = {{"group": 64, "bits": 4, "chunk": 32, "block_c": 16, "block": 32, "run": 32, "block_m": 16, "block_n": 64, "block_k": 64}}
 CASES = (  # file, kernel, least capability, types and constants of its own
     ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 4}}),
-    ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 3, "step": 1}}),
+    ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 3}}),
     ("awq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 4}}),
     ("hqq", "triton", 75, {{"scales": "*fp16", "qzeros": "*fp16"}}, {{"bits": 2}}),
     ("quanto", "triton", 75, {{"scales": "*fp16", "qzeros": "*fp16"}}, {{"bits": 4}}),
@@ -42,12 +42,16 @@ CASES = (  # file, kernel, least capability, types and constants of its own
 for name, kernel, least, types, constants in CASES:
     module = import_module("quantizer_" + name)
     whole = getattr(module, kernel + "_matmul_kernels", None)
-    for made in whole() if whole else [getattr(module, kernel + "_matmul_kernel")()]:
+    facts = {{**CONSTANTS, **constants}}
+    first = ("block", "run") if hasattr(module, "BLOCK") or "float4" in kernel else ("group", "bits")
+    blocks = facts["block_m"], facts["block_n"], facts["block_k"]
+    kernels = vars(whole(*(facts[name] for name in first), *blocks)).values() if whole else ()
+    for made in kernels or [getattr(module, kernel + "_matmul_kernel")()]:
         targets = [(capability, "fp16", {{}}) for capability in (75, 80, 89, 90, 100, 120) if capability >= least]
         if "x" not in types:
             targets += [(90, "fp32", {{}}), (90, "bf16", {{}} if whole else {{"block_m": 1}})]
         for capability, dtype, more in targets:
-            known, given = {{**TYPES, **types}}, {{**CONSTANTS, **constants, **more}}
+            known, given = {{**TYPES, **types}}, {{**facts, **more}}
             signature = {{arg: known[arg].format(dtype) if arg in known else "constexpr" for arg in made.arg_names}}
             values = {{arg: given[arg] for arg, kind in signature.items() if kind == "constexpr"}}
             done = triton.compile(ASTSource(made, signature, values), target=GPUTarget("cuda", capability, 32))

@@ -81,12 +81,12 @@ def groups() -> Iterator[Any]:
     for bits in (2, 3, 4, 8):
         for version, form in (("gptq", "auto_round:gptq"), ("gptq_v2", "auto_round:gptqmodel")):
             config = gptq.GPTQConfig(bits=bits, group_size=32, sym=False, checkpoint_format=version)
-            yield make(gptq.GPTQLinear, config), "triton"
+            yield arranged(make(gptq.GPTQLinear, config), gptq.OrderedLayout), "triton"
             packed = make(gptq.GPTQLinear, config)
             packed.g_idx = packed.g_idx[torch.randperm(packed.in_features)]
             yield arranged(packed, gptq.OrderedLayout), "triton"
             config = auto.AutoRoundConfig(bits=bits, group_size=32, sym=False, packing_format=form)
-            yield make(auto.AutoRoundLinear, config), "triton"
+            yield arranged(make(auto.AutoRoundLinear, config), auto.ColumnsLayout), "triton"
     config = auto.AutoRoundConfig(bits=4, group_size=32, sym=False, packing_format="auto_round:auto_awq")
     yield arranged(make(auto.AutoRoundLinear, config), auto.ColumnsLayout), "triton"
     for version in ("gemm", "gemv", "llm-awq"):
@@ -202,7 +202,11 @@ def keep_closures() -> None:
     from triton.runtime import interpreter
 
     def execute(self: Any, tree: Any) -> Any:
-        scope = {**vars(interpreter), **self.fn.__globals__, **inspect.getclosurevars(self.fn).nonlocals}
+        closure = inspect.getclosurevars(self.fn).nonlocals
+        closure = {
+            name: value.value if type(value).__name__ == "constexpr" else value for name, value in closure.items()
+        }
+        scope = {**vars(interpreter), **self.fn.__globals__, **closure}
         self.fn.__globals__.setdefault("tl", scope["tl"])  # by which it finds what to replace
         exec(compile(tree, self.filename, "exec"), scope)
         return scope[self.fn.__name__]

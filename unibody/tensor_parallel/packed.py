@@ -16,7 +16,11 @@ def is_packed(module: Any) -> bool:
 
 
 def parts_of_tensors(layer: Any, split: Split) -> dict[str, int | None]:
-    """For each stored tensor the dimension that is split; None: it is the same for all parts. Those not named are the usual ones."""
+    """For each stored tensor the dimension that is split; None: it is the same for all parts. Those not named are the usual ones.
+
+    A layer whose parts are parts of its tensors has `slices()`: of these the dimension along the rows of its weight, and that
+    along the columns, and `part_multiples()`: what the numbers of rows and columns of a part have to be multiples of.
+    """
     rows, columns = layer.slices() if hasattr(layer, "slices") else ({}, {})
     found: dict[str, int | None] = rows if split.dim == -2 else columns
     return found
@@ -48,7 +52,8 @@ def check_packed(name: str, layer: Any, split: Split, parts: int) -> None:
     kind = "columns" if split.dim == -1 else "rows"
     if split.packed > 1 or not parts_of_tensors(layer, split):
         refuse(name, layer, split, f"no part of its tensors computes what a part of its {kind} does")
-    multiple, size = layer.part_multiples()[0 if split.dim == -2 else 1], size_of(layer, split)
+    multiples = layer.part_multiples() if hasattr(layer, "part_multiples") else (1, 1)
+    multiple, size = multiples[0 if split.dim == -2 else 1], size_of(layer, split)
     if size % (parts * multiple):
         refuse(name, layer, split, f"a part of {size} {kind} by {parts} processes is no multiple of {multiple}")
 

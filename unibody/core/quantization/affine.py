@@ -22,9 +22,8 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
     codes, scales, zeros, groups = weight
     wide = torch.promote_types(torch.float32, dtype)
     if groups is None:
-        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
-            codes.shape[1] // scales.shape[1]
-        )
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
     scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
     return ((codes.to(wide) - zeros) * scales).to(dtype)
 

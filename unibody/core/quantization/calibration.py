@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,62 +23,71 @@ class BlockReachedError(Exception):
 
 def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
-    lists = {
-        path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
-    }
+    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
     if name is not None and name not in lists:
-        raise ValueError(
-            f"block_name_to_quantize {name!r} is no list of blocks: there are {', '.join(lists) or 'none'}"
-        )
+        known = ", ".join(lists) or "none"
+        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
     return lists[name] if name is not None else max(lists.values(), key=len)
 
 
 @torch.no_grad()
-def block_inputs(
-    model: Any, block: nn.Module, samples: list[Tensor]
-) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments with which the model calls a block, for each sample of token ids [B, S]."""
-    seen: list[Any] = []
+def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
+    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
+    calls: list[Any] = []
 
     def stop(_: nn.Module, arguments: Any, options: Any) -> None:
-        seen.append((arguments, options))
+        calls.append((arguments, options))
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         for ids in samples:
-            try:
+            with suppress(BlockReachedError):
                 model(ids.to(model.device), use_cache=False)
-            except BlockReachedError:
-                yield seen.pop()
     finally:
         hook.remove()
+    return calls
 
 
 @torch.no_grad()
 def visit_blocks(
-    model: Any,
-    blocks: nn.ModuleList,
-    samples: list[Tensor],
-    visit: Callable[[nn.Module, Callable[[], Any]], Any],
-    cache: bool = True,
+    model: Any, blocks: Any, samples: list[Tensor], visit: Callable[[Any, Any], Any], cache: bool = True
 ) -> None:
     """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
 
     What the visit returns, or else the block after it, is what the next one gets; no more than one block's inputs are held.
     Without `cache`, the next one's inputs are computed again from the model's.
     """
-    calls = list(block_inputs(model, blocks[0], samples))
+    calls = block_inputs(model, blocks[0], samples)
     for index, block in enumerate(progress(blocks)):
         if index and not cache:
-            calls = list(block_inputs(model, block, samples))
+            calls = block_inputs(model, block, samples)
         run = partial(run_block, block, calls)
         found = visit(block, run)
         if cache:
-            outputs = [y[0] if isinstance(y, tuple) else y for y in (run() if found is None else found)]
-            calls = [((y, *arguments[1:]), options) for y, (arguments, options) in zip(outputs, calls, strict=True)]
+            calls = with_inputs(calls, run() if found is None else found)
+
+
+@torch.no_grad()
+def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
+    """The hidden states that the block returns."""
+    outputs = (block(*arguments, **options) for arguments, options in calls)
+    return [y[0] if isinstance(y, tuple) else y for y in outputs]
+
+
+def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
+    """The calls with other hidden states."""
+    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
+
+
+def watch_inputs(linears: dict[str, nn.Linear], see: Callable[[str, Tensor], None], run: Callable[[], Any]) -> None:
+    """Calls `see` with the name and the inputs of each layer that runs, while `run` does."""
+    hooks = [linear.register_forward_pre_hook(lambda _, x, n=n: see(n, x[0])) for n, linear in linears.items()]
+    run()
+    for hook in hooks:
+        hook.remove()
 
 
 def group_by_input(linears: dict[str, nn.Linear], run: Callable[[], Any]) -> list[list[str]]:
@@ -86,14 +96,11 @@ def group_by_input(linears: dict[str, nn.Linear], run: Callable[[], Any]) -> lis
     inputs: dict[str, Tensor] = {}  # the first of each, held so that no two have the same identity
 
     def note(name: str, x: Tensor) -> None:
-        if name not in inputs:
-            inputs[name] = x
-            groups.setdefault(id(x), []).append(name)
+        inputs.setdefault(name, x)
 
-    hooks = [linear.register_forward_pre_hook(lambda _, x, n=name: note(n, x[0])) for name, linear in linears.items()]
-    run()
-    for hook in hooks:
-        hook.remove()
+    watch_inputs(linears, note, run)
+    for name, x in inputs.items():
+        groups.setdefault(id(x), []).append(name)
     return list(groups.values())
 
 
@@ -104,16 +111,10 @@ def progress(blocks: Any) -> Any:
     return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
 
 
-def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
-    return [block(*arguments, **options) for arguments, options in calls]
-
-
 # The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
-NAMED_DATASETS: dict[str, dict[str, Any]] = {
-    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
-    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-}
+C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
+WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
+NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
 
 
 def fetch_texts(name: str, count: int = 128) -> list[str]:
@@ -121,7 +122,7 @@ def fetch_texts(name: str, count: int = 128) -> list[str]:
     if name not in NAMED_DATASETS:
         raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
     try:
-        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
         return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
     except ImportError:
         raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
@@ -135,13 +136,12 @@ def find_tokenizer(tokenizer: Any) -> Any:
         return tokenizer
     from tokenizers import Tokenizer
 
-    file = Path(tokenizer, "tokenizer.json")
+    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
     try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
     except Exception as error:  # that library raises nothing more specific
-        raise ValueError(
-            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
-        ) from error
+        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        raise ValueError(found) from error
 
 
 def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:

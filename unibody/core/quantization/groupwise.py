@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -17,62 +18,36 @@ class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "int4pack_cuda",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cuda",
-            capability=(8, 0),
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(8, 1024),
-        ),
-        Kernel(
-            "int4pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(4,),
-            group_size=(32, 64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int3pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(3,),
-            group_size=(64, 128, 256),
-            multiples=(16, 1),
-        ),
-        Kernel(
-            "int2pack_cpu",
-            entry=int4pack_matmul,
-            layout=Int4PackLayout,
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(2,),
-            group_size=(128, 256),
-            multiples=(16, 1),
+        *(
+            Kernel(
+                name,
+                entry=int4pack_matmul,
+                layout=Int4PackLayout,
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
         ),
         Kernel("torch", entry=dequantize_matmul),
     )
+
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
 
     def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
         super().__init__(linear, config)
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
-    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        raise NotImplementedError
-
-    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        """The inverse of pack_codes."""
-        raise NotImplementedError
 
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""

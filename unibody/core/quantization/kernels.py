@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -37,9 +38,8 @@ class Packing:
 
     word: str = "int32"
     order: tuple[int, ...] = ()  # of the codes in a word, the lowest bits first; in sequence, if empty
-    zero_point: str = (
-        "plain"  # of codes; "minus_one": stored less one; "number": not rounded; "shift": one in units of the weight
-    )
+    zero_point: str = "plain"  # of codes; "number": not rounded; "shift": one in units of the weight
+    is_ordered: bool = False  # whether columns are in the order of the layer's `order`
     scale: str = "number"  # or "byte": exponents of two, or the bits of float8, as int8
 
 
@@ -67,11 +67,9 @@ def missing_package(requirement: str) -> str:
     name, _, least = requirement.partition(">=")
     if find_spec(name) is None:
         return f"{requirement} is not installed"
-    if not least:
-        return ""
-    found = metadata.version(name)
-    number = [int(part) for part in found.split("+")[0].split(".") if part.isdigit()]
-    return f"{requirement} is needed, {found} is installed" if number < [int(n) for n in least.split(".") if n] else ""
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
 
 
 def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
@@ -81,12 +79,11 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
     if wanted and wanted not in names:
         raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
     reasons = {}
-    for kernel in layer.kernels:
-        if not wanted or kernel.name == wanted:
-            if not (reason := why_not(kernel, layer, device, dtype)):
-                report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-                return kernel
-            reasons[kernel.name] = reason
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
 

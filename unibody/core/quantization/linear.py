@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -21,6 +22,11 @@ class PackedLinear(nn.Module):
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -31,44 +37,17 @@ class PackedLinear(nn.Module):
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        """The packed tensors of a checkpoint, by name, whatever they hold."""
-        raise NotImplementedError
+    def fits(self) -> bool:
+        """Whether the format can hold a weight of this size."""
+        return True
 
     def usual_tensors(self) -> dict[str, Tensor]:
-        """What those are that a checkpoint may leave out."""
+        """Those of the packed tensors that a checkpoint may leave out."""
         return {}
-
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """The packed tensors of a weight [N, K], by the same names."""
-        raise NotImplementedError
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The weight [N, K] of packed tensors."""
-        raise NotImplementedError
-
-    def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """Of stored tensors the dimension along the rows of W, and that along its columns; None: all rows, or columns, share it.
-
-        Empty: no part of the tensors computes what this part of W does.
-        """
-        return {}, {}
-
-    def part_multiples(self) -> tuple[int, int]:
-        """What the numbers of rows and of columns of a part have to be multiples of."""
-        return 1, 1
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
         return x
-
-    def arrange_inputs(self, x: Tensor) -> Tensor:
-        """The same, their columns in the order in which a kernel's layout has the weight's."""
-        return self.round_inputs(x)
-
-    def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes int8 of inputs [M, K] and a scale for each row, [M]; the inputs and None where they are not rounded."""
-        return rows, None
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
@@ -76,15 +55,14 @@ class PackedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(tensor for tensor in (*self.buffers(), *self.parameters())).device
+        return next(iter((*self.buffers(), *self.parameters()))).device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.unpack(self.stored_tensors(), dtype)
 
     def plain(self, dtype: torch.dtype) -> nn.Module:
         """The layer without its packing, in a type."""
-        with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+        linear: Any = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(self.dequantize(dtype)), self.bias
         return linear
 
@@ -107,9 +85,7 @@ class PackedLinear(nn.Module):
     def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
         """Makes these the buffers, in the checkpoint's form or in a kernel's layout."""
         # Buffers have no dots in their names, and `group_size` is taken by what is a number here.
-        names = {
-            name: name.replace(".", "_") + "_" * (name in vars(self) or hasattr(type(self), name)) for name in tensors
-        }
+        names = {n: n.replace(".", "_") + "_" * (n in vars(self) or hasattr(type(self), n)) for n in tensors}
         self._buffers.clear()
         self._buffers.update({names[name]: tensor for name, tensor in tensors.items()})
         self.layout, self.prepared = layout, None
@@ -139,9 +115,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        bias = {} if self.bias is None else {"bias": self.bias if keep_vars else self.bias.detach()}
-        stored = {name: x if keep_vars else x.detach() for name, x in self.stored_tensors().items()}
-        destination.update({prefix + name: tensor for name, tensor in {**stored, **bias}.items()})
+        tensors = {**self.stored_tensors(), **({} if self.bias is None else {"bias": self.bias})}
+        destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         self.hold(self.stored_tensors())

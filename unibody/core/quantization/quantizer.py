@@ -16,8 +16,6 @@ class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    requires_parameters_quantization: ClassVar[bool] = True  # whether they can be quantized one by one, while loading
-    required_packages: ClassVar[list[str] | None] = None  # none: kernels of packages are used where they are installed
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
@@ -31,8 +29,10 @@ class HfQuantizer:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses what the method cannot do here."""
-        check_devices(device_map)
+        """Refuses what the method cannot do here, and devices that this machine does not have."""
+        for device in {str(device) for device in (device_map or {}).values()}:
+            if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
+                raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
@@ -40,8 +40,12 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized or not self.requires_calibration:
-            self.convert(model, stored_modules(model, loaded_keys, self.packed_tensor) if self.pre_quantized else None)
+        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+        elif not self.requires_calibration:
+            self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -55,14 +59,10 @@ class HfQuantizer:
                 set_module(model, name, packed)
                 del linears[name]
         if linears and only is None:
-            method, names = self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning(
-                "%d linear layers stay plain under %s: %s", len(linears), method, names
-            )
+            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
-            raise ValueError(
-                f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: see its configuration"
-            )
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -72,20 +72,19 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        return self.linear_class(linear, self.quantization_config)
+        layer = self.linear_class(linear, self.quantization_config)
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
         if self.pre_quantized:
             return expected_keys
-        packed = {f"{name}.{tensor}" for name, layer in packed_layers(model).items() for tensor in layer.names}
-        return [
-            *(key for key in expected_keys if key not in packed),
-            *(f"{name}.weight" for name in packed_layers(model)),
-        ]
+        layers = packed_layers(model)
+        packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
+        return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
     def check_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, state_dict: dict[str, Any], **kwargs: Any
+        self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
@@ -102,9 +101,8 @@ class HfQuantizer:
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
         if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
             expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            raise ValueError(
-                f"{param_name} is {list(param_value.shape)}, expected {expected}: see quantization_config"
-            )
+            shape = list(param_value.shape)
+            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
         layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -113,9 +111,7 @@ class HfQuantizer:
             layer, name = owner(model, key)
             if isinstance(layer, PackedLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
-                    raise ValueError(
-                        f"the checkpoint lacks {key}, without which the layer is not known: fetch it again"
-                    )
+                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
@@ -144,17 +140,3 @@ class HfQuantizer:
 
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-def stored_modules(model: Any, loaded_keys: Any, tensor: str) -> set[str]:
-    """The modules whose packed tensor a checkpoint holds, with or without the base model's prefix."""
-    prefix = f"{getattr(model, 'base_model_prefix', 'model')}."
-    names = {key.removesuffix(f".{tensor}") for key in loaded_keys if key.endswith(f".{tensor}")}
-    return {form for name in names for form in (name, prefix + name, name.removeprefix(prefix))}
-
-
-def check_devices(device_map: dict[str, Any] | None) -> None:
-    """Refuses devices that this machine does not have."""
-    for device in {str(device) for device in (device_map or {}).values()}:
-        if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
-            raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")

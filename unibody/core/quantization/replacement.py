@@ -15,13 +15,9 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name not in tied
-        and not any(names_module(entry, name) for entry in skipped)
-    }
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
 def tied_weights(model: Any) -> dict[str, str]:
@@ -30,9 +26,7 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, name: str) -> bool:
     """Whether an entry of a list of modules means the module of this full name."""
-    if entry.startswith("re:"):
-        return re.match(entry[3:], name) is not None
-    return f".{entry}." in f".{name}."
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
 
 
 def output_modules(model: Any) -> list[str]:

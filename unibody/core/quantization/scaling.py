@@ -18,15 +18,8 @@ class Scaling(NamedTuple):
     whole: nn.Module  # whose outputs count: the layers' common parent, or the one layer
     calls: list[tuple[Any, Any]]  # arguments of `whole` for each sample
 
-    def outputs(self) -> list[Tensor]:
-        with torch.no_grad():
-            found = [self.whole(*arguments, **options) for arguments, options in self.calls]
-        return [y[0] if isinstance(y, tuple) else y for y in found]
 
-
-def find_scalings(
-    block: nn.Module, linears: list[nn.Linear], run: Any
-) -> tuple[list[Scaling], dict[Any, Tensor], Any]:
+def find_scalings(block: nn.Module, linears: list[Any], run: Any) -> tuple[list[Scaling], dict[Any, Tensor], Any]:
     """What can be scaled among a block's layers, the layers' inputs [n, K], and what `run`, which runs the block, returns."""
     names = {module: name for name, module in block.named_modules()}
     calls: dict[nn.Module, list[Any]] = {module: [] for module in names}
@@ -81,11 +74,8 @@ def apply_scales(scaling: Scaling, scales: Tensor) -> None:
         layer.weight.mul_(scales)
 
 
-def require_same_outputs(before: list[Any], after: list[Any]) -> None:
+def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
     """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
-    for pair in zip(before, after, strict=True):
-        old, new = (y[0] if isinstance(y, tuple) else y for y in pair)
+    for old, new in zip(before, after, strict=True):
         if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
-            raise ValueError(
-                "the model's blocks cannot be scaled: what a norm returns is read by more than linear layers"
-            )
+            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
