@@ -78,11 +78,22 @@ class CompileError(Exception):
 def at(text: Text, node: ast.AST, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
     """A diagnostic that points at a node of `text`'s own tree, in the file that its line came from."""
     start, end = text.span(node)
-    line_start = text.text.rfind("\n", 0, start) + 1
-    line_end = text.text.find("\n", start)
-    row = text.text[line_start : line_end if line_end >= 0 else len(text.text)]
-    origin = text.origins[text.text.count("\n", 0, start)]
-    length = min(end, line_start + len(row)) - start
-    return Diagnostic(
-        code, message, remedy, origin.path, origin.line, start - line_start + 1, row, max(1, length), notes
-    )
+    return point(text, start, end - start, code, message, remedy, *notes)
+
+
+def point(text: Text, offset: int, length: int, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
+    """A diagnostic that points at some characters of `text`, in the file that their line came from."""
+    line = text.line(offset)
+    origin, row = text.origins[line - 1], text.row(line)
+    column = offset - text.start(line) + 1
+    length = max(1, min(length, len(row) - column + 1))
+    return Diagnostic(code, message, remedy, origin.path, origin.line, column, row, length, notes)
+
+
+def syntax_error(error: SyntaxError, text: str, path: str) -> Diagnostic:
+    """What is said of a file that does not parse."""
+    line, column = error.lineno or 1, max(1, error.offset or 1)
+    rows = text.split("\n")
+    row = rows[line - 1] if line <= len(rows) else ""
+    remedy = "mend the syntax; the file must parse as Python"
+    return Diagnostic("UB001", error.msg, remedy, path, line, column, row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,8 +47,58 @@ class Edit(NamedTuple):
     new: Text | str
 
 
+class Rows:
+    """Some lines of source, and the offsets of what `ast` finds in them."""
+
+    text: str
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Offset of the first character of each line."""
+        return [0, *(match.end() for match in re.finditer("\n", self.text))]
+
+    @cached_property
+    def _ascii(self) -> bool:
+        return self.text.isascii()
+
+    def line(self, offset: int) -> int:
+        """The line, from 1, that the character at an offset stands on."""
+        return bisect_right(self.starts, offset)
+
+    def start(self, line: int) -> int:
+        """Offset of the first character of a line; the end of the text for the line after the last."""
+        return self.starts[line - 1] if line <= len(self.starts) else len(self.text)
+
+    def end(self, line: int) -> int:
+        """Offset of the line's newline, or of the end of the text."""
+        return self.starts[line] - 1 if line < len(self.starts) else len(self.text)
+
+    def row(self, line: int) -> str:
+        """A line without its newline."""
+        return self.text[self.starts[line - 1] : self.end(line)]
+
+    def offset(self, line: int, column: int) -> int:
+        """Offset of a position as `ast` gives it: line from 1, column in UTF-8 bytes."""
+        start = self.starts[line - 1]
+        if self._ascii:
+            return start + column
+        row = self.text[start : self.end(line)]
+        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """Offsets of a node's first character and of the one after its last; a decorated definition starts at its decorators."""
+        first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
+        start = self.offset(first.lineno, first.col_offset)
+        if first is not node:
+            start = self.text.rindex("@", 0, start)
+        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(Rows):
     """Some lines of source, without a final newline; `origins` holds one entry a line."""
 
     text: str
@@ -60,31 +111,11 @@ class Text:
     def from_file(cls, text: str, path: str) -> Text:
         return cls(text, tuple(Origin(path, line) for line in range(1, text.count("\n") + 2)))
 
-    @cached_property
-    def starts(self) -> list[int]:
-        """Offset of the first character of each line."""
-        return [0, *(match.end() for match in re.finditer("\n", self.text))]
-
-    def offset(self, line: int, column: int) -> int:
-        """Offset of a position as `ast` gives it: line from 1, column in UTF-8 bytes."""
-        start = self.starts[line - 1]
-        end = self.text.find("\n", start)
-        row = self.text[start:] if end < 0 else self.text[start:end]
-        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
-
-    def span(self, node: ast.AST) -> tuple[int, int]:
-        """Offsets of a node's first character and of the one after its last; a decorated definition starts at its decorators."""
-        first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
-        start = self.offset(first.lineno, first.col_offset)
-        if first is not node:
-            start = self.text.rindex("@", 0, start)
-        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-
     def slice(self, start: int, end: int) -> Text:
         """The characters `start` to `end`."""
-        first = self.text.count("\n", 0, start)
+        first = self.line(start)
         piece = self.text[start:end]
-        return Text(piece, self.origins[first : first + piece.count("\n") + 1])
+        return Text(piece, self.origins[first - 1 : first + piece.count("\n")])
 
     def of(self, node: ast.AST) -> Text:
         """The text of a node of this text's own tree."""
@@ -92,8 +123,7 @@ class Text:
 
     def lines(self, first: int, last: int) -> Text:
         """The lines `first` to `last`, both included, counted from 1."""
-        rows = self.text.split("\n")[first - 1 : last]
-        return Text("\n".join(rows), self.origins[first - 1 : last])
+        return Text(self.text[self.start(first) : self.end(last)], self.origins[first - 1 : last])
 
     def edit(self, edits: Iterable[Edit]) -> Text:
         """This text with the edits made; they must not overlap."""
@@ -110,7 +140,7 @@ class Text:
         return concatenate(pieces)
 
     def _origin_at(self, offset: int) -> Origin:
-        return self.origins[self.text.count("\n", 0, offset)]
+        return self.origins[self.line(offset) - 1]
 
     def shift(self, columns: int) -> Text:
         """This text indented by `columns` (dedented when negative); the insides of multi-line strings stay as they are."""

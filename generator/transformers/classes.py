@@ -6,13 +6,13 @@ import ast
 import re
 from collections.abc import Callable
 
+from ..diagnostics import CompileError, point
+from ..parse import is_string
 from .library import Library
 from .names import common_suffix
-from .problems import refuse
 from .quirks import Quirks
 from .renaming import Renamer
 from .shape import Method, Note, Shape, Tree, split_arguments
-from .source import is_docstring
 from .unravel import unravel
 
 SENTINEL = "no_inherit_decorator"
@@ -79,7 +79,9 @@ def _merge_attributes(shape: Shape, own: Shape, child: Tree) -> None:
             if shape.attributes.pop(name, None) is None:
                 offset = child.view.source.text.index(text.strip().split("\n")[-1], child.base)
                 message = f"the parent has no attribute `{name}` to remove"
-                raise refuse(child.view.source, offset, len(name), "UB014", message, "take the line out")
+                raise CompileError(
+                    point(child.view.source.rows, offset, len(name), "UB014", message, "take the line out")
+                )
             continue
         shape.attributes[name] = text
         for key in (name, f"{name}_setter"):
@@ -112,7 +114,7 @@ def is_removal(method: Method, quirks: Quirks) -> bool:
 
 def only_raises(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a method does nothing but raise an error, whatever its decorators, docstring and layout."""
-    body = [part for part in node.body if not is_docstring(part)]
+    body = [part for part in node.body if not is_string(part)]
     return len(body) == 1 and isinstance(body[0], ast.Raise) and "Error" in ast.unparse(body[0])
 
 

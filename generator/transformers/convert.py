@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from ..diagnostics import CompileError
+from ..diagnostics import CompileError, point
 from . import lexical
 from .checks import check_class, check_dropped, check_imports, missing_names
 from .classes import inherit
@@ -15,7 +15,6 @@ from .layout import banner
 from .library import Library
 from .output import Output, copy_definitions
 from .parents import Parent, definitions_of, external_names, inferred_name, parents
-from .problems import refuse
 from .renaming import View
 from .shape import Note, Tree
 from .soft import SOFT_TYPES, soften
@@ -67,7 +66,7 @@ class Conversion:
             entries = pieces[0].partition("[")[2].rstrip("]")
             message = f"`__all__` names {entries}, for which there is no class: {output_path(self.path, output.type)} would be empty"
             remedy = "define the class, or take the entry out"
-            raise refuse(self.source, statement.start, len("__all__"), "UB005", message, remedy)
+            raise CompileError(point(self.source.rows, statement.start, len("__all__"), "UB005", message, remedy))
         if self.missing:
             lost = sorted(used(set(self.missing), pieces) - output.bodies.keys())
             if lost:
@@ -168,7 +167,8 @@ class Conversion:
     def _no_class(self, tree: Tree, base: str, parent: Parent) -> CompileError:
         offset = self.source.text.index(base, tree.base)
         message = f"`{base}` is not a class of {self.library.shown(parent.path)}"
-        return refuse(self.source, offset, len(base), "UB005", message, "inherit from a class that the file defines")
+        remedy = "inherit from a class that the file defines"
+        return CompileError(point(self.source.rows, offset, len(base), "UB005", message, remedy))
 
     def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:
         """The needed definitions with what their classes need, as far as it is not written yet."""

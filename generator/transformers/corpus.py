@@ -9,13 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..diagnostics import CompileError, Diagnostic
+from ..diagnostics import CompileError, Diagnostic, point
 from ..workers import in_processes
 from .convert import Conversion
 from .layout import is_generated
 from .library import PACKAGE, Library
 from .parents import definition_of, parents
-from .problems import point
 from .settings import UNDEFINED, Fault, format_outputs
 
 SHARE = 20  # definitions for which another process pays
@@ -91,7 +90,7 @@ def _undefined(library: Library, path: str, output: str, faults: list[Fault]) ->
         message = f"the output uses `{name}`, which nothing defines or imports"
         remedy = "define or import it in the definition, or write out the method that uses it"
         if place:
-            yield point(source, place.start(), len(name), "UB012", message, remedy, note)
+            yield point(source.rows, place.start(), len(name), "UB012", message, remedy, note)
         else:
             yield Diagnostic("UB012", message, remedy, source.path, notes=(note,))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ..diagnostics import CompileError, Diagnostic
+from ..diagnostics import CompileError, Diagnostic, syntax_error
 from ..parse import read_source
 from .names import Names, read_table
 from .quirks import Quirks
@@ -122,11 +122,7 @@ def _parsed(text: str, path: str) -> Source:
     try:
         return Source(text, path)
     except SyntaxError as error:
-        line, column = error.lineno or 1, max(1, error.offset or 1)
-        rows = text.split("\n")
-        row = rows[line - 1] if line <= len(rows) else ""
-        remedy = "mend the syntax; the file must parse as Python"
-        raise CompileError(Diagnostic("UB001", error.msg, remedy, path, line, column, row)) from None
+        raise CompileError(syntax_error(error, text, path)) from None
 
 
 def package_file(path: str) -> Path | None:

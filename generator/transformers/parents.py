@@ -6,11 +6,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..diagnostics import CompileError
+from ..diagnostics import CompileError, point
 from .closure import Definition
 from .library import PACKAGE, Library
 from .names import TYPES, common_suffix
-from .problems import point
 from .source import Source
 
 _NEIGHBOUR = re.compile(rf"(\w+)\.((?:{'|'.join(TYPES)})_\w+)\Z")
@@ -72,7 +71,7 @@ def parents(library: Library, path: str) -> dict[str, Parent]:
             remedy = (
                 "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
             )
-            problems.append(point(source, offset, len("from"), "UB004", message, remedy))
+            problems.append(point(source.rows, offset, len("from"), "UB004", message, remedy))
             continue
         parent = found.setdefault(resolved, Parent(resolved, resolved.split("/")[-2], offset=offset))
         parent.names += [name for name in names if name not in parent.names]

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..extents import Extent, extents, first_line
+from ..text import Rows
 from . import lexical
 from .renaming import View
-from .source import Rows, Statement, Unit, first_line, units
+from .source import Statement
 
 Rename = Callable[[str], str]
 
@@ -101,16 +103,16 @@ class Tree:
         self.node = node
         header = self.colon(self.base + self.rows.offset(*_header_end(node)))
         self.body_line = self.code.count("\n", 0, header - self.base) + 1
-        self.units = self.block(node.body, self.body_line)
+        self.members = self.block(node.body, self.body_line)
 
-    def block(self, body: list[ast.stmt], header_line: int, last: int | None = None) -> list[Unit]:
+    def block(self, body: list[ast.stmt], header_line: int, last: int | None = None) -> list[Extent]:
         """The statements of a block; the lead of the first begins below its header's line."""
         first = min(header_line + 1, first_line(body[0]))
-        found = units(self.rows, body, first, last or len(self.rows.starts))
-        for unit in found:
-            unit.lead += self.base
-            unit.start += self.base
-            unit.end += self.base
+        found = extents(self.rows, body, first, last or len(self.rows.starts))
+        for extent in found:
+            extent.lead += self.base
+            extent.start += self.base
+            extent.end += self.base
         return found
 
     def colon(self, offset: int) -> int:
@@ -137,14 +139,14 @@ class Tree:
             for k in node.keywords
         ]
         shape = Shape(self.view.word(node.name), lead, decorators, gap, bases, keywords)
-        for unit in self.units:
-            self._member(shape, unit, change)
+        for extent in self.members:
+            self._member(shape, extent, change)
         return shape
 
-    def _member(self, shape: Shape, unit: Unit, change: Rename) -> None:
-        node = unit.node
+    def _member(self, shape: Shape, extent: Extent, change: Rename) -> None:
+        node = extent.node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            method = self.method(unit, node, change)
+            method = self.method(extent, node, change)
             key = method.name
             if key in shape.methods:
                 first = node.decorator_list[0] if node.decorator_list else None
@@ -156,8 +158,8 @@ class Tree:
                     key = f"{key}_setter"
             shape.methods[key] = method
             return
-        text = change(self.slice(unit.lead, unit.end))
-        if is_triple(self.slice(unit.start, unit.end), node):
+        text = change(self.slice(extent.lead, extent.end))
+        if is_triple(self.slice(extent.start, extent.end), node):
             shape.docstrings.append(text)
         elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = self.view.word(node.targets[0].id)
@@ -179,7 +181,7 @@ class Tree:
         decorators = self.slice(self.base + start, self.base + end)
         return change(decorators), change(self.slice(self.base + end, self.base + definition))
 
-    def method(self, unit: Unit, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename) -> Method:
+    def method(self, extent: Extent, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename) -> Method:
         text = self.view.source.text
         decorators, gap = self._decorators(node, change)
         start = self.base + self.rows.start(node.lineno)
@@ -187,12 +189,12 @@ class Tree:
         closing = _find(text, opening, ")")
         returns = change(self.of(node.returns)) if node.returns else None
         after = self.colon(self.base + self.rows.span(node.returns)[1] if node.returns else closing + 1) + 1
-        block = self.slice(after, unit.end)
+        block = self.slice(after, extent.end)
         if first_line(node.body[0]) == self._line(after):
             block = f"\n{' ' * (node.col_offset + 4)}{block.lstrip()}"
         return Method(
             self.view.word(node.name),
-            change(self.slice(unit.lead, unit.start)),
+            change(self.slice(extent.lead, extent.start)),
             decorators,
             gap,
             change(self.slice(start, opening)),
@@ -218,28 +220,28 @@ class Tree:
         found = []
         block = self.block(node.body, line)
         end = colon + 1
-        for number, unit in enumerate(block):
-            start = self.base + self.rows.span(node.body[0])[0] if one_line and not number else unit.start  # type: ignore[arg-type]
+        for number, extent in enumerate(block):
+            start = self.base + self.rows.span(node.body[0])[0] if one_line and not number else extent.start
             margin = " " * (node.col_offset + 4) if one_line and not number else ""
-            found.append(self._piece(unit, start, margin, change))
-            end = unit.end
+            found.append(self._piece(extent, start, margin, change))
+            end = extent.end
         header = "" if one_line else change(self.slice(colon + 1, self.base + self.rows.end(line)))
         limit = self._block_end(node)
         return header, found, change(self.slice(end, limit)) if limit > end else ""
 
     def _block_end(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-        return next((unit.end for unit in self.units if unit.node is node), 0)
+        return next((extent.end for extent in self.members if extent.node is node), 0)
 
-    def _piece(self, unit: Unit, start: int, margin: str, change: Rename) -> Piece:
-        node = unit.node
-        lead = "" if margin else self.slice(unit.lead, unit.start)
-        code = change(self.slice(start, unit.end))
+    def _piece(self, extent: Extent, start: int, margin: str, change: Rename) -> Piece:
+        node = extent.node
+        lead = "" if margin else self.slice(extent.lead, extent.start)
+        code = change(self.slice(start, extent.end))
         piece = Piece(change(lead) + margin + code, code, node=node, offset=start)
-        if isinstance(node, ast.Assign) and unit.alone:
+        if isinstance(node, ast.Assign) and not extent.others:
             piece.target = change(self.of(node.targets[0]))
-        elif isinstance(node, ast.AnnAssign) and unit.alone:
+        elif isinstance(node, ast.AnnAssign) and not extent.others:
             piece.annotated = change(self.of(node.target))
-        elif isinstance(node, ast.Delete) and unit.alone and len(node.targets) == 1:
+        elif isinstance(node, ast.Delete) and not extent.others and len(node.targets) == 1:
             piece.deleted = change(self.of(node.targets[0]))
         piece.is_string = is_triple(code, node)
         return piece

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import re
 
+from ..diagnostics import CompileError, point
+from ..text import Rows
 from . import lexical
-from .problems import refuse
 from .quirks import Quirks
 from .shape import Method, Note, Piece, Shape
-from .source import Rows
 
 _WRAP = "if 1:\n"
 
@@ -59,7 +59,8 @@ def _method(
             source = method.home.view.source
             message = f"the parent has no method `{name}` that `super()` could call"
             remedy = "write the body out, or inherit from a class that has the method"
-            raise refuse(source, source.text.index("super", body[at].offset), 5, "UB015", message, remedy)
+            offset = source.text.index("super", body[at].offset)
+            raise CompileError(point(source.rows, offset, 5, "UB015", message, remedy))
         inherited = originals[name].pieces()[1]
         spliced = _splice(inherited, body[at + 1 :], records, quirks, shape.notes)
         body = _ordered([*body[:at], *spliced], inherited)
