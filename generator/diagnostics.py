@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .text import Text
 
@@ -35,6 +36,8 @@ CODES = {
     "UB028": "template error",
 }
 
+Severity = Literal["error", "warning"]
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -49,14 +52,15 @@ class Diagnostic:
     source: str = ""  # the source line, without its newline
     length: int = 1  # of the caret
     notes: tuple[str, ...] = field(default=())
+    severity: Severity = "error"
 
     def __post_init__(self) -> None:
-        assert self.code in CODES, self.code
+        assert self.code in CODES or self.severity == "warning", self.code
 
     def __str__(self) -> str:
         """`path:line:column: error[code]: message`, the source line with a caret, the notes and the remedy."""
         where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
-        rows = [f"{where}: error[{self.code}]: {self.message}"]
+        rows = [f"{where}: {self.severity}[{self.code}]: {self.message}"]
         if self.source:
             number = str(self.line)
             pad = " " * len(number)
@@ -81,13 +85,22 @@ def at(text: Text, node: ast.AST, code: str, message: str, remedy: str, *notes: 
     return point(text, start, end - start, code, message, remedy, *notes)
 
 
-def point(text: Text, offset: int, length: int, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
+def point(
+    text: Text,
+    offset: int,
+    length: int,
+    code: str,
+    message: str,
+    remedy: str,
+    *notes: str,
+    severity: Severity = "error",
+) -> Diagnostic:
     """A diagnostic that points at some characters of `text`, in the file that their line came from."""
     line = text.line(offset)
     origin, row = text.origins[line - 1], text.row(line)
     column = offset - text.start(line) + 1
     length = max(1, min(length, len(row) - column + 1))
-    return Diagnostic(code, message, remedy, origin.path, origin.line, column, row, length, notes)
+    return Diagnostic(code, message, remedy, origin.path, origin.line, column, row, length, notes, severity)
 
 
 def syntax_error(error: SyntaxError, text: str, path: str) -> Diagnostic:

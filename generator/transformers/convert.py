@@ -29,7 +29,6 @@ class Conversion:
         self.library = library
         self.names = library.names
         self.path = path
-        self.shown = library.shown(path)
         self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
         self.source = library.source(path)
         self.parents = parents(library, path)
@@ -56,7 +55,7 @@ class Conversion:
             pieces = output.pieces()
             body = "\n".join(pieces)
             self._check(output, kept, pieces)
-            found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
+            found[path] = f"{banner(self.path, self.library.in_tree)}{self.source.header}{render(kept)}{body}\n"
         return found
 
     def _check(self, output: Output, kept: list[Candidate], pieces: list[str]) -> None:

@@ -12,6 +12,7 @@ from ..parse import read_source
 from .names import Names, read_table
 from .quirks import Quirks
 from .renaming import Renamer, View
+from .settings import style_of
 from .source import Source
 
 PACKAGE = "@"  # begins the paths of files in installed packages: @transformers/models/llama/modeling_llama.py
@@ -20,8 +21,11 @@ PACKAGE = "@"  # begins the paths of files in installed packages: @transformers/
 class Library:
     """Finds and keeps sources below a folder; `overlay` holds texts that count instead of the files on disk."""
 
-    def __init__(self, root: Path, quirks: Quirks | None = None) -> None:
+    def __init__(
+        self, root: Path, quirks: Quirks | None = None, style: tuple[str, int] = ("ruff==0.14.10", 119)
+    ) -> None:
         self.root = root
+        self.style = style_of(*style, self.in_tree)
         self.quirks = quirks or Quirks()
         self.overlay: dict[str, str] = {}
         self._sources: dict[str, Source] = {}
@@ -39,10 +43,12 @@ class Library:
         return Names(read_table(models) if models is not None else {})
 
     def shown(self, path: str) -> str:
-        """The path of a file as banners and messages show it."""
-        if path.startswith(PACKAGE):
-            return path.removeprefix(PACKAGE)
-        return f"src/transformers/models/{path}" if self.in_tree else path
+        """The path of a file as messages show it."""
+        return path.removeprefix(PACKAGE)
+
+    def inside(self, path: str) -> bool:
+        """Whether a file lies below the folder, and not in an installed package."""
+        return not path.startswith(PACKAGE)
 
     def definitions(self) -> list[str]:
         """The paths of all definitions below the folder."""

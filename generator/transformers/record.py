@@ -12,26 +12,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .settings import RULES, VERSION
+from ..format import Style
 
 HERE = Path(__file__).parent
 
 
-class Cache:
+class Record:
     """Digests of definitions, their parents and their outputs, in one file that can be deleted at any time."""
 
-    def __init__(self, root: Path, file: Path | None) -> None:
+    def __init__(self, root: Path, file: Path | None, style: Style) -> None:
         self.root = root
         self.file = file
+        self.style = style
         self._digests: dict[str, str | None] = {}
         self._entries: dict[str, dict[str, dict[str, str]]] = self._read()
 
     @classmethod
-    def of(cls, root: Path) -> Cache:
-        """The cache for a folder of models, in the user's folder for caches."""
+    def of(cls, root: Path, style: Style) -> Record:
+        """The record for a folder of models, in the user's folder for caches."""
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        return cls(root, base / "unibody" / f"transformers-{name}.json")
+        return cls(root, base / "unibody" / f"transformers-{name}.json", style)
 
     def digest(self, path: str) -> str | None:
         """The digest of a file below the root; None where there is none."""
@@ -74,7 +75,7 @@ class Cache:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=".unibody-tmp-")
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump({"key": _key(self.root), "definitions": self._entries}, stream)
+                json.dump({"key": _key(self.root, self.style), "definitions": self._entries}, stream)
             os.replace(name, self.file)
         except OSError:
             return
@@ -84,16 +85,16 @@ class Cache:
             return {}
         try:
             found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-            return dict(found["definitions"]) if found["key"] == _key(self.root) else {}
+            return dict(found["definitions"]) if found["key"] == _key(self.root, self.style) else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
 
 @cache
-def _key(root: Path) -> str:
+def _key(root: Path, style: Style) -> str:
     """A digest of everything but the files themselves that decides about the outputs: compiler, formatter, case table."""
-    digest = hashlib.sha256(f"{VERSION} {RULES} {sys.version_info[:2]}".encode())
-    files = [*sorted(HERE.glob("*.py")), HERE.parent / "scopes.py", HERE.parent / "parse.py"]
+    digest = hashlib.sha256(f"{style} {sys.version_info[:2]}".encode())
+    files = [*sorted(HERE.glob("*.py")), *sorted(HERE.parent.glob("*.py"))]
     files += [root / "auto" / name for name in ("auto_mappings.py", "configuration_auto.py")]
     for file in files:
         digest.update(file.name.encode())
