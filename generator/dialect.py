@@ -38,9 +38,10 @@ class Trace:
     """Where the lines of one output come from."""
 
     text: str
-    lines: Sequence[Line]
+    at: Callable[
+        [int], tuple[Line, Sequence[tuple[str, str]]]
+    ]  # of a line: origin, and the classes (place, name) in between
     read: Callable[[str], str]  # the text of the file that an origin names, as it was when it was compiled
-    trail: Callable[[Line], Sequence[tuple[str, str]]]  # the classes (place, name) that a line came through
     name: str  # of the definition
 
 

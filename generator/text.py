@@ -178,39 +178,53 @@ def string_lines(text: Text) -> set[int]:
     }
 
 
-def concatenate(pieces: Sequence[Text]) -> Text:
-    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty, then the others'."""
+def concatenate(pieces: Sequence[Text | str]) -> Text:
+    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty, then the others'.
+
+    A plain string belongs to the line that it stands on.
+    """
     origins: list[Origin] = []
-    open_line = False
+    texts: list[str] = []
+    is_open = False
     blank = True
     for piece in pieces:
-        if not piece.text:
+        text = piece if isinstance(piece, str) else piece.text
+        if not text:
             continue
-        rows = piece.text.split("\n")
-        for index, (row, origin) in enumerate(zip(rows, piece.origins, strict=True)):
-            if index == 0 and open_line:
-                if blank and row:
-                    origins[-1] = origin
-                elif row.strip():
-                    origins[-1] = Mixed.of(origins[-1], origin)
+        texts.append(text)
+        first, _, rest = text.partition("\n")
+        if isinstance(piece, str):
+            assert not rest, "a plain string is a part of a line"
+            if not is_open:
+                origins.append(Origin("", 0))  # what follows says where it comes from
+                is_open = True
             else:
-                origins.append(origin)
-                blank = True
-            blank = blank and not row.strip()
-        open_line = True
-    text = "".join(piece.text for piece in pieces)
-    return Text(text, tuple(origins) if origins else pieces[0].origins[:1])
+                blank = blank and not first.strip()
+            continue
+        if not is_open:
+            origins.extend(piece.origins)
+        else:
+            if blank and first:
+                origins[-1] = piece.origins[0]
+            elif first.strip():
+                origins[-1] = Mixed.of(origins[-1], piece.origins[0])
+            origins.extend(piece.origins[1:])
+        blank = (
+            (blank or not is_open) and not first.strip()
+            if len(piece.origins) == 1
+            else not text.rpartition("\n")[2].strip()
+        )
+        is_open = True
+    empty = next((piece.origins[:1] for piece in pieces if isinstance(piece, Text)), ())
+    return Text("".join(texts), tuple(origins) if origins else empty)
 
 
 def join(pieces: Sequence[Text], separator: str = "\n") -> Text:
     """The pieces with `separator` (only newlines) between them; the lines it makes belong to the piece before."""
     assert separator, "pieces need a separator"
-    rows: list[str] = []
     origins: list[Origin] = []
     for number, piece in enumerate(pieces):
-        if number:
-            rows.extend([""] * (len(separator) - 1))
+        if number and len(separator) > 1:
             origins.extend([origins[-1]] * (len(separator) - 1))
-        rows.extend(piece.text.split("\n"))
         origins.extend(piece.origins)
-    return Text("\n".join(rows), tuple(origins))
+    return Text(separator.join(piece.text for piece in pieces), tuple(origins))

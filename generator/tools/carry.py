@@ -6,14 +6,15 @@ text after it are laid side by side without these characters, and each line gets
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..text import Origin
 
-Kind = Literal["definition", "parent", "core", "import", "template"]
+Kind = Literal["definition", "parent", "core", "import", "template", "banner"]
 LAYOUT = re.compile(r"[\s(),;\"'\\]+")  # what a formatter moves, adds and removes
 WINDOW, REACH = 12, 400  # characters that must agree to take up a lost thread, and how far to look for them
 
@@ -81,3 +82,39 @@ def _pair(new: str, old: str) -> list[int]:
         found += [min(at, len(old) - 1)] * skip
         at += jump
     return found
+
+
+def import_lines(rows: Sequence[str], places: Mapping[str, Sequence[Origin]]) -> list[Line]:
+    """An import comes from the statements that asked for its names; a line without a name (`try:`) goes with its neighbour."""
+    found = [[o for name in _bound(row) for o in places.get(name, ())] for row in rows]
+    for index in reversed(range(len(rows))):
+        found[index] = found[index] or (found[index + 1] if index + 1 < len(rows) else found[index])
+    for index in range(1, len(rows)):
+        found[index] = found[index] or found[index - 1]
+    return [Line("import", tuple(dict.fromkeys(origins))) for origins in found]
+
+
+def _bound(row: str) -> list[str]:
+    """The names that a line of an import block binds."""
+    before, found, after = row.partition("import ")
+    if not found:
+        return re.findall(r"\w+", before)
+    return [entry.split(" as ")[-1].partition(".")[0].strip() for entry in after.split(",")]
+
+
+def label(text: str, number: int) -> str:
+    """The class and function around a line: `LlamaAttention.forward`."""
+    names = []
+    scope: list[ast.stmt] = ast.parse(text).body
+    while scope:
+        inner = [n for n in scope if isinstance(n, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
+        around = next((n for n in inner if _first(n) <= number <= (n.end_lineno or 0)), None)
+        if around is None:
+            break
+        names.append(around.name)
+        scope = around.body
+    return ".".join(names)
+
+
+def _first(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import sys
 from pathlib import Path
@@ -11,13 +10,14 @@ from ..diagnostics import CompileError, Diagnostic
 from ..dialect import Trace, dialect_of
 from ..project import Project, find_project
 from ..report import FINE, UNUSABLE, WRONG, refuse
-from .carry import Line
+from .carry import label
 
 KINDS = {
     "definition": "definition",
     "parent": "parent",
     "core": "core block",
     "import": "import",
+    "banner": "banner of",
     "template": "template",
 }
 
@@ -35,20 +35,20 @@ def explain(place: str, project: Path | Project) -> int:
         print(f"{path}:{number}: no definition makes this line; `unibody diff {trace.name}` shows what does not agree")
         print(_quote(number, row))
         return WRONG
-    print(f"{path}:{number}: {_label(trace.text, expected)}".rstrip(": "))
+    print(f"{path}:{number}: {label(trace.text, expected)}".rstrip(": "))
     print(_quote(number, row))
-    _print_origins(trace, trace.lines[expected - 1])
+    _print_origins(trace, expected)
     return FINE
 
 
-def _print_origins(trace: Trace, line: Line) -> None:
+def _print_origins(trace: Trace, number: int) -> None:
+    line, trail = trace.at(number)
     for number, origin in enumerate(line.origins):
         text = trace.read(origin.path)
-        label = _label(text, origin.line) if origin.path.endswith(".py") else ""
+        inside = label(text, origin.line) if origin.path.endswith(".py") else ""
         kind = KINDS[line.kind] if number == 0 else "and"
-        print(f"{kind}: {origin.path}:{origin.line}: {label}".rstrip(": "))
+        print(f"{kind}: {origin.path}:{origin.line}: {inside}".rstrip(": "))
         print(_quote(origin.line, text.split("\n")[origin.line - 1]))
-    trail = trace.trail(line)
     if len(trail) > 1:
         print("  = through: " + " <- ".join(f"{name} ({space})" for space, name in trail))
 
@@ -87,24 +87,6 @@ def _current(project: Project, trace: Trace, path: str, number: int) -> tuple[st
         if one <= number - 1 < one + size:
             return rows[number - 1], other + number - one
     return rows[number - 1], None
-
-
-def _label(text: str, number: int) -> str:
-    """The class and function around a line: `LlamaAttention.forward`."""
-    names = []
-    scope: list[ast.stmt] = ast.parse(text).body
-    while scope:
-        inner = [n for n in scope if isinstance(n, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
-        around = next((n for n in inner if _first(n) <= number <= (n.end_lineno or 0)), None)
-        if around is None:
-            break
-        names.append(around.name)
-        scope = around.body
-    return ".".join(names)
-
-
-def _first(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 def _quote(number: int, row: str) -> str:

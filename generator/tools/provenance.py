@@ -18,7 +18,7 @@ from ..registry import registry_path
 from ..render import TEMPLATES
 from ..text import Origin, origins_of
 from ..unit import Unit
-from .carry import Kind, Line, carry
+from .carry import Kind, Line, carry, import_lines
 
 PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
@@ -38,11 +38,14 @@ def trace_project(project: Project, path: str) -> Trace:
         bases = (project.root, HERE.parent.parent.resolve())
         return next((base / file).read_text(encoding="utf-8") for base in bases if (base / file).is_file())
 
-    def trail(line: Line) -> list[tuple[str, str]]:
-        return lineage(result.units, line.space, line.name, line.origins[0]) if line.name else []
+    lines = trace_output(project, result, path)
+
+    def at(number: int) -> tuple[Line, list[tuple[str, str]]]:
+        line = lines[number - 1]
+        return line, lineage(result.units, line.space, line.name, line.origins[0]) if line.name else []
 
     name = next((unit.source.name for unit in result.units.values() if unit.source.output == path), "")
-    return Trace(result.outputs[path], trace_output(project, result, path), read, trail, name)
+    return Trace(result.outputs[path], at, read, name)
 
 
 def trace_output(project: Project, result: Result, path: str) -> list[Line]:
@@ -143,26 +146,11 @@ def _headers_above(units: dict[str, Unit], space: str, name: str) -> Iterator[Or
 
 
 def _import_lines(unit: Unit) -> list[Line]:
-    """An import comes from the statements that asked for its names; a line without a name (`try:`) goes with its neighbour."""
     places = {
         name: [Origin(e.place.path, e.place.line) for e in entries if e.place is not None]
         for name, entries in unit.imports.items()
     }
-    rows = unit.import_block.split("\n")
-    found = [[o for name in _bound(row) for o in places.get(name, ())] for row in rows]
-    for index in reversed(range(len(rows))):
-        found[index] = found[index] or (found[index + 1] if index + 1 < len(rows) else found[index])
-    for index in range(1, len(rows)):
-        found[index] = found[index] or found[index - 1]
-    return [Line("import", tuple(dict.fromkeys(origins))) for origins in found]
-
-
-def _bound(row: str) -> list[str]:
-    """The names that a line of an import block binds."""
-    before, found, after = row.partition("import ")
-    if not found:
-        return re.findall(r"\w+", before)
-    return [entry.split(" as ")[-1].partition(".")[0].strip() for entry in after.split(",")]
+    return import_lines(unit.import_block.split("\n"), places)
 
 
 def _headers(unit: Unit) -> dict[str, Line]:

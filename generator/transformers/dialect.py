@@ -111,12 +111,21 @@ class Transformers(Dialect[Converted]):
     def trace(self, project: Project, path: str) -> Trace:
         from .provenance import trace
 
-        return trace(open_library(project), path)
+        library = open_library(project)
+        sources = discover(library)
+        maker = next((s.path for s in sources.values() if path in (s.output, *s.others)), None)
+        if maker is None:
+            remedy = "name a file that a definition makes, such as `gemma2/modeling_gemma2.py`"
+            raise CompileError(Diagnostic("UB026", f"no definition makes `{path}`", remedy, path))
+        return trace(library, path, maker)
 
     def family_tree(self, project: Project, names: list[str], classes: bool) -> tuple[Tree, Sequence[Diagnostic]]:
         from .relations import read_tree
 
-        return read_tree(open_library(project), names, classes)
+        library = open_library(project)
+        sources = discover(library)
+        wanted = {sources[key].path for key in select(sources, names)} if names else None
+        return read_tree(library, [source.path for source in sources.values()], wanted, classes)
 
 
 def open_library(project: Project) -> Library:

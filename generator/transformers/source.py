@@ -11,7 +11,7 @@ from functools import cached_property
 from ..extents import Extent, extents, first_line
 from ..parse import is_string
 from ..scopes import bound_names
-from ..text import Text
+from ..text import Origin, Text
 from . import lexical
 
 _FROM = re.compile(r"^([ \t]*)from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n#\\]|\\\n)*)", re.MULTILINE)
@@ -23,6 +23,7 @@ class Alias:
 
     name: str
     bound: str | None  # after `as`
+    line: int = 0  # where it is written
 
     @property
     def local(self) -> str:
@@ -42,6 +43,7 @@ class Import:
     module: str | None  # None: `import x`
     aliases: list[Alias]
     trail: str  # the comment on its last line
+    origin: Origin | None = None  # of its first line
 
     def render(self, aliases: list[Alias]) -> str:
         """The statement with some of its names, on one line."""
@@ -62,16 +64,30 @@ class Guard:
 
 @dataclass(slots=True)
 class Statement:
-    """A top-level definition or assignment: where it stands, and the words of its code."""
+    """A top-level definition or assignment: where it stands, and in which file."""
 
     kind: str  # class, function, assignment, exports, getattr, item
     name: str
     lead: int
     start: int
     end: int
-    words: frozenset[str]
-    exempt: frozenset[str]  # words of absolute imports, which are never renamed
-    line: int
+    source: Source
+    _words: tuple[frozenset[str], frozenset[str]] | None = None
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of its code, less those of absolute imports."""
+        return self._read()[0]
+
+    @property
+    def exempt(self) -> frozenset[str]:
+        """The words of absolute imports in it, which are never renamed."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[frozenset[str], frozenset[str]]:
+        if self._words is None:  # of a large parent only some statements are needed
+            self._words = self.source.words(self.start, self.end)
+        return self._words
 
 
 @dataclass(slots=True)
@@ -184,12 +200,9 @@ class Source:
         return {name for dropped in self.dropped for name in dropped.names}
 
     def _add(self, kind: str, name: str, extent: Extent) -> None:
-        words, exempt = self.words(extent.start, extent.end)
         if name in self.statements:
             self.repeated.append(self.statements[name])
-        self.statements[name] = Statement(
-            kind, name, extent.lead, extent.start, extent.end, words, exempt, extent.node.lineno
-        )
+        self.statements[name] = Statement(kind, name, extent.lead, extent.start, extent.end, self)
 
     def _guard(self, rows: Text, extent: Extent, node: ast.If) -> None:
         inner = extents(rows, node.body, node.test.end_lineno or node.lineno, len(rows.starts))
@@ -217,13 +230,14 @@ def read_import(rows: Text, extent: Extent) -> Import:
     """An import statement with the lines above it and the comment behind it."""
     node = extent.node
     assert isinstance(node, (ast.Import, ast.ImportFrom)) and node.end_lineno and node.end_col_offset is not None
-    aliases = [Alias(alias.name, alias.asname) for alias in node.names]
+    aliases = [Alias(alias.name, alias.asname, alias.lineno) for alias in node.names]
     trail = rows.text[rows.offset(node.end_lineno, node.end_col_offset) : rows.end(node.end_lineno)].rstrip()
     lead = rows.text[extent.lead : extent.start]
     trail = trail if trail.lstrip().startswith("#") else ""
+    origin = rows.origins[node.lineno - 1]
     if isinstance(node, ast.Import):
-        return Import(lead, 0, None, aliases, trail)
-    return Import(lead, node.level, node.module or "", aliases, trail)
+        return Import(lead, 0, None, aliases, trail, origin)
+    return Import(lead, node.level, node.module or "", aliases, trail, origin)
 
 
 def _description(node: ast.stmt) -> str:
