@@ -74,7 +74,7 @@ class Conversion:
         if self.source.dropped_names:
             words = used(self.source.dropped_names, pieces)
             present = {alias.local for c in kept for entry in c.imports for alias in entry.aliases}
-            check_dropped(self.source, words, present | output.bodies.keys())
+            check_dropped(self.source, words, present | self.child.own.keys())
 
     def finished(self, output: Output) -> list[Candidate]:
         """The imports of an output, once nothing more comes into it."""
@@ -162,7 +162,7 @@ class Conversion:
         text = shape.render()
         words = lexical.identifiers(text.text, lexical.spans(text.text), 0, len(text.text)) - {statement.name}
         external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())
-        needed = scope.needs(words) - external - output.created.keys()
+        needed = scope.needs(words) - (external - scope.pushed.keys()) - output.created.keys()
         needed = self._siblings(needed, output)
         needed = {n for n in needed if not (n in self.child.own and self.child.own[n].kind == "class")}
         self._write(self._follow(scope, needed, output), scope, output)

@@ -71,9 +71,9 @@ class Library:
     def resolve(self, path: str, level: int, module: str) -> str | None:
         """The path of the module that a `from` import in the file at `path` names; None where it leaves the folder."""
         pieces = module.split(".")
+        if self.in_tree and "transformers.models." in module:  # with dots before it, too
+            return "/".join(module.partition("transformers.models.")[2].split(".")) + ".py"
         if level == 0:
-            if self.in_tree and module.startswith("transformers.models."):
-                return "/".join(pieces[2:]) + ".py"
             return PACKAGE + "/".join(pieces) + ".py"
         if level == 3 and self.in_tree:
             return "/".join(pieces[1:]) + ".py"

@@ -50,8 +50,10 @@ def is_model_import(level: int, module: str) -> bool:
     """Whether a `from` import takes something from a model's file, to inherit from it."""
     if "auto.modeling_auto" in module:
         return False
+    if "transformers.models." in module:
+        return True
     if level == 0:
-        return "transformers.models." in module or _INSTALLED.search(module) is not None
+        return _INSTALLED.search(module) is not None
     if level == 2:
         return _NEIGHBOUR.match(module) is not None
     return level == 3 and module.startswith("models.")
