@@ -50,7 +50,7 @@ class Scope:
             if statement.kind in ("class", "function", "assignment", "item"):
                 definition = Definition(view, statement)
                 self.own[definition.name] = definition
-        for name, items in source.items.items():
+        for name, items in source.index.items.items():
             self.items[view.word(name)] = [view.word(item) for item in items]
         self.order = {name: index for index, name in enumerate(self.own)}
         self.known = dict(self.own)

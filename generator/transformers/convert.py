@@ -56,7 +56,7 @@ class Conversion:
             pieces = [piece.text for piece in output.pieces()]
             body = "\n".join(pieces)
             self._check(output, kept, pieces)
-            found[path] = f"{banner(self.path, self.library.in_tree)}{self.source.header}{render(kept)}{body}\n"
+            found[path] = f"{banner(self.path, self.library.in_tree)}{self.source.index.header}{render(kept)}{body}\n"
         return found
 
     def _check(self, output: Output, kept: list[Candidate], pieces: list[str]) -> None:

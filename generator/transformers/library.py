@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ..diagnostics import CompileError, Diagnostic, syntax_error
+from ..diagnostics import CompileError, Diagnostic
 from ..parse import read_source
 from .names import Names, read_table
 from .quirks import Quirks
@@ -97,7 +97,7 @@ class Library:
         self.overlay = {}
 
     def source(self, path: str) -> Source:
-        """The parsed file; refused where it cannot be read or parsed."""
+        """The file; refused where it cannot be read."""
         source = self._sources.get(path)
         if source is None:
             text = self.overlay.get(path)
@@ -107,7 +107,7 @@ class Library:
                 if file is None:
                     raise CompileError(Diagnostic("UB004", "there is no such file", "install its package", shown))
                 text = read_source(file, shown)
-            source = self._sources[path] = _parsed(text, self.shown(path))
+            source = self._sources[path] = Source(text, self.shown(path))
         return source
 
     def view(self, path: str, old: str, new: str, name: str) -> View:
@@ -122,13 +122,6 @@ class Library:
             renamer = Renamer(self.names, old, new, whole_words=not self.quirks.renames_inside_words)
             view = self._views[key] = View(self.source(path), renamer, repaired, package)
         return view
-
-
-def _parsed(text: str, path: str) -> Source:
-    try:
-        return Source(text, path)
-    except SyntaxError as error:
-        raise CompileError(syntax_error(error, text, path)) from None
 
 
 def package_file(path: str) -> Path | None:

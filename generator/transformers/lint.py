@@ -125,7 +125,7 @@ def _findings(conversion: Conversion, texts: dict[str, str]) -> Iterator[Diagnos
         start = source.rows.start(dropped.line)
         indent = len(source.rows.row(dropped.line)) - len(source.rows.row(dropped.line).lstrip())
         yield remark("TD005", start + indent, f"{dropped.what} is in no output")
-    for statement in source.repeated:
+    for statement in source.index.repeated:
         yield remark("TD010", statement.start, f"`{statement.name}` is defined again below, and only that one counts")
     for name, tree in conversion.trees.items():
         statement = source.statements[name]

@@ -26,6 +26,7 @@ from .parents import parents
 from .settings import UNDEFINED
 
 SHARE = 20  # definitions for which another process pays
+PIECES = 3  # for each process
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,14 @@ def _convert(
     library: Library, paths: list[str], jobs: int, refused: dict[str, list[Diagnostic]], seen: Seen
 ) -> dict[str, dict[str, str]]:
     """The raw outputs of each definition; what is refused is noted."""
-    pieces = _split(library, paths, min(jobs, len(paths) // SHARE))
+    count = min(jobs, len(paths) // SHARE)
+    pieces = _split(library, paths, count)
     task: Callable[[list[str]], list[tuple[str, dict[str, str] | list[Diagnostic]]]] = lambda piece: [  # noqa: E731
         (path, _one(library, path)) for path in piece
     ]
     found: dict[str, dict[str, str]] = {}
     done = 0
-    for part in map(task, ([path] for path in pieces[0])) if len(pieces) == 1 else in_processes(task, pieces):
+    for part in map(task, ([path] for path in pieces[0])) if len(pieces) == 1 else in_processes(task, pieces, count):
         done += len(part)
         seen(done, len(paths))
         for path, outcome in part:
@@ -158,11 +160,15 @@ def _one(library: Library, path: str) -> dict[str, str] | list[Diagnostic]:
 
 
 def _split(library: Library, paths: list[str], count: int) -> list[list[str]]:
-    """The definitions in shares of about equal work; those with the same parents stay together, so that few read a parent twice."""
+    """The definitions in pieces of about equal work, some for each process, so that none waits long for the last.
+
+    Those with the same parents stay together, so that few parents are read twice.
+    """
     if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return [paths]
     related = sorted(paths, key=lambda path: (sorted(parents(library, path)), path))
     weights = [len(library.source(path).text) * (2 + len(parents(library, path))) for path in related]
+    count *= PIECES
     pieces: list[list[str]] = [[] for _ in range(count)]
     total, done = sum(weights), 0
     for path, weight in zip(related, weights, strict=True):

@@ -66,7 +66,7 @@ def trace_output(conversion: Conversion, path: str, text: str) -> list[Line]:
         for entry in candidate.imports
         for alias in entry.aliases
     }
-    header = conversion.source.header.rstrip("\n")
+    header = conversion.source.index.header.rstrip("\n")
     rows = text.split("\n")
     start, end = _import_rows(text) or (BANNER + header.count("\n") + 1,) * 2
     body = join(output.pieces())

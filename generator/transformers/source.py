@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..diagnostics import CompileError, syntax_error
 from ..extents import Extent, extents, first_line
 from ..parse import is_string
 from ..scopes import bound_names
@@ -106,13 +107,28 @@ class Source:
         self.text = text
         self.path = path
         self.spans = lexical.spans(text)
-        self.statements: dict[str, Statement] = {}
-        self.items: dict[str, list[str]] = {}  # `NAME[...] = v`: the statements that belong to NAME
-        self.imports: list[Import | Guard] = []
-        self.dropped: list[Dropped] = []
-        self.repeated: list[Statement] = []  # definitions of which a later one of the same name is left
-        self.header = text
-        self._index()
+
+    @cached_property
+    def index(self) -> Index:
+        """Its top-level statements; refused where it does not parse. Which parents it has can be read without."""
+        return Index(self)
+
+    @property
+    def statements(self) -> dict[str, Statement]:
+        return self.index.statements
+
+    @property
+    def imports(self) -> list[Import | Guard]:
+        return self.index.imports
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        return self.index.dropped
+
+    @property
+    def dropped_names(self) -> set[str]:
+        """What the statements bind that no output will have."""
+        return {name for dropped in self.dropped for name in dropped.names}
 
     @cached_property
     def zones(self) -> list[tuple[int, int]]:
@@ -158,14 +174,31 @@ class Source:
             position = last
         return frozenset(plain | lexical.identifiers(self.text, self.spans, position, end)), frozenset(exempt)
 
-    def _index(self) -> None:
-        tree = ast.parse(self.text)
-        rows = self.rows
-        if tree.body:
-            self.header = self.text[: rows.start(first_line(tree.body[0]))]
+
+class Index:
+    """The top level of a file: definitions by name, imports in order, and what no output will have."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.text = source.text
+        self.statements: dict[str, Statement] = {}
+        self.items: dict[str, list[str]] = {}  # `NAME[...] = v`: the statements that belong to NAME
+        self.imports: list[Import | Guard] = []
+        self.dropped: list[Dropped] = []
+        self.repeated: list[Statement] = []  # definitions of which a later one of the same name is left
+        self.header = source.text
+        try:
+            tree = ast.parse(source.text)
+        except SyntaxError as error:
+            raise CompileError(syntax_error(error, source.text, source.path)) from None
+        rows = source.rows
         first = first_line(tree.body[0]) if tree.body else 1
+        if tree.body:
+            self.header = self.text[: rows.start(first)]
         for extent in extents(rows, tree.body, first, len(rows.starts)):
             self._statement(rows, extent)
+            for other in extent.others:
+                self._drop(other, "a statement behind another on one line")
 
     def _statement(self, rows: Text, extent: Extent) -> None:
         node = extent.node
@@ -194,15 +227,10 @@ class Source:
     def _drop(self, node: ast.stmt, what: str) -> None:
         self.dropped.append(Dropped(node.lineno, what, frozenset(bound_names([node]))))
 
-    @property
-    def dropped_names(self) -> set[str]:
-        """What the statements bind that no output will have."""
-        return {name for dropped in self.dropped for name in dropped.names}
-
     def _add(self, kind: str, name: str, extent: Extent) -> None:
         if name in self.statements:
             self.repeated.append(self.statements[name])
-        self.statements[name] = Statement(kind, name, extent.lead, extent.start, extent.end, self)
+        self.statements[name] = Statement(kind, name, extent.lead, extent.start, extent.end, self.source)
 
     def _guard(self, rows: Text, extent: Extent, node: ast.If) -> None:
         inner = extents(rows, node.body, node.test.end_lineno or node.lineno, len(rows.starts))
@@ -214,6 +242,8 @@ class Source:
             else:
                 self._drop(piece.node, "a statement that is not an import, under `if`")
         if not imports:
+            for other in node.orelse:
+                self._drop(other, "a statement under `else`")
             return
         rest = ""
         if node.orelse:
