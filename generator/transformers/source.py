@@ -18,6 +18,9 @@ from . import lexical
 _FROM = re.compile(r"^([ \t]*)from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n#\\]|\\\n)*)", re.MULTILINE)
 
 
+SHARED = "a statement on a line with another"
+
+
 @dataclass(slots=True)
 class Alias:
     """One imported name, as written and as bound."""
@@ -198,7 +201,7 @@ class Index:
         for extent in extents(rows, tree.body, first, len(rows.starts)):
             self._statement(rows, extent)
             for other in extent.others:
-                self._drop(other, "a statement behind another on one line")
+                self._drop(other, SHARED)
 
     def _statement(self, rows: Text, extent: Extent) -> None:
         node = extent.node
@@ -210,7 +213,9 @@ class Index:
             self._add("class", node.name, extent)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             self._add("function", node.name, extent)
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and not extent.others:
+        elif isinstance(node, ast.Assign) and extent.others:
+            self._drop(node, SHARED)
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
             if isinstance(target, ast.Name):
                 kind = {"__all__": "exports", "__getattr__": "getattr"}.get(target.id, "assignment")

@@ -99,6 +99,18 @@ BAD = {
         "    def more(self):\n        return Z\n",
         "4:5: error[UB012]: a statement that is not an import, under `if` is left out of the outputs, which use `Z`",
     ),
+    "a class under `if` in place of the parent's": (
+        "from torch import nn\nfrom ..llama.modeling_llama import LlamaBlock\n\n"
+        "if nn:\n\n    class DuckOther(nn.Module):\n        pass\n\n\n"
+        "class DuckBlock(LlamaBlock):\n    def more(self):\n        return DuckOther()\n",
+        "6:5: error[UB012]: a statement that is not an import, under `if` is left out of the outputs, "
+        "which use `DuckOther`",
+    ),
+    "a statement behind another": (
+        "from ..llama.modeling_llama import LlamaBlock\n\nA = 1; B = 2\n\n\n"
+        "class DuckBlock(LlamaBlock):\n    def more(self):\n        return B\n",
+        "3:1: error[UB012]: a statement on a line with another is left out of the outputs, which use `B`",
+    ),
     "an entry without a class": (
         'from ..llama.modeling_llama import LlamaBlock\n\n\nclass DuckBlock(LlamaBlock):\n    pass\n\n\n__all__ = ["DuckConfig"]\n',
         '8:1: error[UB005]: `__all__` names "DuckConfig", for which there is no class: '
