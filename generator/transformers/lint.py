@@ -116,7 +116,8 @@ def _findings(conversion: Conversion, texts: dict[str, str]) -> Iterator[Diagnos
     source = conversion.source
 
     def remark(code: str, offset: int, message: str) -> Diagnostic:
-        length = len(re.compile(r"[@\w.]*").match(source.text, offset)[0])  # type: ignore[index]
+        offset += len(source.text[offset:]) - len(source.text[offset:].lstrip())
+        length = len(source.rows.row(source.rows.line(offset)))  # as far as the line goes
         return point(source.rows, offset, length, code, message, RULES[code][1], severity="warning")
 
     for note in conversion.notes:
