@@ -53,6 +53,7 @@ class Transformers(Dialect[Converted]):
         everything = [source.path for source in sources.values()]
         wanted = [sources[key].path for key in select(sources, names)] if names else everything
         record = Record(library.root, None, library.style) if anew else Record.of(library.root, library.style)
+        record.note(everything)
         fresh = {path: outputs for path in everything if (outputs := record.outputs(path)) is not None}
         found = _convert(library, wanted, fresh, jobs, record, seen or (lambda done, total: None))
         chosen = set(wanted)
@@ -158,6 +159,7 @@ def _convert(
         if path not in inputs:
             inputs[path] = record.inputs(path) if path in fresh else _inputs(library, path)
             pending += [d for parent in inputs[path] if (d := definition_of(library, parent))]
+    record.note(file for files in inputs.values() for file in files if library.inside(file))
     needed = [path for path in sorted(inputs) if path not in fresh]
     result = convert_tree(library, needed, jobs, fresh.keys(), seen)
     changed = {path for path, text in result.outputs.items() if read_file(library.root / path) != text}

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,17 @@ class Record:
         entry = self._entries.get(definition, {"inputs": {}})
         return [path for path, digest in entry["inputs"].items() if self.digest(path) != digest]
 
-    def remember(self, definition: str, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Note that the outputs of a definition fit what it and its parents say now."""
-        found = {"inputs": {p: self.digest(p) for p in inputs}, "outputs": {p: self.digest(p) for p in outputs}}
-        if all(digest is not None for files in found.values() for digest in files.values()):
-            self._entries[definition] = found  # type: ignore[assignment]
+    def note(self, paths: Iterable[str]) -> None:
+        """Take the digests of files before they are read: one that changes meanwhile will not pass for what was read."""
+        for path in paths:
+            self.digest(path)
+
+    def remember(self, definition: str, inputs: Iterable[str], outputs: Mapping[str, str]) -> None:
+        """Note that these outputs, which lie on disk, fit what the definition and its parents said when they were noted."""
+        found = {path: self.digest(path) for path in inputs}
+        if all(digest is not None for digest in found.values()):
+            made = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in outputs.items()}
+            self._entries[definition] = {"inputs": found, "outputs": made}  # type: ignore[dict-item]
 
     def save(self) -> None:
         """Write the file whole or not at all; a folder that cannot be written is no error."""

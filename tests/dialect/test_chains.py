@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dialect.tree import plant, tree
 
 from unibody.generator import commands
+from unibody.generator.transformers import dialect, pipeline
+from unibody.generator.transformers.pipeline import Result
 
 LLAMA = "from torch import nn\n\n\nclass LlamaBlock(nn.Module):\n    def forward(self, x):\n        return x + 1\n"
 
@@ -93,6 +96,22 @@ def test_the_cache_sees_every_change(models: Path, tmp_path: Path, path: str) ->
     file = models / path
     file.write_text(file.read_text().replace("Block", "Brick"))
 
+    assert commands.check([], tree(models)) == 1
+
+
+@pytest.mark.parametrize("path", ["lone/modular_lone.py", "other/modeling_other.py"])
+def test_a_change_while_a_run_converts_is_seen_by_the_next(
+    models: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert_and_change(*arguments: Any) -> Result:
+        result = pipeline.convert_tree(*arguments)
+        file = models / path
+        file.write_text(file.read_text().replace("Block", "Brick"))
+        return result
+
+    with monkeypatch.context() as changing:
+        changing.setattr(dialect, "convert_tree", convert_and_change)
+        assert commands.check([], tree(models)) == 0
     assert commands.check([], tree(models)) == 1
 
 
