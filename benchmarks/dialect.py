@@ -27,11 +27,11 @@ PARSE = "import gc, sys, libcst\ngc.disable()\nfor file in sys.argv[1:]: libcst.
 CHECK = """
 import sys
 from pathlib import Path
-from unibody.generator.transformers.cache import Cache
-from unibody.generator.transformers.commands import check
+from unibody.generator.commands import check
+from unibody.generator.project import Project
 
-root, cache, jobs, report = sys.argv[1:]
-sys.exit(check(Path(root), [], Path(report), int(jobs), Cache(Path(root), Path(cache))))
+root, jobs, report = sys.argv[1:]
+sys.exit(check([], Project(Path(root), (".",), ".", dialect="transformers"), "text", int(jobs), Path(report)))
 """
 
 
@@ -55,15 +55,15 @@ def measure(root: Path, rounds: int) -> dict[str, Any]:
     read = {*definitions, *(p for d in definitions for p in parents(library, d) if not p.startswith(PACKAGE))}
     files = [str(root / path) for path in sorted(read)]
     with tempfile.TemporaryDirectory() as folder:
-        copy, cache, report = Path(folder, "models"), Path(folder, "cache.json"), Path(folder, "report.json")
+        copy, cache, report = Path(folder, "models"), Path(folder, "cache"), Path(folder, "report.json")
         tree = shutil.copytree(root, copy / "transformers/models", ignore=shutil.ignore_patterns("__pycache__"))
         touched = tree / CHANGED / f"modular_{CHANGED}.py"
 
         def check(jobs: int = 1, cold: bool = False) -> tuple[float, float]:
             if cold:
-                cache.unlink(missing_ok=True)
-            command = [sys.executable, "-c", CHECK, str(tree), str(cache), str(jobs), str(report)]
-            return run_process(command, ROOT)[:2]
+                shutil.rmtree(cache, ignore_errors=True)
+            command = [sys.executable, "-c", CHECK, str(tree), str(jobs), str(report)]
+            return run_process(["env", f"XDG_CACHE_HOME={cache}", *command], ROOT)[:2]
 
         def change_one() -> tuple[float, float]:
             touched.write_text(touched.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")

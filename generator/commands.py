@@ -1,13 +1,14 @@
-"""`unibody generate`, `check` and `diff`: the same compilation, up to the last step."""
+"""`unibody generate`, `check` and `diff`: the same compilation, up to the last step, in either dialect."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .diagnostics import CompileError, Diagnostic
-from .memory import recall, remember
+from .dialect import Dialect, Outcome, dialect_of
 from .progress import progress
 from .project import Project, find_project
 from .report import (
@@ -18,14 +19,15 @@ from .report import (
     Format,
     coloured,
     difference,
+    located,
     publish,
     refuse,
     refuse_as,
     verdict,
+    write_report,
 )
 
 if TYPE_CHECKING:
-    from .pipeline import Result
     from .session import Session
     from .write import Change
 
@@ -33,31 +35,44 @@ NOTE = (
     "note: nothing in a generated file records what it was made from: a stale one was edited by hand, "
     "or its definition, a parent or a core block has changed since"
 )
+FEW = 20  # stale files whose differences `check` shows unasked
 
 
 def generate(
-    names: list[str], project: Path, form: Format = "text", jobs: int = 1, session: Session | None = None
+    names: list[str],
+    project: Path | Project,
+    form: Format = "text",
+    jobs: int = 1,
+    session: Session | None = None,
+    output: Path | None = None,
 ) -> int:
-    """Write what the definitions compile to; 0 when all compiled, 1 when some were refused, 2 when nothing could be run."""
+    """Write what the definitions compile to; 0 when all compiled, 1 when some were refused, 2 when nothing could be run.
+
+    `output` is a folder to write below, in place of the project's own.
+    """
     try:
         found = find_project(project)
-        known = None if names else recall(found)
+        dialect = dialect_of(found)
+        known = None if names or output else dialect.recall(found)
         if known is not None:
-            return _report_generate([], known, (), form)
-        result, changes = _compile(found, names, jobs, session)
+            return _report_generate(found, [], known, (), form)
+        result, changes = _compile(found, dialect, names, jobs, session, output)
         from .write import apply
 
-        apply(found, changes)
+        apply(output or found.root, changes, dialect.is_ours)
     except CompileError as error:
         return refuse_as(error.diagnostics, UNUSABLE, form)
     done = [change for change in changes if change.kind != "unchanged"]
-    return _report_generate(done, len(changes) - len(done), result.diagnostics, form)
+    return _report_generate(found, done, len(changes) - len(done), result.diagnostics, form)
 
 
-def _report_generate(changes: list[Change], unchanged: int, diagnostics: tuple[Diagnostic, ...], form: Format) -> int:
+def _report_generate(
+    project: Project, changes: list[Change], unchanged: int, diagnostics: Sequence[Diagnostic], form: Format
+) -> int:
     status = WRONG if diagnostics else FINE
+    placed, files = located(project, diagnostics, [(change.path, change.kind) for change in changes])
     if form != "text":
-        return publish(diagnostics, [(change.path, change.kind) for change in changes], status, form)
+        return publish(placed, files, status, form)
     for change in changes:
         print(f"{change.kind} {change.path}")
     counts = {kind: sum(c.kind == kind for c in changes) for kind in ("created", "updated", "removed")}
@@ -66,115 +81,122 @@ def _report_generate(changes: list[Change], unchanged: int, diagnostics: tuple[D
             unchanged=unchanged, **counts
         )
     )
-    return refuse(diagnostics, status) if diagnostics else status
+    return refuse(placed, status) if placed else status
 
 
-def show(name: str, project: Path) -> int:
-    """Print what one definition compiles to, and write nothing; 1 when it was refused, 2 when it could not be found."""
-    from .discover import discover, select
-    from .pipeline import compile_project
-
+def show(name: str, project: Path | Project) -> int:
+    """Print the one file that a definition compiles to, and write nothing; 1 when it was refused, 2 when it could not be found."""
     try:
         found = find_project(project)
-        keys = select(discover(found), [name])
-        if len(keys) > 1:
-            message = f"`{name}` means {' and '.join(f'`{key}`' for key in keys)}"
-            raise CompileError(Diagnostic("UB023", message, "name one of them in full", name))
-        result = compile_project(found, keys)
+        dialect = dialect_of(found)
+        result = dialect.compile(found, [name], anew=True)
+        if not result.diagnostics:
+            outputs = dialect.outputs_of(result, name)
+            if len(outputs) > 1:
+                message = f"`{name}` means {' and '.join(f'`{output}`' for output in outputs)}"
+                raise CompileError(Diagnostic("UB023", message, "name one of them", name))
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
     if result.diagnostics:
-        return refuse(result.diagnostics, WRONG)
-    print(result.outputs[result.sources[keys[0]].output], end="")
+        return refuse(located(found, result.diagnostics)[0], WRONG)
+    print(result.outputs[next(iter(outputs.values()))], end="")
     return FINE
 
 
-def check(names: list[str], project: Path, form: Format = "text", jobs: int = 1) -> int:
-    """Compare the checked-in files with what the definitions compile to; 0 when equal, 1 when not, 2 when nothing could be run."""
+def check(
+    names: list[str], project: Path | Project, form: Format = "text", jobs: int = 1, report: Path | None = None
+) -> int:
+    """Compare the checked-in files with what the definitions compile to; 0 when equal, 1 when not, 2 when nothing could be run.
+
+    `report` is a file to write the findings to, with what the run cost, as JSON.
+    """
     try:
         found = find_project(project)
-        known = None if names else recall(found)
+        dialect = dialect_of(found)
+        known = None if names or report else dialect.recall(found)
         if known is not None:
-            return _report_check([], known, (), names, form)
-        result, changes = _compile(found, names, jobs)
+            return _report_check(found, dialect, Outcome({}, (), True), [], known, names, form)
+        result, changes = _compile(found, dialect, names, jobs)
+        if report is not None:
+            write_report(report, result, changes)
     except CompileError as error:
         return refuse_as(error.diagnostics, UNUSABLE, form)
     wrong = [change for change in changes if change.kind != "unchanged"]
-    return _report_check(wrong, len(result.outputs), result.diagnostics, names, form)
+    count = sum(change.kind != "removed" for change in changes)
+    return _report_check(found, dialect, result, wrong, count, names, form)
 
 
 def _report_check(
-    changes: list[Change], count: int, diagnostics: tuple[Diagnostic, ...], names: list[str], form: Format
+    project: Project,
+    dialect: Dialect[Outcome],
+    result: Outcome,
+    changes: list[Change],
+    count: int,
+    names: list[str],
+    form: Format,
 ) -> int:
-    status = WRONG if diagnostics or changes else FINE
-    remedy = " ".join(["unibody generate", *names])
+    status = WRONG if result.diagnostics or changes else FINE
+    remedy = " ".join(filter(None, ["unibody generate", project.options, *names]))
+    placed, files = located(project, result.diagnostics, [(c.path, VERDICTS[c.kind]) for c in changes])
     if form != "text":
-        states = [(change.path, VERDICTS[change.kind]) for change in changes]
         if form == "github":
-            states = [(path, f"{state}; run: {remedy}") for path, state in states]
-        return publish(diagnostics, states, status, form)
+            files = [(path, f"{state}; run: {remedy}") for path, state in files]
+        return publish(placed, files, status, form)
+    stale = [change for change in changes if change.kind == "updated"]
     for change in changes:
-        print(verdict(change))
-    if any(change.kind == "updated" for change in changes):
+        first, *rows = verdict(change).split("\n")
+        print(first)
+        for reason in dialect.why(project, result, change.path) if change in stale else ():
+            print(f"  {reason}")
+        if rows and (names or len(stale) <= FEW):
+            print("\n".join(rows))
+    if len(stale) > FEW and not names:
+        print(
+            f"note: {len(stale)} files are stale: `unibody diff` shows the differences, `unibody check NAME` those of some"
+        )
+    elif stale:
         print(NOTE)
-    if diagnostics:
-        return refuse(diagnostics, status)
+    if placed:
+        return refuse(placed, status)
     print(f"{len(changes)} of {count} files differ; run: {remedy}" if changes else f"{count} files are up to date")
     return status
 
 
-def diff(names: list[str], project: Path) -> int:
+def diff(names: list[str], project: Path | Project, jobs: int = 1) -> int:
     """Print what `generate` would change, as a patch; 0 when nothing, 1 when something or not all compiled, 2 when nothing could be run."""
     try:
         found = find_project(project)
-        if not names and recall(found) is not None:
+        dialect = dialect_of(found)
+        if not names and dialect.recall(found) is not None:
             return FINE
-        result, changes = _compile(found, names)
+        result, changes = _compile(found, dialect, names, jobs)
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
     wrong = [change for change in changes if change.kind != "unchanged"]
     for change in wrong:
         print("\n".join(coloured(difference(change))))
     if result.diagnostics:
-        return refuse(result.diagnostics, WRONG)
+        return refuse(located(found, result.diagnostics)[0], WRONG)
     return WRONG if wrong else FINE
 
 
 def _compile(
-    project: Project, names: list[str], jobs: int = 1, session: Session | None = None
-) -> tuple[Result, list[Change]]:
+    project: Project,
+    dialect: Dialect[Outcome],
+    names: list[str],
+    jobs: int = 1,
+    session: Session | None = None,
+    output: Path | None = None,
+) -> tuple[Outcome, list[Change]]:
     """What the definitions compile to, and how the disk differs from it; that it does not is remembered."""
-    from .pipeline import compile_project
     from .write import compare
 
     start = time.time_ns()
     with progress() as seen:
-        result = compile_project(project, names or None, jobs, seen, session)
-    changes = compare(project, result.outputs, result.complete)
-    if result.complete and all(change.kind == "unchanged" for change in changes):
-        remember(project, len(changes), result.modules, start)
+        result = dialect.compile(project, names, jobs, seen, session, anew=output is not None)
+    made = {*result.outputs, *result.settled}
+    orphans = dialect.orphans(project, made) if result.complete and output is None else []
+    changes = compare(output or project.root, result, orphans)
+    if output is None:
+        dialect.remember(project, result, changes, start)
     return result, changes
-
-
-def find_tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:
-    """The folder of the models where the transformers dialect is asked for, by name or in [tool.unibody]; None for our own.
-
-    Raises ValueError where the dialect or the folder is not known.
-    """
-    if dialect == "unibody":
-        return None
-    if root is not None:
-        if dialect is None:
-            raise ValueError("--root goes with --dialect transformers")
-        return root
-    try:
-        found = find_project(project)
-    except CompileError:
-        if dialect is None:
-            return None
-        raise ValueError("name the folder of the models with --root, or `sources` in [tool.unibody]") from None
-    if (dialect or found.dialect) == "unibody":
-        return None
-    if (dialect or found.dialect) != "transformers":
-        raise ValueError(f'`dialect` in [tool.unibody] is {found.dialect!r}: write "unibody" or "transformers"')
-    return found.root / found.sources[0]

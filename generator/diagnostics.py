@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .text import Text
 
@@ -35,6 +36,8 @@ CODES = {
     "UB028": "template error",
 }
 
+Severity = Literal["error", "warning"]
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -49,14 +52,15 @@ class Diagnostic:
     source: str = ""  # the source line, without its newline
     length: int = 1  # of the caret
     notes: tuple[str, ...] = field(default=())
+    severity: Severity = "error"
 
     def __post_init__(self) -> None:
-        assert self.code in CODES, self.code
+        assert self.code in CODES or self.severity == "warning", self.code
 
     def __str__(self) -> str:
         """`path:line:column: error[code]: message`, the source line with a caret, the notes and the remedy."""
         where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
-        rows = [f"{where}: error[{self.code}]: {self.message}"]
+        rows = [f"{where}: {self.severity}[{self.code}]: {self.message}"]
         if self.source:
             number = str(self.line)
             pad = " " * len(number)
@@ -78,11 +82,31 @@ class CompileError(Exception):
 def at(text: Text, node: ast.AST, code: str, message: str, remedy: str, *notes: str) -> Diagnostic:
     """A diagnostic that points at a node of `text`'s own tree, in the file that its line came from."""
     start, end = text.span(node)
-    line_start = text.text.rfind("\n", 0, start) + 1
-    line_end = text.text.find("\n", start)
-    row = text.text[line_start : line_end if line_end >= 0 else len(text.text)]
-    origin = text.origins[text.text.count("\n", 0, start)]
-    length = min(end, line_start + len(row)) - start
-    return Diagnostic(
-        code, message, remedy, origin.path, origin.line, start - line_start + 1, row, max(1, length), notes
-    )
+    return point(text, start, end - start, code, message, remedy, *notes)
+
+
+def point(
+    text: Text,
+    offset: int,
+    length: int,
+    code: str,
+    message: str,
+    remedy: str,
+    *notes: str,
+    severity: Severity = "error",
+) -> Diagnostic:
+    """A diagnostic that points at some characters of `text`, in the file that their line came from."""
+    line = text.line(offset)
+    origin, row = text.origins[line - 1], text.row(line)
+    column = offset - text.start(line) + 1
+    length = max(1, min(length, len(row) - column + 1))
+    return Diagnostic(code, message, remedy, origin.path, origin.line, column, row, length, notes, severity)
+
+
+def syntax_error(error: SyntaxError, text: str, path: str) -> Diagnostic:
+    """What is said of a file that does not parse."""
+    line, column = error.lineno or 1, max(1, error.offset or 1)
+    rows = text.split("\n")
+    row = rows[line - 1] if line <= len(rows) else ""
+    remedy = "mend the syntax; the file must parse as Python"
+    return Diagnostic("UB001", error.msg, remedy, path, line, column, row)

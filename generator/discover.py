@@ -9,6 +9,7 @@ from .diagnostics import CompileError, Diagnostic
 from .project import Project
 
 PREFIX = "modular_"
+FEW = 20  # definitions that a message lists
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Source:
     file: Path
     path: str  # relative to the project
     output: str  # relative to the project
+    others: tuple[str, ...] = ()  # in a dialect with several outputs: what else it may make
 
     @property
     def name(self) -> str:
@@ -56,16 +58,26 @@ def select(sources: dict[str, Source], names: list[str]) -> list[str]:
     problems = []
     for word in names:
         path = word.removeprefix("./")
-        hits = [k for k, s in sources.items() if path in (s.name, k, s.path, s.output)]
+        hits = [k for k, s in sources.items() if path in (s.name, k, s.path, s.output, *s.others)]
+        if not hits and path.endswith(".py"):
+            place = Path(word).resolve()
+            hits = [k for k, s in sources.items() if s.file.name == place.name and s.file.resolve() == place]
         if not hits:
-            known = ", ".join(sources) or "none"
-            problems.append(
-                Diagnostic("UB023", f"no definition is called `{word}`", f"the definitions are {known}", word)
-            )
+            problems.append(Diagnostic("UB023", f"no definition is called `{word}`", _near(sources, path), word))
         keys += [key for key in hits if key not in keys]
     if problems:
         raise CompileError(*problems)
     return keys
+
+
+def _near(sources: dict[str, Source], word: str) -> str:
+    if len(sources) <= FEW:
+        return f"the definitions are {', '.join(sources) or 'none'}"
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [source.name for source in sources.values()], 3)
+    example = f"such as `{next(iter(sources.values())).name}`"
+    return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else f"name a definition, {example}"
 
 
 def source_of(project: Project, base: Path, file: Path) -> Source:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .ancestry import Ancestry, circle
 from .diagnostics import CompileError, Diagnostic
 from .discover import PREFIX
 from .import_statements import Import
@@ -25,16 +26,14 @@ Binding = Internal | tuple[Import, ...]  # the second: imported from a third par
 
 
 @dataclass
-class Graph:
+class Graph(Ancestry):
     """All modules that the asked-for definitions need; `bindings[path][name]` says what an imported name means."""
 
     project: Project
     modules: dict[str, Module] = field(default_factory=dict)
     bindings: dict[str, dict[str, Binding]] = field(default_factory=dict)
     core: set[str] = field(default_factory=set)
-    order: list[str] = field(default_factory=list)
     core_definitions: dict[tuple[str, str], Definition] = field(default_factory=dict)  # made once for all outputs
-    errors: dict[str, list[Diagnostic]] = field(default_factory=dict)
     _files: dict[Path, str] = field(default_factory=dict)
 
     def add(self, file: Path) -> str:
@@ -53,9 +52,7 @@ class Graph:
             return path
         path = self._files.setdefault(real, self.project.display(file))
         if path in trail:
-            cycle = " -> ".join([*trail[trail.index(path) :], path])
-            remedy = "move what both need into a third definition or into core"
-            raise CompileError(Diagnostic("UB006", f"definitions import each other: {cycle}", remedy, path))
+            raise circle(trail, path, "move what both need into a third definition or into core")
         if real.is_relative_to(self.project.core.resolve()):
             self.core.add(path)
         try:
@@ -135,17 +132,6 @@ class Graph:
             for name, entries in module.imports.items()
             if name in module.definitions
         ]
-
-    def lineage(self, path: str) -> Iterator[str]:
-        """A definition's parents, their parents, and so on, each once."""
-        seen: dict[str, None] = {}
-        pending = self.parents(path)
-        while pending:
-            parent = pending.pop(0)
-            if parent not in seen:
-                seen[parent] = None
-                pending += self.parents(parent)
-        yield from seen
 
 
 def unknown_name(entry: Import, path: str, known: Iterable[str]) -> Diagnostic:

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from .diagnostics import CompileError, Diagnostic, at
+from .diagnostics import CompileError, Diagnostic, at, syntax_error
+from .extents import comments_below, extents
 from .import_statements import Import, read_imports
 from .scopes import Scoped, called_names, executed_names, scoped_names
 from .text import Origin, Text
@@ -105,11 +106,7 @@ def parse_module(source: str, path: str, origins: tuple[Origin, ...] = ()) -> Mo
     try:
         tree = text.tree
     except SyntaxError as error:
-        line, column = error.lineno or 1, max(1, error.offset or 1)
-        row = source.split("\n")[line - 1] if line <= source.count("\n") + 1 else ""
-        raise CompileError(
-            Diagnostic("UB001", error.msg, "mend the syntax; the file must parse as Python", path, line, column, row)
-        ) from None
+        raise CompileError(syntax_error(error, source, path)) from None
     problems: list[Diagnostic] = []
     definitions: dict[str, Definition] = {}
     imports: dict[str, tuple[Import, ...]] = {}
@@ -147,34 +144,23 @@ def parse_module(source: str, path: str, origins: tuple[Origin, ...] = ()) -> Mo
 
 def statements(text: Text, body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, Text]]:
     """The statements of a block with their full lines: the comments directly above, and after the last one those below it."""
-    rows = text.text.split("\n")
-    previous = 0
-    for number, node in enumerate(body):
-        first = first_line(node)
-        start = first
-        while start - 1 > previous and rows[start - 2].lstrip().startswith("#"):
+    last = len(text.starts)
+    found = extents(text, body, 1, last)
+    for extent in found:
+        for other in extent.others:
+            message, remedy = "two statements stand on one line", "put each on a line of its own"
+            raise CompileError(at(text, other, "UB003", message, remedy))
+        start, end = text.line(extent.start), text.line(extent.end)
+        while start > 1 and text.start(start - 1) >= extent.lead and text.row(start - 1).lstrip().startswith("#"):
             start -= 1
-        end = node.end_lineno or first
-        if number + 1 == len(body):
-            indent = node.col_offset
-            for line in range(end, len(rows)):
-                row = rows[line]
-                if row.strip() and (len(row) - len(row.lstrip()) < indent or not row.lstrip().startswith("#")):
-                    break
-                end = line + 1 if row.strip() else end
-        yield node, text.lines(start, end)
-        previous = end
+        if extent is found[-1]:
+            end = comments_below(text, end, last, extent.node.col_offset)
+        yield extent.node, text.lines(start, end)
 
 
 def is_string(node: ast.AST) -> bool:
     """Whether a statement is a string and nothing else, as docstrings are."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def first_line(node: ast.stmt) -> int:
-    """The line that a statement starts on, its decorators included."""
-    lines: list[int] = [decorator.lineno for decorator in getattr(node, "decorator_list", ())]
-    return min(node.lineno, *lines) if lines else node.lineno
 
 
 def _definition(node: ast.stmt, piece: Text) -> Definition | None:

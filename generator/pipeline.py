@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .diagnostics import CompileError, Diagnostic
+from .dialect import Outcome
 from .discover import Source, discover, select
 from .flatten import flatten
 from .follow import follow
+from .garbage import uncollected
 from .graph import Graph
 from .imports import select_imports
 from .kernels import expand_core, expand_kernels
@@ -28,12 +27,9 @@ from .workers import in_processes, shares
 
 
 @dataclass(frozen=True)
-class Result:
-    """The outputs by path, what was refused, whether the outputs are all that the project has, and what they were made from."""
+class Result(Outcome):
+    """The outputs, and what they were made from."""
 
-    outputs: dict[str, str]
-    diagnostics: tuple[Diagnostic, ...]
-    complete: bool
     sources: dict[str, Source] = field(default_factory=dict)
     modules: tuple[str, ...] = ()  # every file that was read, as displayed
     units: dict[str, Unit] = field(
@@ -61,7 +57,7 @@ def compile_project(
     session = session or Session()
     sources = discover(project)
     wanted = select(sources, names) if names else list(sources)
-    with _uncollected():
+    with uncollected():
         graph = Graph(project)
         for source in sources.values():
             graph.add(source.file)
@@ -78,7 +74,13 @@ def compile_project(
     errors = _errors(graph, failed, {sources[key].path for key in wanted} if names else None)
     diagnostics = tuple(_in_source(graph, error) for error in errors)
     return Result(
-        session.format(project, outputs), diagnostics, not failed and not names, sources, tuple(graph.modules), units
+        session.format(project, outputs),
+        diagnostics,
+        not failed and not names,
+        definitions=len(wanted),
+        sources=sources,
+        modules=tuple(graph.modules),
+        units=units,
     )
 
 
@@ -186,15 +188,3 @@ def _distinct(entries: list[Entry]) -> list[Entry]:
             remedy = f"give one of the configurations its own `{entry.attribute}`"
             raise CompileError(Diagnostic("UB008", message, remedy, entry.module))
     return list(seen.values())
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Syntax trees are many small objects that live long: the garbage collector would walk them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ KEYS = {
     "stub-bases": dict,
     "dialect": str,
 }
+NO_PROJECT = "no pyproject.toml here or above has a [tool.unibody] table"
+DIALECTS = ("unibody", "transformers")
+TREE_KEYS = ("dialect", "sources", "formatter", "line-length", "required-version")  # with a meaning in the second one
 KINDS = ("config", "model", "quantization-config", "quantizer")  # of classes in the registry
 BASES_REMEDY = (
     f'the kinds are {", ".join(KINDS)}, and auto classes such as AutoModelForCausalLM; name the bases of each as a list, "*" for the class of the file: '
@@ -47,7 +51,8 @@ class Project:
     line_length: int = 119
     license: str = "Apache-2.0"
     required_version: str = ""  # versions of unibody that may compile the project; any, if empty
-    dialect: str = "unibody"  # or "transformers": then the first source folder is the tree of models
+    options: str = ""  # with which a command was told of this project
+    dialect: str = "unibody"  # or "transformers": then `root` is the folder of the models
     stub: str = ""  # a file in the output folder that lists the registry's classes for type checkers; none, if empty
     stub_bases: dict[str, list[str]] = field(
         default_factory=dict
@@ -67,8 +72,13 @@ class Project:
         return real.name
 
 
-def find_project(start: Path) -> Project:
-    """The project that holds `start`: the nearest folder upwards whose pyproject.toml has a `[tool.unibody]` table."""
+def find_project(start: Path | Project) -> Project:
+    """The project that holds `start`: the nearest folder upwards whose pyproject.toml has a `[tool.unibody]` table.
+
+    A project that was chosen already is returned as it is.
+    """
+    if isinstance(start, Project):
+        return start
     folder = start.resolve()
     for candidate in (folder, *folder.parents):
         file = candidate / "pyproject.toml"
@@ -77,9 +87,30 @@ def find_project(start: Path) -> Project:
             if table is not None:
                 return _project(candidate, table)
     remedy = "add a [tool.unibody] table to your project's pyproject.toml (an empty one will do)"
-    raise CompileError(
-        Diagnostic("UB020", "no pyproject.toml here or above has a [tool.unibody] table", remedy, "pyproject.toml")
-    )
+    raise CompileError(Diagnostic("UB020", NO_PROJECT, remedy, "pyproject.toml"))
+
+
+def choose_project(folder: Path, dialect: str | None, root: Path | None) -> Path | Project:
+    """Where `find_project` is to look, or the project itself where options say enough.
+
+    Raises ValueError where the options do not go together.
+    """
+    if root is not None:
+        if dialect != "transformers":
+            raise ValueError("--root goes with --dialect transformers")
+        options = f"--dialect transformers --root {root.as_posix()}"
+        return Project(root, (".",), ".", options=options, dialect="transformers")
+    if dialect is None:
+        return folder
+    try:
+        found = find_project(folder)
+    except CompileError as error:
+        if dialect == "transformers" and error.diagnostics[0].message == NO_PROJECT:
+            raise ValueError("name the folder of the models with --root, or `sources` in [tool.unibody]") from None
+        return folder
+    if found.dialect != dialect:
+        raise ValueError(f"[tool.unibody] says that the dialect is {found.dialect}")
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -108,6 +139,7 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
                 for kind, bases in table[key].items()
                 if not (kind in KINDS or kind.startswith("Auto")) or not _are_bases(bases)
             ]
+    problems += _check_dialect(table) if not problems else []
     if problems:
         raise CompileError(*problems)
     options = {key.replace("-", "_"): value for key, value in table.items()}
@@ -115,7 +147,23 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
         options["sources"] = tuple(options["sources"])
     if "core" in options:
         options["core"] = root / options["core"]
+    if options.get("dialect") == "transformers":
+        return Project(root / options.pop("sources", (".",))[0], (".",), ".", **options)
     return Project(root, **options)
+
+
+def _check_dialect(table: dict[str, Any]) -> Iterator[Diagnostic]:
+    dialect = table.get("dialect", "unibody")
+    if dialect not in DIALECTS:
+        message = f"`dialect` in [tool.unibody] is {dialect!r}"
+        yield Diagnostic("UB020", message, f'write "{DIALECTS[0]}" or "{DIALECTS[1]}"', "pyproject.toml")
+    if dialect == "transformers":
+        for key in table.keys() - {*TREE_KEYS}:
+            message = f"`{key}` in [tool.unibody] has no meaning in the transformers dialect"
+            yield Diagnostic("UB020", message, f"the keys are {', '.join(TREE_KEYS)}", "pyproject.toml")
+        if len(table.get("sources", ["."])) != 1:
+            message = "`sources` in [tool.unibody] must be one folder in the transformers dialect"
+            yield Diagnostic("UB020", message, "name the folder that all models lie in", "pyproject.toml")
 
 
 def _are_bases(bases: Any) -> bool:

@@ -6,12 +6,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from .diagnostics import Diagnostic
+from .diagnostics import CompileError, Diagnostic
 
 if TYPE_CHECKING:
+    from .dialect import Outcome
+    from .project import Project
     from .write import Change
 
 Format = Literal["text", "json", "github"]
@@ -25,9 +28,20 @@ def refuse(diagnostics: Sequence[Diagnostic], status: int) -> int:
     """Print the diagnostics on standard error, and how many there are; returns `status`."""
     for diagnostic in diagnostics:
         print(diagnostic, file=sys.stderr)
-    count = len(diagnostics)
-    print(f"{count} error{'s' if count != 1 else ''}", file=sys.stderr)
+    print(_count(len(diagnostics), "error"), file=sys.stderr)
     return status
+
+
+def warn(diagnostics: Sequence[Diagnostic], status: int) -> int:
+    """Print findings, which are what was asked for, on standard output, and how many there are; returns `status`."""
+    for diagnostic in diagnostics:
+        print(diagnostic)
+    print(_count(len(diagnostics), "finding"))
+    return status
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def refuse_as(diagnostics: Sequence[Diagnostic], status: int, form: Format) -> int:
@@ -68,19 +82,63 @@ def as_github(diagnostics: Sequence[Diagnostic], files: Sequence[tuple[str, str]
         if found.line and found.source:
             place["endColumn"] = found.column + found.length
         text = "\n".join([found.message, *(f"note: {note}" for note in found.notes), f"help: {found.remedy}"])
-        yield _annotation(place, text)
+        yield _annotation(found.severity, place, text)
     for path, text in files:
-        yield _annotation({"file": path}, text)
+        yield _annotation("error", {"file": path}, text)
 
 
-def _annotation(place: dict[str, str | int], text: str) -> str:
+def _annotation(severity: str, place: dict[str, str | int], text: str) -> str:
     fields = ",".join(f"{key}={_escape(str(value), ':,')}" for key, value in place.items() if value)
-    return f"::error {fields}::{_escape(text)}"
+    return f"::{severity} {fields}::{_escape(text)}"
 
 
 def _escape(text: str, also: str = "") -> str:
     """Percent signs and line ends as GitHub's runner reads them, and the characters that separate fields."""
     return re.sub(f"[%\r\n{also}]", lambda match: f"%{ord(match[0]):02X}", text)
+
+
+def located(
+    project: Project, diagnostics: Sequence[Diagnostic], files: Sequence[tuple[str, str]] = ()
+) -> tuple[list[Diagnostic], list[tuple[str, str]]]:
+    """Diagnostics and files with the paths that lead to them from where the command runs, as editors and GitHub take them."""
+    root = Path(os.path.relpath(project.root))
+
+    placed = [
+        replace(d, path=(root / d.path).as_posix()) if (project.root / d.path).is_file() else d for d in diagnostics
+    ]
+    return placed, [((root / path).as_posix(), state) for path, state in files]
+
+
+def write_report(file: Path, result: Outcome, changes: Sequence[Change]) -> None:
+    """Write what a run found, and what it cost, as one JSON document."""
+    import json
+    import resource  # not on every platform; only a report needs it
+
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = max(own.ru_maxrss, children.ru_maxrss) / (1024 if sys.platform != "darwin" else 1024 * 1024)
+    differs = []
+    for change in changes:
+        if change.kind in ("created", "updated"):
+            rows = zip((change.current or "").split("\n"), (change.expected or "").split("\n"), strict=False)
+            first = next((n for n, (a, b) in enumerate(rows, start=1) if a != b), 1)
+            differs.append({"path": change.path, "line": first, "diff": "\n".join(difference(change))})
+    found = {
+        "definitions": result.definitions,
+        "outputs": sum(change.kind != "removed" for change in changes),
+        "identical": sum(change.kind == "unchanged" for change in changes),
+        "differs": differs,
+        "orphans": [change.path for change in changes if change.kind == "removed"],
+        "errors": [{"file": d.path, "line": d.line, "message": d.message} for d in result.diagnostics],
+        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 2),
+        "peak_mb": round(peak, 1),
+    }
+    try:
+        file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        remedy = "name a file in a folder that is there and can be written"
+        raise CompileError(
+            Diagnostic("UB022", f"cannot write the report: {error.strerror}", remedy, str(file))
+        ) from None
 
 
 def difference(change: Change) -> list[str]:

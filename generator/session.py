@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .format import format_files
+from .format import Style, format_files
 from .graph import Graph
 from .project import Project
 from .unit import Family, Unit
@@ -19,7 +19,7 @@ class Session:
 
     units: dict[str, tuple[Key, Unit]] = field(default_factory=dict)  # by path
     texts: dict[str, str] = field(default_factory=dict)  # before formatting -> after it
-    formatter: str = ""
+    style: Style | None = None
 
     def recall(self, graph: Graph, path: str, families: dict[str, Family]) -> Unit | None:
         """The unit of a definition, if neither it nor its parents nor core have changed; it becomes part of the present run."""
@@ -36,11 +36,11 @@ class Session:
 
     def format(self, project: Project, files: Mapping[str, str]) -> dict[str, str]:
         """The files, formatted; only those that are new go through the formatter."""
-        style = f"{project.formatter} {project.line_length}"
-        known = self.texts if style == self.formatter else {}
-        fresh = format_files(project, {path: text for path, text in files.items() if text not in known})
+        style = Style(project.formatter, project.line_length)
+        known = self.texts if style == self.style else {}
+        fresh = format_files(style, {path: text for path, text in files.items() if text not in known}).texts
         found = {path: fresh[path] if path in fresh else known[text] for path, text in files.items()}
-        self.texts, self.formatter = {files[path]: text for path, text in found.items()}, style
+        self.texts, self.style = {files[path]: text for path, text in found.items()}, style
         return found
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .diagnostics import CompileError, at
-from .parse import Definition, assigned_names, first_line, is_string, statements
+from .extents import first_line
+from .parse import Definition, assigned_names, is_string, statements
 from .text import Edit, Text, concatenate, join
 
 

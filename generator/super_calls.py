@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .diagnostics import CompileError, at
-from .parse import first_line
+from .extents import first_line
 from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters
 from .text import Edit, Text, join
 

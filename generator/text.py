@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,8 +47,58 @@ class Edit(NamedTuple):
     new: Text | str
 
 
+class Rows:
+    """Some lines of source, and the offsets of what `ast` finds in them."""
+
+    text: str
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Offset of the first character of each line."""
+        return [0, *(match.end() for match in re.finditer("\n", self.text))]
+
+    @cached_property
+    def _ascii(self) -> bool:
+        return self.text.isascii()
+
+    def line(self, offset: int) -> int:
+        """The line, from 1, that the character at an offset stands on."""
+        return bisect_right(self.starts, offset)
+
+    def start(self, line: int) -> int:
+        """Offset of the first character of a line; the end of the text for the line after the last."""
+        return self.starts[line - 1] if line <= len(self.starts) else len(self.text)
+
+    def end(self, line: int) -> int:
+        """Offset of the line's newline, or of the end of the text."""
+        return self.starts[line] - 1 if line < len(self.starts) else len(self.text)
+
+    def row(self, line: int) -> str:
+        """A line without its newline."""
+        return self.text[self.starts[line - 1] : self.end(line)]
+
+    def offset(self, line: int, column: int) -> int:
+        """Offset of a position as `ast` gives it: line from 1, column in UTF-8 bytes."""
+        start = self.starts[line - 1]
+        if self._ascii:
+            return start + column
+        row = self.text[start : self.end(line)]
+        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """Offsets of a node's first character and of the one after its last; a decorated definition starts at its decorators."""
+        first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
+        start = self.offset(first.lineno, first.col_offset)
+        if first is not node:
+            start = self.text.rindex("@", 0, start)
+        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(Rows):
     """Some lines of source, without a final newline; `origins` holds one entry a line."""
 
     text: str
@@ -60,31 +111,11 @@ class Text:
     def from_file(cls, text: str, path: str) -> Text:
         return cls(text, tuple(Origin(path, line) for line in range(1, text.count("\n") + 2)))
 
-    @cached_property
-    def starts(self) -> list[int]:
-        """Offset of the first character of each line."""
-        return [0, *(match.end() for match in re.finditer("\n", self.text))]
-
-    def offset(self, line: int, column: int) -> int:
-        """Offset of a position as `ast` gives it: line from 1, column in UTF-8 bytes."""
-        start = self.starts[line - 1]
-        end = self.text.find("\n", start)
-        row = self.text[start:] if end < 0 else self.text[start:end]
-        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
-
-    def span(self, node: ast.AST) -> tuple[int, int]:
-        """Offsets of a node's first character and of the one after its last; a decorated definition starts at its decorators."""
-        first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
-        start = self.offset(first.lineno, first.col_offset)
-        if first is not node:
-            start = self.text.rindex("@", 0, start)
-        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-
     def slice(self, start: int, end: int) -> Text:
         """The characters `start` to `end`."""
-        first = self.text.count("\n", 0, start)
+        first = self.line(start)
         piece = self.text[start:end]
-        return Text(piece, self.origins[first : first + piece.count("\n") + 1])
+        return Text(piece, self.origins[first - 1 : first + piece.count("\n")])
 
     def of(self, node: ast.AST) -> Text:
         """The text of a node of this text's own tree."""
@@ -92,8 +123,7 @@ class Text:
 
     def lines(self, first: int, last: int) -> Text:
         """The lines `first` to `last`, both included, counted from 1."""
-        rows = self.text.split("\n")[first - 1 : last]
-        return Text("\n".join(rows), self.origins[first - 1 : last])
+        return Text(self.text[self.start(first) : self.end(last)], self.origins[first - 1 : last])
 
     def edit(self, edits: Iterable[Edit]) -> Text:
         """This text with the edits made; they must not overlap."""
@@ -110,7 +140,7 @@ class Text:
         return concatenate(pieces)
 
     def _origin_at(self, offset: int) -> Origin:
-        return self.origins[self.text.count("\n", 0, offset)]
+        return self.origins[self.line(offset) - 1]
 
     def shift(self, columns: int) -> Text:
         """This text indented by `columns` (dedented when negative); the insides of multi-line strings stay as they are."""
@@ -148,39 +178,53 @@ def string_lines(text: Text) -> set[int]:
     }
 
 
-def concatenate(pieces: Sequence[Text]) -> Text:
-    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty, then the others'."""
+def concatenate(pieces: Sequence[Text | str]) -> Text:
+    """The pieces end to end; a line made of several pieces has the origin of the first that is not empty, then the others'.
+
+    A plain string belongs to the line that it stands on.
+    """
     origins: list[Origin] = []
-    open_line = False
+    texts: list[str] = []
+    is_open = False
     blank = True
     for piece in pieces:
-        if not piece.text:
+        text = piece if isinstance(piece, str) else piece.text
+        if not text:
             continue
-        rows = piece.text.split("\n")
-        for index, (row, origin) in enumerate(zip(rows, piece.origins, strict=True)):
-            if index == 0 and open_line:
-                if blank and row:
-                    origins[-1] = origin
-                elif row.strip():
-                    origins[-1] = Mixed.of(origins[-1], origin)
+        texts.append(text)
+        first, _, rest = text.partition("\n")
+        if isinstance(piece, str):
+            assert not rest, "a plain string is a part of a line"
+            if not is_open:
+                origins.append(Origin("", 0))  # what follows says where it comes from
+                is_open = True
             else:
-                origins.append(origin)
-                blank = True
-            blank = blank and not row.strip()
-        open_line = True
-    text = "".join(piece.text for piece in pieces)
-    return Text(text, tuple(origins) if origins else pieces[0].origins[:1])
+                blank = blank and not first.strip()
+            continue
+        if not is_open:
+            origins.extend(piece.origins)
+        else:
+            if blank and first:
+                origins[-1] = piece.origins[0]
+            elif first.strip():
+                origins[-1] = Mixed.of(origins[-1], piece.origins[0])
+            origins.extend(piece.origins[1:])
+        blank = (
+            (blank or not is_open) and not first.strip()
+            if len(piece.origins) == 1
+            else not text.rpartition("\n")[2].strip()
+        )
+        is_open = True
+    empty = next((piece.origins[:1] for piece in pieces if isinstance(piece, Text)), ())
+    return Text("".join(texts), tuple(origins) if origins else empty)
 
 
 def join(pieces: Sequence[Text], separator: str = "\n") -> Text:
     """The pieces with `separator` (only newlines) between them; the lines it makes belong to the piece before."""
     assert separator, "pieces need a separator"
-    rows: list[str] = []
     origins: list[Origin] = []
     for number, piece in enumerate(pieces):
-        if number:
-            rows.extend([""] * (len(separator) - 1))
+        if number and len(separator) > 1:
             origins.extend([origins[-1]] * (len(separator) - 1))
-        rows.extend(piece.text.split("\n"))
         origins.extend(piece.origins)
-    return Text("\n".join(rows), tuple(origins))
+    return Text(separator.join(piece.text for piece in pieces), tuple(origins))

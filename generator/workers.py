@@ -19,12 +19,15 @@ def shares(items: Sequence[str], jobs: int) -> list[list[str]]:
     return [list(items[start::count]) for start in range(count)]
 
 
-def in_processes(task: Callable[[list[str]], T], pieces: list[list[str]]) -> Iterator[T]:
-    """What `task` returns for each piece, in no particular order; each piece has a process, which knows all that this one knows."""
+def in_processes(task: Callable[[list[str]], T], pieces: list[list[str]], count: int = 0) -> Iterator[T]:
+    """What `task` returns for each piece, in no particular order, from `count` processes (0: one for each piece).
+
+    A process knows all that this one knows, and what it has learnt from its pieces before.
+    """
     import multiprocessing
 
-    with multiprocessing.get_context("fork").Pool(len(pieces), _remember, (task,)) as pool:
-        yield from pool.imap_unordered(_call, pieces)
+    with multiprocessing.get_context("fork").Pool(count or len(pieces), _remember, (task,)) as pool:
+        yield from pool.imap_unordered(_call, pieces, chunksize=1)
 
 
 _task: Callable[[list[str]], Any]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .diagnostics import CompileError, Diagnostic
+from .dialect import Outcome
 from .project import Project
-from .render import MARK
 
 TEMPORARY = ".unibody-tmp-"
+REMEDY = "move it away, or give the definition another name"
 
 
 @dataclass(frozen=True)
@@ -25,42 +26,40 @@ class Change:
     expected: str | None
 
 
-def compare(project: Project, outputs: Mapping[str, str], complete: bool) -> list[Change]:
-    """How the folder differs from `outputs`; files of ours that nothing makes any more count only when `outputs` is complete."""
-    changes = []
-    for path, expected in sorted(outputs.items()):
-        current = _read(project.root / path)
+def compare(root: Path, result: Outcome, orphans: Iterable[str] = ()) -> list[Change]:
+    """How the files below a folder differ from what a compilation came to, in order of their paths; orphans go."""
+    changes = [Change(path, "unchanged", None, None) for path in result.settled]
+    for path, expected in result.outputs.items():
+        current = read_file(root / path)
         kind = "created" if current is None else "unchanged" if current == expected else "updated"
         changes.append(Change(path, kind, current, expected))
-    if complete:
-        changes += [Change(path, "removed", text, None) for path, text in orphans(project, outputs)]
-    return changes
+    changes += [Change(path, "removed", read_file(root / path), None) for path in orphans]
+    return sorted(changes, key=lambda change: (change.kind == "removed", change.path))
 
 
-def apply(project: Project, changes: list[Change]) -> None:
-    """Make the changes. A file that does not carry our header is never overwritten or removed."""
-    for change in changes:
-        if change.kind == "updated" and change.current is not None and not is_ours(change.current):
-            remedy = "move it away, or give the definition another name"
-            raise CompileError(
-                Diagnostic("UB024", "a file that unibody did not write is in the way", remedy, change.path)
-            )
+def apply(root: Path, changes: Sequence[Change], is_ours: Callable[[str], bool]) -> None:
+    """Make the changes below a folder. A file that does not say that it is ours is never overwritten or removed."""
+    in_the_way = [
+        Diagnostic("UB024", "a file that unibody did not write is in the way", REMEDY, change.path)
+        for change in changes
+        if change.kind == "updated" and change.current is not None and not is_ours(change.current)
+    ]
+    if in_the_way:
+        raise CompileError(*in_the_way)
     try:
-        for folder in {(project.root / change.path).parent for change in changes}:
+        for folder in {(root / change.path).parent for change in changes}:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(f"{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
         for change in changes:
             if change.kind == "removed":
-                (project.root / change.path).unlink(missing_ok=True)
+                (root / change.path).unlink(missing_ok=True)
             elif change.kind != "unchanged" and change.expected is not None:
-                replace_file(project.root / change.path, change.expected)
+                replace_file(root / change.path, change.expected)
     except OSError as error:
-        path = Path(error.filename or project.output).name
-        remedy = f"make `{project.output}/` writable and run again"
-        raise CompileError(
-            Diagnostic("UB022", f"cannot write `{path}`: {error.strerror}", remedy, project.output)
-        ) from None
+        name, place = Path(error.filename or root).name, changes[0].path.partition("/")[0]
+        remedy = f"make `{place}/` writable and run again"
+        raise CompileError(Diagnostic("UB022", f"cannot write `{name}`: {error.strerror}", remedy, place)) from None
 
 
 def create(project: Project, files: Mapping[str, str]) -> None:
@@ -69,26 +68,11 @@ def create(project: Project, files: Mapping[str, str]) -> None:
         if (project.root / path).exists():
             message, remedy = f"`{path}` exists already", "choose another name, or move it away"
             raise CompileError(Diagnostic("UB027", message, remedy, path))
-    apply(project, [Change(path, "created", None, text) for path, text in files.items()])
+    apply(project.root, [Change(path, "created", None, text) for path, text in files.items()], lambda text: False)
 
 
-def orphans(project: Project, outputs: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Files in the output folder that carry our header and that no definition makes, with their text."""
-    base = project.root / project.output
-    found = []
-    for file in sorted([*base.rglob("*.py"), *base.rglob("*.pyi")]) if base.is_dir() else ():
-        path = file.relative_to(project.root).as_posix()
-        text = _read(file) if path not in outputs else None
-        if text is not None and is_ours(text):
-            found.append((path, text))
-    return found
-
-
-def is_ours(text: str) -> bool:
-    return any(line.startswith(MARK) for line in text.split("\n")[:3])
-
-
-def _read(file: Path) -> str | None:
+def read_file(file: Path) -> str | None:
+    """The text of a file; None where there is none."""
     try:
         return file.read_bytes().decode("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):

@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import sys
 from pathlib import Path
 
 from ..diagnostics import CompileError, Diagnostic
-from ..pipeline import Result, compile_project
-from ..project import HERE, Project, find_project
+from ..dialect import Trace, dialect_of
+from ..project import Project, find_project
 from ..report import FINE, UNUSABLE, WRONG, refuse
-from ..text import Origin
-from .provenance import Line, lineage, trace_output
+from .carry import label
 
-KINDS = {"definition": "definition", "core": "core block", "import": "import", "template": "template"}
+KINDS = {
+    "definition": "definition",
+    "parent": "parent",
+    "core": "core block",
+    "import": "import",
+    "banner": "banner of",
+    "template": "template",
+}
 
 
-def explain(place: str, project: Path) -> int:
+def explain(place: str, project: Path | Project) -> int:
     """Print the origin of a generated line; 0 when it has one, 1 when it was not generated, 2 for a wrong place."""
     try:
         found = find_project(project)
         path, number = _parse(place, found)
-        result = compile_project(found)
-        if path not in result.outputs:
-            raise CompileError(*(result.diagnostics or [_unknown(path, result)]))
-        row, expected = _current(found, result, path, number)
+        trace = dialect_of(found).trace(found, path)
+        row, expected = _current(found, trace, path, number)
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
     if expected is None:
-        print(
-            f"{path}:{number}: no definition makes this line; `unibody diff {_name(result, path)}` shows what does not agree"
-        )
+        print(f"{path}:{number}: no definition makes this line; `unibody diff {trace.name}` shows what does not agree")
         print(_quote(number, row))
         return WRONG
-    print(f"{path}:{number}: {_label(result.outputs[path], expected)}".rstrip(": "))
+    print(f"{path}:{number}: {label(trace.text, expected)}".rstrip(": "))
     print(_quote(number, row))
-    _print_origins(found, result, trace_output(found, result, path)[expected - 1])
+    _print_origins(trace, expected)
     return FINE
 
 
-def _print_origins(project: Project, result: Result, line: Line) -> None:
+def _print_origins(trace: Trace, number: int) -> None:
+    line, trail = trace.at(number)
     for number, origin in enumerate(line.origins):
-        text = _source(project, result, origin)
-        label = _label(text, origin.line) if origin.path.endswith(".py") else ""
+        text = trace.read(origin.path)
+        inside = label(text, origin.line) if origin.path.endswith(".py") else ""
         kind = KINDS[line.kind] if number == 0 else "and"
-        print(f"{kind}: {origin.path}:{origin.line}: {label}".rstrip(": "))
+        print(f"{kind}: {origin.path}:{origin.line}: {inside}".rstrip(": "))
         print(_quote(origin.line, text.split("\n")[origin.line - 1]))
-    trail = lineage(result.units, line.space, line.name, line.origins[0]) if line.name else []
     if len(trail) > 1:
         print("  = through: " + " <- ".join(f"{name} ({space})" for space, name in trail))
 
@@ -64,17 +65,12 @@ def _parse(place: str, project: Project) -> tuple[str, int]:
     return next((p for p in inside if (root / p).is_file()), inside[0] if inside else file), int(line)
 
 
-def _unknown(path: str, result: Result) -> Diagnostic:
-    remedy = f"the generated files are {', '.join(sorted(result.outputs))}"
-    return Diagnostic("UB026", f"no definition makes `{path}`", remedy, path)
-
-
-def _current(project: Project, result: Result, path: str, number: int) -> tuple[str, int | None]:
+def _current(project: Project, trace: Trace, path: str, number: int) -> tuple[str, int | None]:
     """The line as it stands in the file, and its number in what the definition compiles to (None: it is not there).
 
     The two agree unless the file is stale or edited; then they are compared.
     """
-    expected = result.outputs[path].split("\n")
+    expected = trace.text.split("\n")
     file = project.root / path
     rows = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else expected
     last = len(rows) - (rows[-1] == "")
@@ -91,37 +87,6 @@ def _current(project: Project, result: Result, path: str, number: int) -> tuple[
         if one <= number - 1 < one + size:
             return rows[number - 1], other + number - one
     return rows[number - 1], None
-
-
-def _name(result: Result, path: str) -> str:
-    return next((unit.source.name for unit in result.units.values() if unit.source.output == path), "")
-
-
-def _source(project: Project, result: Result, origin: Origin) -> str:
-    """The text of the file that an origin names, as the compiler read it where it did."""
-    modules = next((unit.graph.modules for unit in result.units.values()), {})
-    if origin.path in modules:
-        return modules[origin.path].text.text
-    bases = (project.root, HERE.parent.parent.resolve())
-    return next((base / origin.path).read_text(encoding="utf-8") for base in bases if (base / origin.path).is_file())
-
-
-def _label(text: str, number: int) -> str:
-    """The class and function around a line: `LlamaAttention.forward`."""
-    names = []
-    scope: list[ast.stmt] = ast.parse(text).body
-    while scope:
-        inner = [n for n in scope if isinstance(n, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
-        around = next((n for n in inner if _first(n) <= number <= (n.end_lineno or 0)), None)
-        if around is None:
-            break
-        names.append(around.name)
-        scope = around.body
-    return ".".join(names)
-
-
-def _first(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
 def _quote(number: int, row: str) -> str:

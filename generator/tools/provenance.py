@@ -1,39 +1,51 @@
 """Where every line of an output comes from: recomputed from what the passes remember, never stored.
 
-The passes keep an origin for each line (`Text.origins`). What follows them changes layout only: the formatter moves line ends,
-quotes, parentheses and commas. So the text before and the text after it are laid side by side without these characters, and each
-line gets the origins of the characters that it is made of.
+The passes keep an origin for each line (`Text.origins`); `carry.py` takes it through the formatter.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
+from ..diagnostics import CompileError, Diagnostic
+from ..dialect import Trace
 from ..parse import Definition
-from ..pipeline import Result
-from ..project import Project
+from ..pipeline import Result, compile_project
+from ..project import HERE, Project
 from ..registry import registry_path
 from ..render import TEMPLATES
 from ..text import Origin, origins_of
 from ..unit import Unit
+from .carry import Kind, Line, carry, import_lines
 
-Kind = Literal["definition", "core", "import", "template"]
-LAYOUT = re.compile(r"[\s(),;\"'\\]+")  # what a formatter moves, adds and removes
 PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
-WINDOW, REACH = 12, 400  # characters that must agree to take up a lost thread, and how far to look for them
 
 
-@dataclass(frozen=True)
-class Line:
-    """What a line of an output is made from; the first origin is that of its first word."""
+def trace_project(project: Project, path: str) -> Trace:
+    """Where the lines of the output at `path` come from; refused if no definition makes it."""
+    result = compile_project(project)
+    if path not in result.outputs:
+        remedy = f"the generated files are {', '.join(sorted(result.outputs))}"
+        unknown = Diagnostic("UB026", f"no definition makes `{path}`", remedy, path)
+        raise CompileError(*(result.diagnostics or [unknown]))
+    modules = next((unit.graph.modules for unit in result.units.values()), {})
 
-    kind: Kind
-    origins: tuple[Origin, ...]
-    space: str = ""  # the definition or core file whose member it belongs to
-    name: str = ""  # that member, as the output calls it
+    def read(file: str) -> str:
+        if file in modules:
+            return modules[file].text.text
+        bases = (project.root, HERE.parent.parent.resolve())
+        return next((base / file).read_text(encoding="utf-8") for base in bases if (base / file).is_file())
+
+    lines = trace_output(project, result, path)
+
+    def at(number: int) -> tuple[Line, list[tuple[str, str]]]:
+        line = lines[number - 1]
+        return line, lineage(result.units, line.space, line.name, line.origins[0]) if line.name else []
+
+    name = next((unit.source.name for unit in result.units.values() if unit.source.output == path), "")
+    return Trace(result.outputs[path], at, read, name)
 
 
 def trace_output(project: Project, result: Result, path: str) -> list[Line]:
@@ -60,7 +72,7 @@ def trace(text: str, unit: Unit, units: dict[str, Unit]) -> list[Line]:
         made[line : line + len(entries)] = entries
         line += len(entries) - 1
         position = start + len(piece)
-    return _carry(text, unit.text, _fill(project, "module.py.j2", rows, made, _headers(unit)))
+    return carry(text, unit.text, _fill(project, "module.py.j2", rows, made, _headers(unit)))
 
 
 def lineage(units: dict[str, Unit], space: str, name: str, origin: Origin) -> list[tuple[str, str]]:
@@ -134,26 +146,11 @@ def _headers_above(units: dict[str, Unit], space: str, name: str) -> Iterator[Or
 
 
 def _import_lines(unit: Unit) -> list[Line]:
-    """An import comes from the statements that asked for its names; a line without a name (`try:`) goes with its neighbour."""
     places = {
         name: [Origin(e.place.path, e.place.line) for e in entries if e.place is not None]
         for name, entries in unit.imports.items()
     }
-    rows = unit.import_block.split("\n")
-    found = [[o for name in _bound(row) for o in places.get(name, ())] for row in rows]
-    for index in reversed(range(len(rows))):
-        found[index] = found[index] or (found[index + 1] if index + 1 < len(rows) else found[index])
-    for index in range(1, len(rows)):
-        found[index] = found[index] or found[index - 1]
-    return [Line("import", tuple(dict.fromkeys(origins))) for origins in found]
-
-
-def _bound(row: str) -> list[str]:
-    """The names that a line of an import block binds."""
-    before, found, after = row.partition("import ")
-    if not found:
-        return re.findall(r"\w+", before)
-    return [entry.split(" as ")[-1].partition(".")[0].strip() for entry in after.split(",")]
+    return import_lines(unit.import_block.split("\n"), places)
 
 
 def _headers(unit: Unit) -> dict[str, Line]:
@@ -194,58 +191,3 @@ def _patterns(template: str) -> list[tuple[re.Pattern[str], int]]:
             rank = (-sum(map(len, static)), len(static), number)
             found.append((rank, re.compile("(.*?)".join(map(re.escape, static)))))
     return [(pattern, rank[-1]) for rank, pattern in sorted(found, key=lambda entry: entry[0])]
-
-
-def _carry(text: str, before: str, made: list[Line]) -> list[Line]:
-    """The entries of the text before formatting carried over to the lines of the text after it."""
-    rows, old_rows = text.split("\n"), before.split("\n")
-    characters, places = _strip(rows)
-    old_characters, old_places = _strip(old_rows)
-    sources: list[dict[int, None]] = [{} for _ in rows]
-    for place, index in zip(places, _pair(characters, old_characters), strict=True):
-        sources[place].setdefault(old_places[index])
-    lines: list[Line] = []
-    last = 0
-    for row, found in zip(rows, sources, strict=True):
-        if found:
-            entries = [made[index] for index in found]
-            origins = dict.fromkeys(origin for entry in entries for origin in entry.origins)
-            lines.append(replace(entries[0], origins=tuple(origins)))
-            last = max(found)
-        else:  # a blank line, or one of brackets and quotes
-            if last + 1 < len(old_rows) and old_rows[last + 1].strip() == row.strip():
-                last += 1
-            lines.append(made[last])
-    return lines
-
-
-def _strip(rows: Sequence[str]) -> tuple[str, list[int]]:
-    """The characters that a formatter leaves alone, in lower case, and the index of each one's row."""
-    kept = [LAYOUT.sub("", row).lower() for row in rows]
-    return "".join(kept), [index for index, row in enumerate(kept) for _ in row]
-
-
-def _pair(new: str, old: str) -> list[int]:
-    """For each character of `new` the index of the one in `old` that it was; both are alike but for rare, short pieces."""
-    if new == old:
-        return list(range(len(old)))
-    found: list[int] = []
-    at = 0
-    while len(found) < len(new):
-        here = len(found)
-        if at < len(old) and new[here] == old[at]:
-            found.append(at)
-            at += 1
-            continue
-        skip, jump = next(
-            (
-                (skip, reach - skip)
-                for reach in range(1, REACH)
-                for skip in range(reach + 1)
-                if new[here + skip : here + skip + WINDOW] == old[at + reach - skip : at + reach - skip + WINDOW] != ""
-            ),
-            (len(new) - here, 0),
-        )
-        found += [min(at, len(old) - 1)] * skip
-        at += jump
-    return found

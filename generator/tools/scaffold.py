@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ..diagnostics import CompileError, Diagnostic
 from ..discover import PREFIX, Source, discover, select, source_of
-from ..format import format_files
 from ..parse import assigned_names
 from ..pipeline import compile_project
 from ..project import HERE, Project, find_project
@@ -19,6 +18,7 @@ from ..registry import Entry, registry_entries
 from ..rename import derived_name
 from ..render import render_template
 from ..report import FINE, UNUSABLE, refuse
+from ..session import Session
 from ..unit import ENTRY, Unit
 from ..write import create
 
@@ -57,7 +57,7 @@ def new_model(name: str, parent: str, prefix: str, all_heads: bool, project: Pat
             raise CompileError(*result.diagnostics)
         prefix = prefix or "".join(word[:1].upper() + word[1:] for word in name.split("_"))
         files = _files(found, owner is found, result.units[source.path], name, prefix, all_heads)
-        create(found, format_files(found, files))
+        create(found, Session().format(found, files))
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
     for path in files:
@@ -68,6 +68,10 @@ def new_model(name: str, parent: str, prefix: str, all_heads: bool, project: Pat
 
 def _check(project: Project, name: str, prefix: str) -> None:
     problems = []
+    if project.dialect != "unibody":
+        message = f"`new model` writes definitions of our own dialect, and this project's is {project.dialect}"
+        remedy = "write the file by hand: docs/transformers-dialect.md has an example"
+        problems.append(Diagnostic("UB020", message, remedy, "pyproject.toml"))
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
         remedy = "write lower-case words and digits, joined by underscores, such as `qwen2_moe`"
         problems.append(Diagnostic("UB027", f"`{name}` cannot be a model type", remedy, name))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..commands import generate
 from ..diagnostics import CompileError
+from ..dialect import dialect_of
 from ..project import Project, find_project
-from ..render import TEMPLATES
 from ..report import FINE, UNUSABLE, refuse
 from ..session import Session
 
@@ -19,13 +19,13 @@ INTERVAL = 0.2  # seconds between two looks at the files
 Stamps = dict[Path, tuple[int, int]]  # time of change in nanoseconds, size
 
 
-def watch(names: list[str], project: Path, wait: Callable[[float], None] = time.sleep) -> int:
+def watch(names: list[str], project: Path | Project, wait: Callable[[float], None] = time.sleep) -> int:
     """Generate now and after every change, until Ctrl-C; 2 when there is no project to begin with."""
     try:
         found = find_project(project)
     except CompileError as error:
         return refuse(error.diagnostics, UNUSABLE)
-    folders = dict.fromkeys(f"{found.display(folder)}/" for folder in _folders(found))
+    folders = dict.fromkeys(f"{found.display(folder)}/" for folder in dialect_of(found).folders(found))
     print(f"watching {', '.join(folders)}; Ctrl-C ends it", flush=True)
     seen: Stamps | None = None
     session = Session()
@@ -38,19 +38,19 @@ def watch(names: list[str], project: Path, wait: Callable[[float], None] = time.
                 ):
                     session = Session()
                 seen = stamps
-                found = _generate(names, found, session)
+                found = _generate(names, project, found, session)
             wait(INTERVAL)
     except KeyboardInterrupt:
         print()
         return FINE
 
 
-def _generate(names: list[str], project: Project, session: Session) -> Project:
+def _generate(names: list[str], where: Path | Project, project: Project, session: Session) -> Project:
     """One run, timed; returns the project as it is configured now."""
     start = time.perf_counter()
     try:
-        generate(names, project.root, session=session)
-        project = find_project(project.root)
+        generate(names, where, session=session)
+        project = find_project(where)
     except CompileError:
         pass  # `generate` has printed what is wrong with pyproject.toml
     except Exception:  # noqa: BLE001  a defect of the compiler must not end the watch: the next change may avoid it
@@ -60,15 +60,11 @@ def _generate(names: list[str], project: Project, session: Session) -> Project:
     return project
 
 
-def _folders(project: Project) -> list[Path]:
-    return [*(project.root / folder for folder in project.sources), *project.packages.values(), TEMPLATES]
-
-
 def _stamps(project: Project) -> Stamps:
     """What tells whether a file has changed, for every file that a compilation may read."""
     found: Stamps = {}
     files = [project.root / "pyproject.toml"]
-    for folder in _folders(project):
+    for folder in dialect_of(project).folders(project):
         files += [*folder.rglob("*.py"), *folder.rglob("*.j2")]
     for file in files:
         try:

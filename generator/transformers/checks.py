@@ -6,11 +6,10 @@ import ast
 import re
 from collections.abc import Iterable
 
-from ..diagnostics import CompileError, Diagnostic
+from ..diagnostics import CompileError, Diagnostic, point
 from .library import Library
 from .names import TYPES
 from .parents import Parent, is_model_import
-from .problems import point
 from .shape import Tree
 from .source import Guard, Source
 
@@ -44,20 +43,20 @@ def _check_import(
 ) -> Iterable[Diagnostic]:
     if library.in_tree and level == 0 and module == "transformers":
         remedy = "import it from its module, as in `from ...utils import logging`"
-        yield point(source, offset, 4, "UB007", "an import from the package `transformers` itself", remedy)
+        yield point(source.rows, offset, 4, "UB007", "an import from the package `transformers` itself", remedy)
     if level == 2 and "." not in module:
         for name in names:
             if _MODEL_FILE.match(name) and library.exists(f"{module}/{name}.py"):
                 message = f"`{name}` is imported as a module, so nothing in it can be inherited"
                 remedy = f"write `from ..{module}.{name} import …` with the names that are needed"
-                yield point(source, offset, 4, "UB007", message, remedy)
+                yield point(source.rows, offset, 4, "UB007", message, remedy)
     if level == 2 and is_model_import(level, module) and ".modeling_" in f".{module.partition('.')[2]}":
         for name in names:
             if name.endswith("Config"):
                 model = module.partition(".")[0]
                 message = f"the configuration `{name}` is imported from a modeling file"
                 remedy = f"write `from ..{model}.configuration_{model} import {name}`"
-                yield point(source, offset, 4, "UB007", message, remedy)
+                yield point(source.rows, offset, 4, "UB007", message, remedy)
 
 
 def provided_names(source: Source) -> set[str]:
@@ -100,7 +99,7 @@ def check_dropped(source: Source, words: set[str], defined: set[str]) -> None:
             remedy = "write `NAME = value` on a line of its own; imports unconditionally or under a plain `if`"
             row = source.rows.row(dropped.line)
             offset = source.rows.starts[dropped.line - 1] + len(row) - len(row.lstrip())
-            problems.append(point(source, offset, 1, "UB012", message, remedy))
+            problems.append(point(source.rows, offset, 1, "UB012", message, remedy))
     if problems:
         raise CompileError(*problems)
 
@@ -113,12 +112,12 @@ def _at_node(
     source: Source, tree: Tree, node: ast.expr | ast.stmt, code: str, message: str, remedy: str
 ) -> Diagnostic:
     offset = tree.base + tree.rows.offset(node.lineno, node.col_offset)
-    return point(source, offset, len(getattr(node, "id", getattr(node, "name", " "))), code, message, remedy)
+    return point(source.rows, offset, len(getattr(node, "id", getattr(node, "name", " "))), code, message, remedy)
 
 
 def _at_word(source: Source, word: str, code: str, message: str, remedy: str, start: int = 0) -> Diagnostic:
     match = re.compile(rf"\b{re.escape(word)}\b").search(source.text, start)
-    return point(source, match.start() if match else start, len(word), code, message, remedy)
+    return point(source.rows, match.start() if match else start, len(word), code, message, remedy)
 
 
 def _nearest(name: str, known: set[str]) -> str:

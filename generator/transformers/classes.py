@@ -6,13 +6,14 @@ import ast
 import re
 from collections.abc import Callable
 
+from ..diagnostics import CompileError, point
+from ..parse import is_string
+from ..text import Mixed, Text, concatenate, join
 from .library import Library
 from .names import common_suffix
-from .problems import refuse
 from .quirks import Quirks
 from .renaming import Renamer
-from .shape import Method, Note, Shape, Tree, split_arguments
-from .source import is_docstring
+from .shape import NOTHING, Method, Note, Shape, Tree, split_arguments
 from .unravel import unravel
 
 SENTINEL = "no_inherit_decorator"
@@ -35,6 +36,7 @@ def inherit(library: Library, child: Tree, base: str, parent: Tree) -> Shape:
     shape = parent.shape(rename)
     own = child.shape()
     shape.name = name
+    shape.origin = Mixed.of(own.origin, shape.origin)
     shape.decorators = _decorators(own.decorators, shape.decorators)
     shape.bases = _bases(shape.bases, [b for b in own.bases if b != base])
     shape.docstrings = own.docstrings or shape.docstrings
@@ -45,10 +47,10 @@ def inherit(library: Library, child: Tree, base: str, parent: Tree) -> Shape:
     return shape
 
 
-def _decorators(own: str, inherited: str) -> str:
-    if not own:
+def _decorators(own: Text, inherited: Text) -> Text:
+    if not own.text:
         return inherited
-    return "" if own.strip() == f"@{SENTINEL}" else own
+    return NOTHING if own.text.strip() == f"@{SENTINEL}" else own
 
 
 def _bases(bases: list[str], extra: list[str]) -> list[str]:
@@ -77,9 +79,11 @@ def _merge_attributes(shape: Shape, own: Shape, child: Tree) -> None:
     for name, text in own.attributes.items():
         if name in own.removals:
             if shape.attributes.pop(name, None) is None:
-                offset = child.view.source.text.index(text.strip().split("\n")[-1], child.base)
+                offset = child.view.source.text.index(text.text.strip().split("\n")[-1], child.base)
                 message = f"the parent has no attribute `{name}` to remove"
-                raise refuse(child.view.source, offset, len(name), "UB014", message, "take the line out")
+                raise CompileError(
+                    point(child.view.source.rows, offset, len(name), "UB014", message, "take the line out")
+                )
             continue
         shape.attributes[name] = text
         for key in (name, f"{name}_setter"):
@@ -105,14 +109,14 @@ def is_removal(method: Method, quirks: Quirks) -> bool:
     """Whether a method only says that the inherited one goes: one empty line, `def`, and directly below `raise …Error(`."""
     if not quirks.removes_by_layout:
         return only_raises(method.node)
-    if method.lead != "\n" or method.decorators or method.opening.lstrip().startswith("async"):
+    if method.lead.text != "\n" or method.decorators.text or method.opening.text.lstrip().startswith("async"):
         return False
-    return re.match(r"\n[^\n]*\n {8}raise[^\n]*Error\(", method.render()) is not None
+    return re.match(r"\n[^\n]*\n {8}raise[^\n]*Error\(", method.render().text) is not None
 
 
 def only_raises(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a method does nothing but raise an error, whatever its decorators, docstring and layout."""
-    body = [part for part in node.body if not is_docstring(part)]
+    body = [part for part in node.body if not is_string(part)]
     return len(body) == 1 and isinstance(body[0], ast.Raise) and "Error" in ast.unparse(body[0])
 
 
@@ -123,8 +127,8 @@ def _override(method: Method, inherited: Method) -> Method:
     if not any(piece.is_string for piece in method.pieces()[1]):
         strings = [p.text for p in inherited.pieces()[1] if p.is_string]
         if strings and body:
-            header, _, rest = block.partition("\n")
-            block = "\n".join([header, *strings, rest])
+            end = block.text.index("\n")
+            block = join([block.slice(0, end), *strings, block.slice(end + 1, len(block.text))])
     if method.node.args.kwarg is not None and method.node.args.kwarg.arg == "super_kwargs":
         parameters = _joined_parameters(method, inherited)
     return Method(
@@ -142,7 +146,7 @@ def _override(method: Method, inherited: Method) -> Method:
     )
 
 
-def _joined_parameters(method: Method, inherited: Method) -> str:
+def _joined_parameters(method: Method, inherited: Method) -> Text:
     """The parent's parameters with the child's in their places and behind them; `**` is the parent's."""
     own, theirs = parameter_texts(method), parameter_texts(inherited)
     word = inherited.home.view.word
@@ -153,25 +157,26 @@ def _joined_parameters(method: Method, inherited: Method) -> str:
     if args.vararg:
         found.append(own[args.vararg.arg])
     elif args.kwonlyargs:
-        found.append("*, ")
+        found.append(Text("*, ", method.opening.origins[-1:]))
     found += [own[arg.arg] for arg in args.kwonlyargs]
     kwarg = inherited.node.args.kwarg
     if kwarg is not None:
         found.append(theirs[word(kwarg.arg)])
-    return "".join(text if _closed(text) else f"{text.rstrip()}, " for text in found[:-1]) + "".join(found[-1:])
+    return concatenate([*(piece for text in found[:-1] for piece in _closed(text)), *found[-1:]])
 
 
-def _closed(text: str) -> bool:
-    """Whether a comma stands behind a parameter, comments aside."""
-    return re.sub(r"#[^\n]*", "", text).rstrip().endswith(",")
+def _closed(text: Text) -> list[Text | str]:
+    """A parameter with a comma behind it."""
+    if re.sub(r"#[^\n]*", "", text.text).rstrip().endswith(","):
+        return [text]
+    return [text.slice(0, len(text.text.rstrip())), ", "]
 
 
-def parameter_texts(method: Method) -> dict[str, str]:
+def parameter_texts(method: Method) -> dict[str, Text]:
     """Each parameter by name: its text with the stars before it and the comma and comments behind it."""
-    text = method.parameters
-    found: dict[str, str] = {}
-    for piece in split_arguments(text):
-        match = re.search(r"[^\W\d]\w*", re.sub(r"#[^\n]*", lambda m: " " * len(m[0]), piece))
+    found: dict[str, Text] = {}
+    for piece in split_arguments(method.parameters):
+        match = re.search(r"[^\W\d]\w*", re.sub(r"#[^\n]*", lambda m: " " * len(m[0]), piece.text))
         if match:
             found[match[0]] = piece
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..text import Text
 from .renaming import View
 from .source import Statement
 
@@ -33,8 +34,8 @@ class Definition:
         return words - {self.name} if self.kind == "class" else words
 
     @cached_property
-    def text(self) -> str:
-        return self.view.text(self.statement.lead, self.statement.end)
+    def text(self) -> Text:
+        return self.view.slice(self.statement.lead, self.statement.end)
 
 
 class Scope:
@@ -49,7 +50,7 @@ class Scope:
             if statement.kind in ("class", "function", "assignment", "item"):
                 definition = Definition(view, statement)
                 self.own[definition.name] = definition
-        for name, items in source.items.items():
+        for name, items in source.index.items.items():
             self.items[view.word(name)] = [view.word(item) for item in items]
         self.order = {name: index for index, name in enumerate(self.own)}
         self.known = dict(self.own)
@@ -129,7 +130,7 @@ def _wins(assignment: Definition) -> bool:
     name = assignment.name
     if any(part in name for part in WINS):
         return True
-    return "_DOCSTRING" in name and assignment.text.rpartition("=")[2].strip() != "None"
+    return "_DOCSTRING" in name and assignment.text.text.rpartition("=")[2].strip() != "None"
 
 
 def arrange(names: set[str], parent: Scope | None, child: Scope) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from ..diagnostics import CompileError
+from ..diagnostics import CompileError, point
+from ..text import Text, concatenate
 from . import lexical
 from .checks import check_class, check_dropped, check_imports, missing_names
 from .classes import inherit
@@ -15,7 +16,6 @@ from .layout import banner
 from .library import Library
 from .output import Output, copy_definitions
 from .parents import Parent, definitions_of, external_names, inferred_name, parents
-from .problems import refuse
 from .renaming import View
 from .shape import Note, Tree
 from .soft import SOFT_TYPES, soften
@@ -30,7 +30,6 @@ class Conversion:
         self.library = library
         self.names = library.names
         self.path = path
-        self.shown = library.shown(path)
         self.model = path.rpartition("/")[2].removeprefix("modular_").removesuffix(".py")
         self.source = library.source(path)
         self.parents = parents(library, path)
@@ -52,12 +51,12 @@ class Conversion:
         """The raw text of each output, by its path below the models' folder."""
         found = {}
         for kind, output in self.results.items():
-            kept = self._finished(output)
+            kept = self.finished(output)
             path = output_path(self.path, kind)
-            pieces = output.pieces()
+            pieces = [piece.text for piece in output.pieces()]
             body = "\n".join(pieces)
             self._check(output, kept, pieces)
-            found[path] = f"{banner(self.shown)}{self.source.header}{render(kept)}{body}\n"
+            found[path] = f"{banner(self.path, self.library.in_tree)}{self.source.index.header}{render(kept)}{body}\n"
         return found
 
     def _check(self, output: Output, kept: list[Candidate], pieces: list[str]) -> None:
@@ -67,7 +66,7 @@ class Conversion:
             entries = pieces[0].partition("[")[2].rstrip("]")
             message = f"`__all__` names {entries}, for which there is no class: {output_path(self.path, output.type)} would be empty"
             remedy = "define the class, or take the entry out"
-            raise refuse(self.source, statement.start, len("__all__"), "UB005", message, remedy)
+            raise CompileError(point(self.source.rows, statement.start, len("__all__"), "UB005", message, remedy))
         if self.missing:
             lost = sorted(used(set(self.missing), pieces) - output.bodies.keys())
             if lost:
@@ -75,9 +74,9 @@ class Conversion:
         if self.source.dropped_names:
             words = used(self.source.dropped_names, pieces)
             present = {alias.local for c in kept for entry in c.imports for alias in entry.aliases}
-            check_dropped(self.source, words, present | output.bodies.keys())
+            check_dropped(self.source, words, present | self.child.own.keys())
 
-    def _finished(self, output: Output) -> list[Candidate]:
+    def finished(self, output: Output) -> list[Candidate]:
         """The imports of an output, once nothing more comes into it."""
         kept = self._imports(output)
         torch = self.results.get("image_processing")
@@ -95,14 +94,18 @@ class Conversion:
         bases = [base.id for base in tree.node.bases if isinstance(base, ast.Name) and base.id in self.origin]
         return tree, bases[0] if bases else None
 
+    def inheriting(self) -> Iterator[tuple[str, str]]:
+        """The classes of the definition that inherit from a parent's, each with that base."""
+        for statement in self.source.statements.values():
+            base = self._bases(statement)[1] if statement.kind == "class" else None
+            if base is not None:
+                yield statement.name, base
+
     def _scopes(self) -> dict[str, Scope]:
         """The renamed parents, each with the child's definitions merged in."""
         inheriting: dict[str, list[tuple[str, str]]] = {}
-        for statement in self.source.statements.values():
-            if statement.kind == "class":
-                base = self._bases(statement)[1]
-                if base is not None:
-                    inheriting.setdefault(self.origin[base].path, []).append((statement.name, base))
+        for name, base in self.inheriting():
+            inheriting.setdefault(self.origin[base].path, []).append((name, base))
         found = {}
         self.external: dict[str, set[str]] = {}
         for path, parent in self.parents.items():
@@ -157,9 +160,9 @@ class Conversion:
         shape = inherit(self.library, tree, base, Tree(scope.view, original.statement))
         self.notes += shape.notes
         text = shape.render()
-        words = lexical.identifiers(text, lexical.spans(text), 0, len(text)) - {statement.name}
+        words = lexical.identifiers(text.text, lexical.spans(text.text), 0, len(text.text)) - {statement.name}
         external = self.external[parent.type] if parent.type == kind else self.external.get(kind, set())
-        needed = scope.needs(words) - external - output.created.keys()
+        needed = scope.needs(words) - (external - scope.pushed.keys()) - output.created.keys()
         needed = self._siblings(needed, output)
         needed = {n for n in needed if not (n in self.child.own and self.child.own[n].kind == "class")}
         self._write(self._follow(scope, needed, output), scope, output)
@@ -168,7 +171,8 @@ class Conversion:
     def _no_class(self, tree: Tree, base: str, parent: Parent) -> CompileError:
         offset = self.source.text.index(base, tree.base)
         message = f"`{base}` is not a class of {self.library.shown(parent.path)}"
-        return refuse(self.source, offset, len(base), "UB005", message, "inherit from a class that the file defines")
+        remedy = "inherit from a class that the file defines"
+        return CompileError(point(self.source.rows, offset, len(base), "UB005", message, remedy))
 
     def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:
         """The needed definitions with what their classes need, as far as it is not written yet."""
@@ -204,29 +208,34 @@ class Conversion:
 
     def _imports(self, output: Output) -> list[Candidate]:
         views = [(scope.view, self.parents[path]) for path, scope in self.scopes.items()]
-        return select(candidates(self.source, output.created, views), output.pieces(), set(output.bodies))
+        pieces = [piece.text for piece in output.pieces()]
+        return select(candidates(self.source, output.created, views), pieces, set(output.bodies))
 
     def _exports(self) -> None:
         statement = self.source.statements.get("__all__")
         special = self.source.statements.get("__getattr__")
         if special is not None:
             text = self.child.view.text(special.start, special.end)
-            lead = self.child.view.text(special.lead, special.start)
             for kind in self._getattr_kinds(text):
-                self._output(kind).emit("__getattr__", lead + one_line_call(text))
+                self._output(kind).emit("__getattr__", self._rebuilt(special, one_line_call(text)))
         if statement is None:
             return
         code = self.child.view.text(statement.start, statement.end)
         node = ast.parse(code).body[0]
         assert isinstance(node, ast.Assign)
-        lead = self.child.view.text(statement.lead, statement.start)
         groups: dict[str, list[str]] = {}
         for entry in getattr(node.value, "elts", []):
             if isinstance(entry, ast.Constant) and isinstance(entry.value, str):
                 segment = ast.get_source_segment(code, entry) or repr(entry.value)
                 groups.setdefault(self.names.type_of(entry.value, self.model), []).append(segment)
         for kind, group in groups.items():
-            self._output(kind).emit("__all__", f"{lead}__all__ = [{', '.join(group)}]")
+            self._output(kind).emit("__all__", self._rebuilt(statement, f"__all__ = [{', '.join(group)}]"))
+
+    def _rebuilt(self, statement: Statement, text: str) -> Text:
+        """A statement of the definition in another form, below the comments that stand above it."""
+        lead = self.child.view.slice(statement.lead, statement.start)
+        origins = self.child.view.slice(statement.start, statement.start).origins
+        return concatenate([lead, Text(text, origins * (text.count("\n") + 1))])
 
     def _getattr_kinds(self, text: str) -> list[str]:
         """The outputs that a module-level `__getattr__` goes to: those of the classes that its call names."""

@@ -51,13 +51,13 @@ def _renamed(entry: Import, view: View | None, own: bool) -> Import | None:
     word = view.renamer.word
     lead = "\n".join("" if "# Copied from" in row else change(row) for row in entry.lead.split("\n"))
     if entry.level == 0 and entry.module is not None:
-        return Import(lead, 0, entry.module, entry.aliases, change(entry.trail))
+        return Import(lead, 0, entry.module, entry.aliases, change(entry.trail), entry.origin)
     whole = view.absolute(entry.level, entry.module) if entry.module is not None else None
     if whole is not None:
-        return Import(lead, 0, whole, entry.aliases, change(entry.trail))
-    aliases = [Alias(_dotted(word, a.name), word(a.bound) if a.bound else None) for a in entry.aliases]
+        return Import(lead, 0, whole, entry.aliases, change(entry.trail), entry.origin)
+    aliases = [Alias(_dotted(word, a.name), word(a.bound) if a.bound else None, a.line) for a in entry.aliases]
     module = view.repair_module(_dotted(word, entry.module)) if entry.module is not None else None
-    return Import(lead, entry.level, module, aliases, change(entry.trail))
+    return Import(lead, entry.level, module, aliases, change(entry.trail), entry.origin)
 
 
 def _dotted(word: Callable[[str], str], name: str) -> str:
@@ -85,7 +85,7 @@ def select(found: list[Candidate], pieces: list[str], defined: set[str]) -> list
 def _filtered(entry: Import, wanted: set[str], kept: set[str]) -> Import | None:
     names = [alias for alias in entry.aliases if alias.local in wanted and alias.local not in kept]
     kept.update(alias.local for alias in names)
-    return Import(entry.lead, entry.level, entry.module, names, entry.trail) if names else None
+    return Import(entry.lead, entry.level, entry.module, names, entry.trail, entry.origin) if names else None
 
 
 def render(kept: list[Candidate]) -> str:

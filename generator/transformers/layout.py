@@ -1,15 +1,17 @@
-"""What stands around the definitions: the banner, the names of the outputs, the order in which they are checked."""
+"""The banner of the outputs."""
 
 from __future__ import annotations
 
 SIREN = "\N{POLICE CARS REVOLVING LIGHT}"
+TREE = "src/transformers/models"  # where the definitions of transformers lie in its repository
 MARK = "This file was automatically generated from"
 _RULE = f"#{' ' * 16}{SIREN * 48}"
 
 
-def banner(path: str) -> str:
+def banner(path: str, in_tree: bool) -> str:
     """The six lines that say that a file is generated from the definition at `path`."""
     name = path.rpartition("/")[2]
+    path = f"{TREE}/{path}" if in_tree else path
     rows = [
         _RULE,
         f"#{' ' * 11}{MARK} {path}.",

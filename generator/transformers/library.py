@@ -12,6 +12,7 @@ from ..parse import read_source
 from .names import Names, read_table
 from .quirks import Quirks
 from .renaming import Renamer, View
+from .settings import style_of
 from .source import Source
 
 PACKAGE = "@"  # begins the paths of files in installed packages: @transformers/models/llama/modeling_llama.py
@@ -20,8 +21,11 @@ PACKAGE = "@"  # begins the paths of files in installed packages: @transformers/
 class Library:
     """Finds and keeps sources below a folder; `overlay` holds texts that count instead of the files on disk."""
 
-    def __init__(self, root: Path, quirks: Quirks | None = None) -> None:
+    def __init__(
+        self, root: Path, quirks: Quirks | None = None, style: tuple[str, int] = ("ruff==0.14.10", 119)
+    ) -> None:
         self.root = root
+        self.style = style_of(*style, self.in_tree)
         self.quirks = quirks or Quirks()
         self.overlay: dict[str, str] = {}
         self._sources: dict[str, Source] = {}
@@ -39,10 +43,12 @@ class Library:
         return Names(read_table(models) if models is not None else {})
 
     def shown(self, path: str) -> str:
-        """The path of a file as banners and messages show it."""
-        if path.startswith(PACKAGE):
-            return path.removeprefix(PACKAGE)
-        return f"src/transformers/models/{path}" if self.in_tree else path
+        """The path of a file as messages show it."""
+        return path.removeprefix(PACKAGE)
+
+    def inside(self, path: str) -> bool:
+        """Whether a file lies below the folder, and not in an installed package."""
+        return not path.startswith(PACKAGE)
 
     def definitions(self) -> list[str]:
         """The paths of all definitions below the folder."""
@@ -65,9 +71,9 @@ class Library:
     def resolve(self, path: str, level: int, module: str) -> str | None:
         """The path of the module that a `from` import in the file at `path` names; None where it leaves the folder."""
         pieces = module.split(".")
+        if self.in_tree and "transformers.models." in module:  # with dots before it, too
+            return "/".join(module.partition("transformers.models.")[2].split(".")) + ".py"
         if level == 0:
-            if self.in_tree and module.startswith("transformers.models."):
-                return "/".join(pieces[2:]) + ".py"
             return PACKAGE + "/".join(pieces) + ".py"
         if level == 3 and self.in_tree:
             return "/".join(pieces[1:]) + ".py"
@@ -91,7 +97,7 @@ class Library:
         self.overlay = {}
 
     def source(self, path: str) -> Source:
-        """The parsed file; refused where it cannot be read or parsed."""
+        """The file; refused where it cannot be read."""
         source = self._sources.get(path)
         if source is None:
             text = self.overlay.get(path)
@@ -101,7 +107,7 @@ class Library:
                 if file is None:
                     raise CompileError(Diagnostic("UB004", "there is no such file", "install its package", shown))
                 text = read_source(file, shown)
-            source = self._sources[path] = _parsed(text, self.shown(path))
+            source = self._sources[path] = Source(text, self.shown(path))
         return source
 
     def view(self, path: str, old: str, new: str, name: str) -> View:
@@ -116,17 +122,6 @@ class Library:
             renamer = Renamer(self.names, old, new, whole_words=not self.quirks.renames_inside_words)
             view = self._views[key] = View(self.source(path), renamer, repaired, package)
         return view
-
-
-def _parsed(text: str, path: str) -> Source:
-    try:
-        return Source(text, path)
-    except SyntaxError as error:
-        line, column = error.lineno or 1, max(1, error.offset or 1)
-        rows = text.split("\n")
-        row = rows[line - 1] if line <= len(rows) else ""
-        remedy = "mend the syntax; the file must parse as Python"
-        raise CompileError(Diagnostic("UB001", error.msg, remedy, path, line, column, row)) from None
 
 
 def package_file(path: str) -> Path | None:

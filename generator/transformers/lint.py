@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..diagnostics import CompileError
+from ..diagnostics import CompileError, Diagnostic, point
+from ..discover import select
+from ..project import Project, find_project
+from ..report import FINE, UNUSABLE, WRONG, Format, located, publish, refuse_as, warn
+from ..text import Rows
 from .checks import provided_names
 from .convert import Conversion
+from .dialect import discover, open_library
 from .library import Library
 from .renaming import View
-from .source import Source
 
 RULES = {
     "TD001": ("a word is broken by renaming", "rename the class, or write the definition without inheriting"),
@@ -36,102 +40,114 @@ RULES = {
 _IGNORE = re.compile(r"#\s*unibody:\s*ignore(?:\[([\w, ]+)\])?")
 
 
-@dataclass(frozen=True)
-class Remark:
-    """One finding: which rule, where, and what was found."""
+def lint_project(
+    names: list[str],
+    project: Path | Project,
+    form: Format = "text",
+    baseline: Path | None = None,
+    write_baseline: bool = False,
+) -> int:
+    """Print what the conversion of the definitions corrupts or drops; 0 when nothing, 1 when something, 2 when unusable."""
+    try:
+        chosen = find_project(project)
+        library = open_library(chosen)
+        sources = discover(library)
+        paths = [sources[key].path for key in (select(sources, names) if names else sources)]
+        known = read_baseline(baseline) if baseline and not write_baseline else []
+    except CompileError as error:
+        return refuse_as(error.diagnostics, UNUSABLE, form)
+    found = lint(library, paths)
+    if write_baseline and baseline is not None:
+        baseline.write_text(as_baseline(found), encoding="utf-8")
+        print(f"{len(found)} findings written to {baseline.name}")
+        return FINE
+    found = located(chosen, less_baseline(found, known))[0]
+    status = WRONG if found else FINE
+    return warn(found, status) if form == "text" else publish(found, [], status, form)
 
-    code: str
-    path: str
-    line: int
-    message: str
 
-    @property
-    def remedy(self) -> str:
-        return RULES[self.code][1]
-
-    @property
-    def key(self) -> str:
-        """What tells it from others in a baseline: lines may move."""
-        return f"{self.path}: {self.code}: {self.message}"
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: warning[{self.code}]: {self.message}\n  = help: {self.remedy}"
-
-    def as_github(self) -> str:
-        message = f"{self.message} ({self.remedy})".replace("%", "%25").replace("\n", "%0A")
-        return f"::warning file={self.path},line={self.line},title={self.code}::{message}"
-
-
-def lint(library: Library, paths: Sequence[str]) -> list[Remark]:
+def lint(library: Library, paths: Sequence[str]) -> list[Diagnostic]:
     """The findings in some definitions, less those that a comment in the definition suppresses; a refused definition has none."""
-    found: list[Remark] = []
+    found: list[Diagnostic] = []
     for path in paths:
         try:
             conversion = Conversion(library, path)
             texts = conversion.outputs()
         except CompileError:
             continue
-        source = conversion.source
-        found += [w for w in dict.fromkeys(_findings(conversion, texts)) if not _suppressed(source, w)]
+        rows = conversion.source.rows
+        found += [remark for remark in dict.fromkeys(_findings(conversion, texts)) if not _suppressed(rows, remark)]
     return found
 
 
-def less_baseline(found: Sequence[Remark], baseline: Path | None) -> list[Remark]:
-    """The findings that a baseline file does not list; each entry stands for one finding."""
-    if baseline is None or not baseline.is_file():
-        return list(found)
-    known: list[str] = json.loads(baseline.read_text(encoding="utf-8"))
-    left = []
+def read_baseline(file: Path) -> list[str]:
+    """The findings that a baseline file lists; none where it is not there yet."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    except (OSError, ValueError) as error:
+        remedy = "mend the file, or make it again with --write-baseline"
+        raise CompileError(Diagnostic("UB002", f"cannot read the baseline: {error}", remedy, str(file))) from None
+    return [str(entry) for entry in found]
+
+
+def less_baseline(found: Sequence[Diagnostic], known: Sequence[str]) -> list[Diagnostic]:
+    """The findings that a baseline does not list; each entry stands for one finding."""
+    left = Counter(known)
+    new = []
     for remark in found:
-        if remark.key in known:
-            known.remove(remark.key)
+        if left[_key(remark)] > 0:
+            left[_key(remark)] -= 1
         else:
-            left.append(remark)
-    return left
+            new.append(remark)
+    return new
 
 
-def as_baseline(found: Sequence[Remark]) -> str:
+def as_baseline(found: Sequence[Diagnostic]) -> str:
     """The text of a baseline file that lists the findings."""
-    return json.dumps(sorted(remark.key for remark in found), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(sorted(map(_key, found)), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_json(found: Sequence[Remark]) -> str:
-    """The findings as one JSON document."""
-    return json.dumps([{**asdict(w), "remedy": w.remedy} for w in found], indent=2, ensure_ascii=False)
+def _key(remark: Diagnostic) -> str:
+    """What tells a finding from others in a baseline: lines may move."""
+    return f"{remark.path}: {remark.code}: {remark.message}"
 
 
-def _findings(conversion: Conversion, texts: dict[str, str]) -> Iterator[Remark]:
+def _findings(conversion: Conversion, texts: dict[str, str]) -> Iterator[Diagnostic]:
     source = conversion.source
 
-    def warn(code: str, offset: int, message: str) -> Remark:
-        return Remark(code, source.path, source.text.count("\n", 0, offset) + 1, message)
+    def remark(code: str, offset: int, message: str) -> Diagnostic:
+        offset += len(source.text[offset:]) - len(source.text[offset:].lstrip())
+        length = len(source.rows.row(source.rows.line(offset)))  # as far as the line goes
+        return point(source.rows, offset, length, code, message, RULES[code][1], severity="warning")
 
     for note in conversion.notes:
-        yield warn(note.code, note.offset, note.message)
+        yield remark(note.code, note.offset, note.message)
     for dropped in source.dropped:
-        yield Remark("TD005", source.path, dropped.line, f"{dropped.what} is in no output")
-    for statement in source.repeated:
-        yield warn("TD010", statement.start, f"`{statement.name}` is defined again below, and only that one counts")
+        start = source.rows.start(dropped.line)
+        indent = len(source.rows.row(dropped.line)) - len(source.rows.row(dropped.line).lstrip())
+        yield remark("TD005", start + indent, f"{dropped.what} is in no output")
+    for statement in source.index.repeated:
+        yield remark("TD010", statement.start, f"`{statement.name}` is defined again below, and only that one counts")
     for name, tree in conversion.trees.items():
         statement = source.statements[name]
         comment = re.search(r"#[^\n]*", source.text[statement.lead : statement.start])
         inherits = any(getattr(base, "id", "") in conversion.origin for base in tree.node.bases)
         if comment and inherits:
-            yield warn("TD007", statement.lead + comment.start(), f"the comment above `{name}` is in no output")
+            yield remark("TD007", statement.lead + comment.start(), f"the comment above `{name}` is in no output")
     for path, scope in conversion.scopes.items():
         parent = conversion.parents[path]
         renamer = scope.view.renamer
         if renamer is not None and renamer.new != conversion.model:
-            yield warn(
+            yield remark(
                 "TD008", parent.offset, f"`{parent.model}` is read as `{renamer.new}`, not as `{conversion.model}`"
             )
         known = provided_names(conversion.library.source(path))
         for name in parent.names:
             if name not in known:
-                yield warn("TD009", parent.offset, f"`{name}` is not in {conversion.library.shown(path)}")
+                yield remark("TD009", parent.offset, f"`{name}` is not in {conversion.library.shown(path)}")
         for old, new, line in _broken_words(scope.view, texts):
             where = f"{conversion.library.shown(path)}:{line}"
-            yield warn("TD001", parent.offset, f"`{old}` becomes `{new}` ({where})")
+            yield remark("TD001", parent.offset, f"`{old}` becomes `{new}` ({where})")
 
 
 def _broken_words(view: View, texts: dict[str, str]) -> Iterator[tuple[str, str, int]]:
@@ -150,11 +166,10 @@ def _broken_words(view: View, texts: dict[str, str]) -> Iterator[tuple[str, str,
             yield old, word, text.count("\n", 0, start) + 1
 
 
-def _suppressed(source: Source, remark: Remark) -> bool:
+def _suppressed(rows: Rows, remark: Diagnostic) -> bool:
     """Whether the line of a finding, or the one above, has a comment that says so."""
     for line in (remark.line, remark.line - 1):
-        if 1 <= line <= len(source.rows.starts):
-            match = _IGNORE.search(source.rows.row(line))
-            if match and (match[1] is None or remark.code in re.split(r"[,\s]+", match[1])):
-                return True
+        match = _IGNORE.search(rows.row(line)) if line >= 1 else None
+        if match and (match[1] is None or remark.code in re.split(r"[,\s]+", match[1])):
+            return True
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..text import Text
 from .imports import Candidate
 
 TOP = ("logger", "_CHECKPOINT_FOR_DOC", "_CONFIG_FOR_DOC")  # always first
@@ -15,12 +16,12 @@ class Output:
     """The text and position of each definition of an output, and the classes that it imports from its siblings."""
 
     type: str
-    bodies: dict[str, str] = field(default_factory=dict)
+    bodies: dict[str, Text] = field(default_factory=dict)
     positions: dict[str, float] = field(default_factory=dict)
     created: dict[str, str] = field(default_factory=dict)  # class -> module of the sibling
     _count: int = 0
 
-    def emit(self, name: str, text: str, position: float | None = None) -> None:
+    def emit(self, name: str, text: Text, position: float | None = None) -> None:
         """Write a definition behind all others; one of that name that is there already goes."""
         if position is None:
             position = self._count
@@ -28,7 +29,7 @@ class Output:
         self.bodies[name] = text
         self.positions[name] = position
 
-    def pieces(self) -> list[str]:
+    def pieces(self) -> list[Text]:
         """The text of all definitions, in order."""
         ends = {name: index for index, name in enumerate(TOP)}
         first = [name for name in ends if name in self.bodies]
@@ -50,7 +51,8 @@ def copy_definitions(torch: Output, pil: Output, kept: list[Candidate], module: 
     at = {position: name for name, position in pil.positions.items()}
     for name in wanted:
         position = torch.positions[name]
-        there = pil.bodies.get(at.get(position, ""), "")
-        is_definition = any(row.startswith(("class ", "def ", "async def ", "@")) for row in there.split("\n"))
+        there = pil.bodies.get(at.get(position, ""))
+        rows = there.text.split("\n") if there else []
+        is_definition = any(row.startswith(("class ", "def ", "async def ", "@")) for row in rows)
         pil.emit(name, torch.bodies[name], position - 0.5 if is_definition else position + 0.5)
     return bool(wanted)

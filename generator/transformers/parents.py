@@ -6,11 +6,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..diagnostics import CompileError
+from ..diagnostics import CompileError, point
 from .closure import Definition
 from .library import PACKAGE, Library
 from .names import TYPES, common_suffix
-from .problems import point
 from .source import Source
 
 _NEIGHBOUR = re.compile(rf"(\w+)\.((?:{'|'.join(TYPES)})_\w+)\Z")
@@ -51,8 +50,10 @@ def is_model_import(level: int, module: str) -> bool:
     """Whether a `from` import takes something from a model's file, to inherit from it."""
     if "auto.modeling_auto" in module:
         return False
+    if "transformers.models." in module:
+        return True
     if level == 0:
-        return "transformers.models." in module or _INSTALLED.search(module) is not None
+        return _INSTALLED.search(module) is not None
     if level == 2:
         return _NEIGHBOUR.match(module) is not None
     return level == 3 and module.startswith("models.")
@@ -72,7 +73,7 @@ def parents(library: Library, path: str) -> dict[str, Parent]:
             remedy = (
                 "name the model's file, as in `from ..llama.modeling_llama import …`; install its package if need be"
             )
-            problems.append(point(source, offset, len("from"), "UB004", message, remedy))
+            problems.append(point(source.rows, offset, len("from"), "UB004", message, remedy))
             continue
         parent = found.setdefault(resolved, Parent(resolved, resolved.split("/")[-2], offset=offset))
         parent.names += [name for name in names if name not in parent.names]

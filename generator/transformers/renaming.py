@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from typing import NamedTuple
 
+from ..text import Text
 from . import lexical
 from .names import TYPES, Names
 from .source import Source
@@ -168,6 +169,12 @@ class View:
             start = hit.end
         pieces.append(text[start:end])
         return "".join(pieces)
+
+    def slice(self, start: int, end: int) -> Text:
+        """The same with where each line comes from."""
+        text = self.text(start, end)
+        first = self.source.rows.line(start) - 1
+        return Text(text, self.source.rows.origins[first : first + text.count("\n") + 1])
 
     def absolute(self, level: int, module: str) -> str | None:
         """What a relative import of an installed file is called from elsewhere; None for that of a sibling."""

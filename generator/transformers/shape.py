@@ -7,18 +7,25 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..extents import Extent, extents, first_line
+from ..text import Origin, Rows, Text, concatenate, join
 from . import lexical
 from .renaming import View
-from .source import Rows, Statement, Unit, first_line, units
+from .source import Statement
 
 Rename = Callable[[str], str]
+
+
+def renamed(text: Text, change: Rename | None) -> Text:
+    """The text in other words, on the same lines."""
+    return Text(change(text.text), text.origins) if change else text
 
 
 @dataclass(slots=True)
 class Piece:
     """A statement of a method's block, as text, with what the splicing of `super()` asks of it."""
 
-    text: str  # whole lines: the lead, the statement, the comments that end it
+    text: Text  # whole lines: the lead, the statement, the comments that end it
     code: str  # the statement alone
     target: str | None = None  # of a plain assignment with `=`: the text of its first target
     annotated: str | None = None  # of an annotated assignment
@@ -33,24 +40,25 @@ class Method:
     """A method in pieces; joined in this order they are its text."""
 
     name: str
-    lead: str
-    decorators: str  # whole lines
-    gap: str  # comment lines between the decorators and the `def`
-    opening: str  # "    def name("
-    parameters: str
-    returns: str | None
-    block: str  # from behind the colon
+    lead: Text
+    decorators: Text  # whole lines
+    gap: Text  # comment lines between the decorators and the `def`
+    opening: Text  # "    def name("
+    parameters: Text
+    returns: Text | None
+    block: Text  # from behind the colon
     node: ast.FunctionDef | ast.AsyncFunctionDef
     home: Tree
-    change: Rename
+    change: Rename | None
 
-    def pieces(self) -> tuple[str, list[Piece], str]:
+    def pieces(self) -> tuple[Text, list[Piece], Text]:
         """What stands behind the colon, the statements of the block, and the comments that end it."""
         return self.home.pieces(self.node, self.change)
 
-    def render(self) -> str:
-        returns = f" -> {self.returns}" if self.returns is not None else ""
-        return f"{self.lead}{self.decorators}{self.gap}{self.opening}{self.parameters}){returns}:{self.block}"
+    def render(self) -> Text:
+        returns: list[Text | str] = [" -> ", self.returns] if self.returns is not None else []
+        head = [self.lead, self.decorators, self.gap, self.opening, self.parameters]
+        return concatenate([*head, ")", *returns, ":", self.block])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +75,27 @@ class Shape:
     """A class in pieces."""
 
     name: str
-    lead: str
-    decorators: str
-    gap: str
+    origin: Origin  # of its header
+    lead: Text
+    decorators: Text
+    gap: Text
     bases: list[str]
     keywords: list[str]
-    docstrings: list[str] = field(default_factory=list)
-    attributes: dict[str, str] = field(default_factory=dict)
+    docstrings: list[Text] = field(default_factory=list)
+    attributes: dict[str, Text] = field(default_factory=dict)
     methods: dict[str, Method] = field(default_factory=dict)
     removals: set[str] = field(default_factory=set)  # attributes that are `AttributeError(…)`
     notes: list[Note] = field(default_factory=list)
 
-    def render(self) -> str:
+    def render(self) -> Text:
         arguments = ", ".join([*self.bases, *self.keywords])
         head = f"class {self.name}({arguments}):" if arguments else f"class {self.name}:"
         body = [*self.docstrings, *self.attributes.values(), *(method.render() for method in self.methods.values())]
-        rows = "\n".join(body) if body else "    pass"
-        return f"{self.lead}{self.decorators}{self.gap}{head}\n{rows}"
+        rows = body or [Text("    pass", (self.origin,))]
+        return join([concatenate([self.lead, self.decorators, self.gap, Text(head, (self.origin,))]), *rows])
+
+
+NOTHING = Text("", (Origin("", 0),))
 
 
 class Tree:
@@ -101,25 +113,25 @@ class Tree:
         self.node = node
         header = self.colon(self.base + self.rows.offset(*_header_end(node)))
         self.body_line = self.code.count("\n", 0, header - self.base) + 1
-        self.units = self.block(node.body, self.body_line)
+        self.members = self.block(node.body, self.body_line)
 
-    def block(self, body: list[ast.stmt], header_line: int, last: int | None = None) -> list[Unit]:
+    def block(self, body: list[ast.stmt], header_line: int, last: int | None = None) -> list[Extent]:
         """The statements of a block; the lead of the first begins below its header's line."""
         first = min(header_line + 1, first_line(body[0]))
-        found = units(self.rows, body, first, last or len(self.rows.starts))
-        for unit in found:
-            unit.lead += self.base
-            unit.start += self.base
-            unit.end += self.base
+        found = extents(self.rows, body, first, last or len(self.rows.starts))
+        for extent in found:
+            extent.lead += self.base
+            extent.start += self.base
+            extent.end += self.base
         return found
 
     def colon(self, offset: int) -> int:
         """Where the colon that ends a header stands, looking from an offset of the file."""
         return _find(self.view.source.text, offset, ":")
 
-    def slice(self, start: int, end: int) -> str:
+    def slice(self, start: int, end: int) -> Text:
         """The text between two offsets of the file, as the view shows it."""
-        return self.view.text(start, end)
+        return self.view.slice(start, end)
 
     def of(self, node: ast.expr | ast.arg) -> str:
         start, end = self.rows.span(node)
@@ -129,22 +141,24 @@ class Tree:
         """The class in pieces, each passed through `rename`."""
         change: Rename = rename or (lambda text: text)
         node = self.node
-        decorators, gap = self._decorators(node, change)
-        lead = change(self.slice(self.statement.lead, self.statement.start))
+        decorators, gap = self._decorators(node, rename)
+        lead = renamed(self.slice(self.statement.lead, self.statement.start), rename)
         bases = [change(self.of(base)) for base in node.bases]
         keywords = [
             f"{self.view.word(k.arg)}={change(self.of(k.value))}" if k.arg else f"**{change(self.of(k.value))}"
             for k in node.keywords
         ]
-        shape = Shape(self.view.word(node.name), lead, decorators, gap, bases, keywords)
-        for unit in self.units:
-            self._member(shape, unit, change)
+        rows = self.view.source.rows
+        origin = rows.origins[rows.line(self.base + self.rows.start(node.lineno)) - 1]
+        shape = Shape(self.view.word(node.name), origin, lead, decorators, gap, bases, keywords)
+        for extent in self.members:
+            self._member(shape, extent, rename)
         return shape
 
-    def _member(self, shape: Shape, unit: Unit, change: Rename) -> None:
-        node = unit.node
+    def _member(self, shape: Shape, extent: Extent, change: Rename | None) -> None:
+        node = extent.node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            method = self.method(unit, node, change)
+            method = self.method(extent, node, change)
             key = method.name
             if key in shape.methods:
                 first = node.decorator_list[0] if node.decorator_list else None
@@ -156,8 +170,8 @@ class Tree:
                     key = f"{key}_setter"
             shape.methods[key] = method
             return
-        text = change(self.slice(unit.lead, unit.end))
-        if is_triple(self.slice(unit.start, unit.end), node):
+        text = renamed(self.slice(extent.lead, extent.end), change)
+        if is_triple(self.view.text(extent.start, extent.end), node):
             shape.docstrings.append(text)
         elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = self.view.word(node.targets[0].id)
@@ -168,37 +182,41 @@ class Tree:
             shape.attributes[self.view.word(node.target.id)] = text
 
     def _decorators(
-        self, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, change: Rename
-    ) -> tuple[str, str]:
+        self, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, change: Rename | None
+    ) -> tuple[Text, Text]:
         """The lines of the decorators, and those between them and the definition."""
         if not node.decorator_list:
-            return "", ""
+            return NOTHING, NOTHING
         last = node.decorator_list[-1].end_lineno or 0
         start, end = self.rows.start(first_line(node)), self.rows.start(last + 1)
         definition = self.rows.start(node.lineno)
         decorators = self.slice(self.base + start, self.base + end)
-        return change(decorators), change(self.slice(self.base + end, self.base + definition))
+        return renamed(decorators, change), renamed(self.slice(self.base + end, self.base + definition), change)
 
-    def method(self, unit: Unit, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename) -> Method:
+    def method(self, extent: Extent, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename | None) -> Method:
         text = self.view.source.text
         decorators, gap = self._decorators(node, change)
         start = self.base + self.rows.start(node.lineno)
         opening = text.index("(", start) + 1
         closing = _find(text, opening, ")")
-        returns = change(self.of(node.returns)) if node.returns else None
+        returns = None
+        if node.returns:
+            first, last = self.rows.span(node.returns)
+            returns = renamed(self.slice(self.base + first, self.base + last), change)
         after = self.colon(self.base + self.rows.span(node.returns)[1] if node.returns else closing + 1) + 1
-        block = self.slice(after, unit.end)
+        block = self.slice(after, extent.end)
         if first_line(node.body[0]) == self._line(after):
-            block = f"\n{' ' * (node.col_offset + 4)}{block.lstrip()}"
+            margin = Text(f"\n{' ' * (node.col_offset + 4)}", block.origins[:1] * 2)
+            block = concatenate([margin, block.slice(len(block.text) - len(block.text.lstrip()), len(block.text))])
         return Method(
             self.view.word(node.name),
-            change(self.slice(unit.lead, unit.start)),
+            renamed(self.slice(extent.lead, extent.start), change),
             decorators,
             gap,
-            change(self.slice(start, opening)),
-            change(self.slice(opening, closing)),
+            renamed(self.slice(start, opening), change),
+            renamed(self.slice(opening, closing), change),
             returns,
-            change(block),
+            renamed(block, change),
             node,
             self,
             change,
@@ -207,7 +225,9 @@ class Tree:
     def _line(self, offset: int) -> int:
         return self.code.count("\n", 0, offset - self.base) + 1
 
-    def pieces(self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename) -> tuple[str, list[Piece], str]:
+    def pieces(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: Rename | None
+    ) -> tuple[Text, list[Piece], Text]:
         """What stands behind a method's colon, the statements of its block, and the comments that end it."""
         text = self.view.source.text
         opening = text.index("(", self.base + self.rows.start(node.lineno)) + 1
@@ -218,31 +238,35 @@ class Tree:
         found = []
         block = self.block(node.body, line)
         end = colon + 1
-        for number, unit in enumerate(block):
-            start = self.base + self.rows.span(node.body[0])[0] if one_line and not number else unit.start  # type: ignore[arg-type]
+        for number, extent in enumerate(block):
+            start = self.base + self.rows.span(node.body[0])[0] if one_line and not number else extent.start
             margin = " " * (node.col_offset + 4) if one_line and not number else ""
-            found.append(self._piece(unit, start, margin, change))
-            end = unit.end
-        header = "" if one_line else change(self.slice(colon + 1, self.base + self.rows.end(line)))
+            found.append(self._piece(extent, start, margin, change))
+            end = extent.end
+        header = self.slice(colon + 1, colon + 1 if one_line else self.base + self.rows.end(line))
         limit = self._block_end(node)
-        return header, found, change(self.slice(end, limit)) if limit > end else ""
+        footer = renamed(self.slice(end, limit), change) if limit > end else NOTHING
+        return renamed(header, change), found, footer
 
     def _block_end(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-        return next((unit.end for unit in self.units if unit.node is node), 0)
+        return next((extent.end for extent in self.members if extent.node is node), 0)
 
-    def _piece(self, unit: Unit, start: int, margin: str, change: Rename) -> Piece:
-        node = unit.node
-        lead = "" if margin else self.slice(unit.lead, unit.start)
-        code = change(self.slice(start, unit.end))
-        piece = Piece(change(lead) + margin + code, code, node=node, offset=start)
-        if isinstance(node, ast.Assign) and unit.alone:
-            piece.target = change(self.of(node.targets[0]))
-        elif isinstance(node, ast.AnnAssign) and unit.alone:
-            piece.annotated = change(self.of(node.target))
-        elif isinstance(node, ast.Delete) and unit.alone and len(node.targets) == 1:
-            piece.deleted = change(self.of(node.targets[0]))
-        piece.is_string = is_triple(code, node)
+    def _piece(self, extent: Extent, start: int, margin: str, change: Rename | None) -> Piece:
+        node = extent.node
+        lead = NOTHING if margin else renamed(self.slice(extent.lead, extent.start), change)
+        code = renamed(self.slice(start, extent.end), change)
+        piece = Piece(concatenate([lead, margin, code]), code.text, node=node, offset=start)
+        if isinstance(node, ast.Assign) and not extent.others:
+            piece.target = self._words(node.targets[0], change)
+        elif isinstance(node, ast.AnnAssign) and not extent.others:
+            piece.annotated = self._words(node.target, change)
+        elif isinstance(node, ast.Delete) and not extent.others and len(node.targets) == 1:
+            piece.deleted = self._words(node.targets[0], change)
+        piece.is_string = is_triple(code.text, node)
         return piece
+
+    def _words(self, node: ast.expr, change: Rename | None) -> str:
+        return change(self.of(node)) if change else self.of(node)
 
 
 def is_triple(code: str, node: ast.stmt) -> bool:
@@ -289,17 +313,17 @@ def _find(text: str, offset: int, signs: str) -> int:
 _SIGNS = re.compile("[][(){},:#\"']")
 
 
-def split_arguments(text: str) -> list[str]:
+def split_arguments(text: Text) -> list[Text]:
     """The parts of an argument list, each with its comma and the comments on the rest of that line."""
-    found: list[str] = []
+    found: list[Text] = []
     start = 0
-    closed = text + ")"
+    closed = text.text + ")"
     while True:
         comma = _find(closed, start, ",)")
         if closed[comma] == ")":
-            last = text[start:]
-            return [*found, last] if last.strip() else found
-        rest = re.compile(r"[ \t]*(?:#[^\n]*\n)?").match(text, comma + 1)
+            last = text.slice(start, len(text.text))
+            return [*found, last] if last.text.strip() else found
+        rest = re.compile(r"[ \t]*(?:#[^\n]*\n)?").match(text.text, comma + 1)
         end = rest.end() if rest else comma + 1
-        found.append(text[start:end])
+        found.append(text.slice(start, end))
         start = end

@@ -41,7 +41,7 @@ def _library(candidate: Candidate) -> str | None:
 
 
 def _bare(entry: Import) -> Import:
-    return Import("", entry.level, entry.module, entry.aliases, entry.trail)
+    return Import("", entry.level, entry.module, entry.aliases, entry.trail, entry.origin)
 
 
 def _with_tests(kept: list[Candidate], tests: list[str]) -> list[Candidate]:
@@ -52,6 +52,8 @@ def _with_tests(kept: list[Candidate], tests: list[str]) -> list[Candidate]:
             present = {alias.local for alias in entry.aliases}
             new = [Alias(test, None) for test in tests if test not in present]
             if new:
-                entry = Import(entry.lead, entry.level, entry.module, [*entry.aliases, *new], entry.trail)
+                entry = Import(
+                    entry.lead, entry.level, entry.module, [*entry.aliases, *new], entry.trail, entry.origin
+                )
                 return [Candidate(candidate.lead, [entry]) if c is candidate else c for c in kept]
     return [Candidate("", [Import("", 3, "utils", [Alias(test, None) for test in tests], "")]), *kept]

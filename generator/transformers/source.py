@@ -8,103 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..diagnostics import CompileError, syntax_error
+from ..extents import Extent, extents, first_line
+from ..parse import is_string
 from ..scopes import bound_names
+from ..text import Origin, Text
 from . import lexical
 
 _FROM = re.compile(r"^([ \t]*)from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|(?:[^\n#\\]|\\\n)*)", re.MULTILINE)
 
 
-class Rows:
-    """Offsets of a text for positions as `ast` gives them."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self._ascii = text.isascii()
-
-    def offset(self, line: int, column: int) -> int:
-        """Offset of a line (from 1) and a column in UTF-8 bytes."""
-        start = self.starts[line - 1]
-        if self._ascii:
-            return start + column
-        row = self.text[start : self.end(line)]
-        return start + (column if row.isascii() else len(row.encode()[:column].decode()))
-
-    def start(self, line: int) -> int:
-        """Offset of the first character of a line; the end of the text for the line after the last."""
-        return self.starts[line - 1] if line <= len(self.starts) else len(self.text)
-
-    def end(self, line: int) -> int:
-        """Offset of the line's newline, or of the end of the text."""
-        return self.starts[line] - 1 if line < len(self.starts) else len(self.text)
-
-    def row(self, line: int) -> str:
-        return self.text[self.starts[line - 1] : self.end(line)]
-
-    def span(self, node: ast.expr | ast.arg) -> tuple[int, int]:
-        """Offsets of an expression's first character and of the one after its last."""
-        assert node.end_lineno is not None and node.end_col_offset is not None
-        return self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
-
-
-@dataclass(slots=True)
-class Unit:
-    """A statement with the lines that it owns: `lead` (blank and comment lines above), `start`, and `end` (its last newline)."""
-
-    node: ast.stmt
-    lead: int
-    start: int
-    end: int
-    alone: bool  # whether no other statement stands on its lines
-
-
-def units(rows: Rows, body: list[ast.stmt], first: int, last: int) -> list[Unit]:
-    """The statements of a block; `first` is the line where the lead of the first begins, `last` the block's last line."""
-    found: list[Unit] = []
-    line = first
-    for node in body:
-        start = first_line(node)
-        if found and start < line:
-            found[-1].alone = False
-            found[-1].end = max(found[-1].end, rows.end(_last_line(rows, node, last)))
-            line = max(line, _last_line(rows, node, last) + 1)
-            continue
-        end = _last_line(rows, node, last)
-        found.append(Unit(node, rows.start(line), rows.start(start), rows.end(end), True))
-        line = end + 1
-    return found
-
-
-def first_line(node: ast.stmt) -> int:
-    """The line that a statement starts on, its decorators included."""
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min(decorators[0].lineno, node.lineno) if decorators else node.lineno
-
-
-def last_suite(node: ast.AST) -> list[ast.stmt]:
-    """The block that ends a compound statement; empty for a simple one."""
-    for field in ("finalbody", "orelse", "handlers", "cases", "body"):
-        value = getattr(node, field, None)
-        if isinstance(value, list) and value:
-            return value if isinstance(value[-1], ast.stmt) else last_suite(value[-1])
-    return []
-
-
-def _last_line(rows: Rows, node: ast.stmt, limit: int) -> int:
-    """The last line of a statement, with the comments that end its block at the block's indentation or deeper."""
-    end = node.end_lineno or node.lineno
-    suite = last_suite(node)
-    if not suite or first_line(suite[0]) == node.lineno:
-        return end
-    column = suite[0].col_offset
-    for number in range(end + 1, limit + 1):
-        row = rows.row(number)
-        bare = row.lstrip()
-        if bare and (bare[0] != "#" or len(row) - len(bare) < column):
-            break
-        if bare:
-            end = number
-    return end
+SHARED = "a statement on a line with another"
 
 
 @dataclass(slots=True)
@@ -113,6 +27,7 @@ class Alias:
 
     name: str
     bound: str | None  # after `as`
+    line: int = 0  # where it is written
 
     @property
     def local(self) -> str:
@@ -132,6 +47,7 @@ class Import:
     module: str | None  # None: `import x`
     aliases: list[Alias]
     trail: str  # the comment on its last line
+    origin: Origin | None = None  # of its first line
 
     def render(self, aliases: list[Alias]) -> str:
         """The statement with some of its names, on one line."""
@@ -152,16 +68,30 @@ class Guard:
 
 @dataclass(slots=True)
 class Statement:
-    """A top-level definition or assignment: where it stands, and the words of its code."""
+    """A top-level definition or assignment: where it stands, and in which file."""
 
     kind: str  # class, function, assignment, exports, getattr, item
     name: str
     lead: int
     start: int
     end: int
-    words: frozenset[str]
-    exempt: frozenset[str]  # words of absolute imports, which are never renamed
-    line: int
+    source: Source
+    _words: tuple[frozenset[str], frozenset[str]] | None = None
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of its code, less those of absolute imports."""
+        return self._read()[0]
+
+    @property
+    def exempt(self) -> frozenset[str]:
+        """The words of absolute imports in it, which are never renamed."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[frozenset[str], frozenset[str]]:
+        if self._words is None:  # of a large parent only some statements are needed
+            self._words = self.source.words(self.start, self.end)
+        return self._words
 
 
 @dataclass(slots=True)
@@ -180,13 +110,28 @@ class Source:
         self.text = text
         self.path = path
         self.spans = lexical.spans(text)
-        self.statements: dict[str, Statement] = {}
-        self.items: dict[str, list[str]] = {}  # `NAME[...] = v`: the statements that belong to NAME
-        self.imports: list[Import | Guard] = []
-        self.dropped: list[Dropped] = []
-        self.repeated: list[Statement] = []  # definitions of which a later one of the same name is left
-        self.header = text
-        self._index()
+
+    @cached_property
+    def index(self) -> Index:
+        """Its top-level statements; refused where it does not parse. Which parents it has can be read without."""
+        return Index(self)
+
+    @property
+    def statements(self) -> dict[str, Statement]:
+        return self.index.statements
+
+    @property
+    def imports(self) -> list[Import | Guard]:
+        return self.index.imports
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        return self.index.dropped
+
+    @property
+    def dropped_names(self) -> set[str]:
+        """What the statements bind that no output will have."""
+        return {name for dropped in self.dropped for name in dropped.names}
 
     @cached_property
     def zones(self) -> list[tuple[int, int]]:
@@ -203,8 +148,8 @@ class Source:
         return lowered if len(lowered) == len(self.text) else self.text.translate(_LOWER)
 
     @cached_property
-    def rows(self) -> Rows:
-        return Rows(self.text)
+    def rows(self) -> Text:
+        return Text.from_file(self.text, self.path)
 
     def from_imports(self) -> Iterator[tuple[int, str, list[str], int]]:
         """Level, module, names and offset of every `from` import at any depth."""
@@ -232,55 +177,68 @@ class Source:
             position = last
         return frozenset(plain | lexical.identifiers(self.text, self.spans, position, end)), frozenset(exempt)
 
-    def _index(self) -> None:
-        tree = ast.parse(self.text)
-        rows = self.rows
-        if tree.body:
-            self.header = self.text[: rows.start(first_line(tree.body[0]))]
-        first = first_line(tree.body[0]) if tree.body else 1
-        for unit in units(rows, tree.body, first, len(rows.starts)):
-            self._statement(rows, unit)
 
-    def _statement(self, rows: Rows, unit: Unit) -> None:
-        node = unit.node
+class Index:
+    """The top level of a file: definitions by name, imports in order, and what no output will have."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.text = source.text
+        self.statements: dict[str, Statement] = {}
+        self.items: dict[str, list[str]] = {}  # `NAME[...] = v`: the statements that belong to NAME
+        self.imports: list[Import | Guard] = []
+        self.dropped: list[Dropped] = []
+        self.repeated: list[Statement] = []  # definitions of which a later one of the same name is left
+        self.header = source.text
+        try:
+            tree = ast.parse(source.text)
+        except SyntaxError as error:
+            raise CompileError(syntax_error(error, source.text, source.path)) from None
+        rows = source.rows
+        first = first_line(tree.body[0]) if tree.body else 1
+        if tree.body:
+            self.header = self.text[: rows.start(first)]
+        for extent in extents(rows, tree.body, first, len(rows.starts)):
+            self._statement(rows, extent)
+            for other in extent.others:
+                self._drop(other, SHARED)
+
+    def _statement(self, rows: Text, extent: Extent) -> None:
+        node = extent.node
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            self.imports.append(read_import(rows, unit))
+            self.imports.append(read_import(rows, extent))
         elif isinstance(node, ast.If):
-            self._guard(rows, unit, node)
+            self._guard(rows, extent, node)
         elif isinstance(node, ast.ClassDef):
-            self._add("class", node.name, unit)
+            self._add("class", node.name, extent)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            self._add("function", node.name, unit)
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and unit.alone:
+            self._add("function", node.name, extent)
+        elif isinstance(node, ast.Assign) and extent.others:
+            self._drop(node, SHARED)
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
             if isinstance(target, ast.Name):
                 kind = {"__all__": "exports", "__getattr__": "getattr"}.get(target.id, "assignment")
-                self._add(kind, target.id, unit)
+                self._add(kind, target.id, extent)
             elif isinstance(target, (ast.Subscript, ast.Attribute)) and isinstance(target.value, ast.Name):
                 name = self.text[slice(*rows.span(target))]
-                self._add("item", name, unit)
+                self._add("item", name, extent)
                 self.items.setdefault(target.value.id, []).append(name)
             else:
                 self._drop(node, "an assignment to several names")
-        elif not is_docstring(node):
+        elif not is_string(node):
             self._drop(node, _description(node))
 
     def _drop(self, node: ast.stmt, what: str) -> None:
         self.dropped.append(Dropped(node.lineno, what, frozenset(bound_names([node]))))
 
-    @property
-    def dropped_names(self) -> set[str]:
-        """What the statements bind that no output will have."""
-        return {name for dropped in self.dropped for name in dropped.names}
-
-    def _add(self, kind: str, name: str, unit: Unit) -> None:
-        words, exempt = self.words(unit.start, unit.end)
+    def _add(self, kind: str, name: str, extent: Extent) -> None:
         if name in self.statements:
             self.repeated.append(self.statements[name])
-        self.statements[name] = Statement(kind, name, unit.lead, unit.start, unit.end, words, exempt, unit.node.lineno)
+        self.statements[name] = Statement(kind, name, extent.lead, extent.start, extent.end, self.source)
 
-    def _guard(self, rows: Rows, unit: Unit, node: ast.If) -> None:
-        inner = units(rows, node.body, node.test.end_lineno or node.lineno, len(rows.starts))
+    def _guard(self, rows: Text, extent: Extent, node: ast.If) -> None:
+        inner = extents(rows, node.body, node.test.end_lineno or node.lineno, len(rows.starts))
         imports = []
         for piece in inner:
             if isinstance(piece.node, (ast.Import, ast.ImportFrom)):
@@ -289,34 +247,32 @@ class Source:
             else:
                 self._drop(piece.node, "a statement that is not an import, under `if`")
         if not imports:
+            for other in node.orelse:
+                self._drop(other, "a statement under `else`")
             return
         rest = ""
         if node.orelse:
             end = node.body[-1].end_lineno or node.lineno
-            rest = self.text[rows.start(end + 1) : unit.end]
+            rest = self.text[rows.start(end + 1) : extent.end]
         test = self.text[slice(*rows.span(node.test))]
-        self.imports.append(Guard(self.text[unit.lead : unit.start], test, imports, rest))
+        self.imports.append(Guard(self.text[extent.lead : extent.start], test, imports, rest))
 
 
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
-def is_docstring(node: ast.stmt) -> bool:
-    """Whether a statement is a string and nothing else."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def read_import(rows: Rows, unit: Unit) -> Import:
+def read_import(rows: Text, extent: Extent) -> Import:
     """An import statement with the lines above it and the comment behind it."""
-    node = unit.node
+    node = extent.node
     assert isinstance(node, (ast.Import, ast.ImportFrom)) and node.end_lineno and node.end_col_offset is not None
-    aliases = [Alias(alias.name, alias.asname) for alias in node.names]
+    aliases = [Alias(alias.name, alias.asname, alias.lineno) for alias in node.names]
     trail = rows.text[rows.offset(node.end_lineno, node.end_col_offset) : rows.end(node.end_lineno)].rstrip()
-    lead = rows.text[unit.lead : unit.start]
+    lead = rows.text[extent.lead : extent.start]
     trail = trail if trail.lstrip().startswith("#") else ""
+    origin = rows.origins[node.lineno - 1]
     if isinstance(node, ast.Import):
-        return Import(lead, 0, None, aliases, trail)
-    return Import(lead, node.level, node.module or "", aliases, trail)
+        return Import(lead, 0, None, aliases, trail, origin)
+    return Import(lead, node.level, node.module or "", aliases, trail, origin)
 
 
 def _description(node: ast.stmt) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import re
 
+from ..diagnostics import CompileError, point
+from ..text import Edit, Rows, concatenate, join
 from . import lexical
-from .problems import refuse
 from .quirks import Quirks
 from .shape import Method, Note, Piece, Shape
-from .source import Rows
 
 _WRAP = "if 1:\n"
 
@@ -59,12 +59,13 @@ def _method(
             source = method.home.view.source
             message = f"the parent has no method `{name}` that `super()` could call"
             remedy = "write the body out, or inherit from a class that has the method"
-            raise refuse(source, source.text.index("super", body[at].offset), 5, "UB015", message, remedy)
+            offset = source.text.index("super", body[at].offset)
+            raise CompileError(point(source.rows, offset, 5, "UB015", message, remedy))
         inherited = originals[name].pieces()[1]
         spliced = _splice(inherited, body[at + 1 :], records, quirks, shape.notes)
         body = _ordered([*body[:at], *spliced], inherited)
     if changed:
-        method.block = "\n".join([header, *(piece.text for piece in body)]) + footer
+        method.block = concatenate([join([header, *(piece.text for piece in body)]), footer])
 
 
 def _leading_strings(method: Method, pieces: list[Piece], inherited: Method | None) -> list[Piece]:
@@ -160,25 +161,25 @@ def _rewrite(piece: Piece, bases: list[str]) -> bool:
         return False
     source = f"{_WRAP}{piece.code}"
     rows = Rows(source)
-    edits: list[tuple[int, int, str]] = []
+    shift = len(piece.text.text) - len(source)
+    edits: list[Edit] = []
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
         owner = node.func.value
         if not isinstance(owner, (ast.Name, ast.Attribute)) or not _stands_for_super(ast.unparse(owner), bases):
             continue
-        edits.append((*rows.span(owner), "super()"))
+        start, end = rows.span(owner)
+        edits.append(Edit(start + shift, end + shift, "super()"))
         if node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == "self":
             start, end = rows.span(node.args[0])
             following = re.match(r"\s*,\s*", source[end:])
-            edits.append((start, end + (following.end() if following else 0), ""))
+            edits.append(Edit(start + shift, end + shift + (following.end() if following else 0), ""))
     if not edits:
         return False
-    for start, end, new in sorted(edits, reverse=True):
-        source = source[:start] + new + source[end:]
-    code = source.removeprefix(_WRAP)
-    piece.text = piece.text.removesuffix(piece.code) + code
-    piece.code = code
+    above = len(piece.text.text) - len(piece.code)
+    piece.text = piece.text.edit(edits)
+    piece.code = piece.text.text[above:]
     return True
 
 

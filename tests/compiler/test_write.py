@@ -163,16 +163,16 @@ def test_killed_at_any_moment(workspace: Make) -> None:
     script = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from unibody.generator.project import find_project\n"
+        "from unibody.generator.dialect import Outcome\n"
         "from unibody.generator.write import apply, compare\n"
         "states = json.load(open(sys.argv[2]))\n"
-        "project = find_project(Path(sys.argv[1]))\n"
+        "root = Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "turn = 0\n"
         "while True:\n"
         "    turn += 1\n"
         "    outputs = {f'generated/{n}': t for n, t in states[turn % 2].items()}\n"
-        "    apply(project, compare(project, outputs, True))\n"
+        "    apply(root, compare(root, Outcome(outputs, (), True)), lambda text: True)\n"
     )
     (project.root / "states.json").write_text(json.dumps(states))
     chance = random.Random(0)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from dialect.tree import plant, read_case
 
-from unibody.generator.transformers.corpus import convert_tree
 from unibody.generator.transformers.layout import banner
 from unibody.generator.transformers.library import Library
+from unibody.generator.transformers.pipeline import convert_tree
 
 CASES = sorted(Path(__file__).parent.glob("cases/*.txt"))
 
@@ -25,7 +25,7 @@ def test_a_case_converts_to_its_outputs(file: Path, tmp_path: Path) -> None:
     assert not result.diagnostics
     made = {}
     for path, text in result.outputs.items():
-        head = banner(f"src/transformers/models/{result.sources[path]}")
+        head = banner(result.sources[path], in_tree=True)
         assert text.startswith(head)
         made[path] = text.removeprefix(head)
     assert made == expected

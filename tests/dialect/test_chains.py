@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from dialect.tree import plant
+from dialect.tree import plant, tree
 
-from unibody.generator.transformers import commands
-from unibody.generator.transformers.cache import Cache
+from unibody.generator import commands
+from unibody.generator.transformers import dialect, pipeline
+from unibody.generator.transformers.pipeline import Result
 
 LLAMA = "from torch import nn\n\n\nclass LlamaBlock(nn.Module):\n    def forward(self, x):\n        return x + 1\n"
 
@@ -32,17 +34,13 @@ def models(tmp_path: Path) -> Path:
             "lone/modular_lone.py": heir("Other", "Lone"),
         },
     )
-    assert commands.generate(root, []) == 0, "parents that are generated themselves are made first"
+    assert commands.generate([], tree(root)) == 0, "parents that are generated themselves are made first"
     return root
 
 
-def cache(root: Path, tmp_path: Path) -> Cache:
-    return Cache(root, tmp_path / "cache.json")
-
-
 def test_what_was_generated_is_up_to_date(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 0
-    assert "3 definitions, 3 files: 3 identical, 0 differ" in capsys.readouterr().out
+    assert commands.check([], tree(models)) == 0
+    assert "3 files are up to date" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -50,12 +48,12 @@ def test_a_changed_parent_makes_all_heirs_stale(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], warm: bool
 ) -> None:
     if warm:
-        assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 0
+        assert commands.check([], tree(models)) == 0
     parent = models / "llama/modeling_llama.py"
     parent.write_text(LLAMA.replace("x + 1", "x + 2"))
     capsys.readouterr()
 
-    status = commands.check(models, ["gemma2"], None, 1, cache(models, tmp_path))
+    status = commands.check(["gemma2"], tree(models))
 
     out = capsys.readouterr().out
     assert status == 1
@@ -70,7 +68,7 @@ def test_naming_an_heir_makes_its_parents_too_but_writes_only_the_heir(models: P
     for name in ("gemma", "gemma2"):
         (models / f"{name}/modeling_{name}.py").unlink()
 
-    assert commands.generate(models, ["gemma2"]) == 0
+    assert commands.generate(["gemma2"], tree(models)) == 0
 
     assert "class Gemma2Block" in (models / "gemma2/modeling_gemma2.py").read_text()
     assert not (models / "gemma/modeling_gemma.py").exists()
@@ -79,26 +77,42 @@ def test_naming_an_heir_makes_its_parents_too_but_writes_only_the_heir(models: P
 def test_generate_mends_the_whole_chain_at_once(models: Path, tmp_path: Path) -> None:
     (models / "llama/modeling_llama.py").write_text(LLAMA.replace("x + 1", "x + 2"))
 
-    assert commands.generate(models, []) == 0
+    assert commands.generate([], tree(models)) == 0
 
     assert "x + 2" in (models / "gemma2/modeling_gemma2.py").read_text()
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 0
+    assert commands.check([], tree(models)) == 0
 
 
 @pytest.mark.parametrize("spoiled", ["{", "[]", '{"key": 1}', '{"key": "x", "definitions": {}}'])
 def test_a_spoiled_cache_is_as_good_as_none(models: Path, tmp_path: Path, spoiled: str) -> None:
     (tmp_path / "cache.json").write_text(spoiled)
 
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 0
+    assert commands.check([], tree(models)) == 0
 
 
 @pytest.mark.parametrize("path", ["lone/modeling_lone.py", "lone/modular_lone.py", "other/modeling_other.py"])
 def test_the_cache_sees_every_change(models: Path, tmp_path: Path, path: str) -> None:
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 0
+    assert commands.check([], tree(models)) == 0
     file = models / path
     file.write_text(file.read_text().replace("Block", "Brick"))
 
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 1
+    assert commands.check([], tree(models)) == 1
+
+
+@pytest.mark.parametrize("path", ["lone/modular_lone.py", "other/modeling_other.py"])
+def test_a_change_while_a_run_converts_is_seen_by_the_next(
+    models: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert_and_change(*arguments: Any) -> Result:
+        result = pipeline.convert_tree(*arguments)
+        file = models / path
+        file.write_text(file.read_text().replace("Block", "Brick"))
+        return result
+
+    with monkeypatch.context() as changing:
+        changing.setattr(dialect, "convert_tree", convert_and_change)
+        assert commands.check([], tree(models)) == 0
+    assert commands.check([], tree(models)) == 1
 
 
 def test_a_file_that_nothing_generates_any_more_is_reported(
@@ -106,7 +120,7 @@ def test_a_file_that_nothing_generates_any_more_is_reported(
 ) -> None:
     (models / "lone/modular_lone.py").unlink()
 
-    assert commands.check(models, [], None, 1, cache(models, tmp_path)) == 1
+    assert commands.check([], tree(models)) == 1
     assert "orphaned: lone/modeling_lone.py" in capsys.readouterr().out
 
 
@@ -114,6 +128,6 @@ def test_a_file_that_was_written_by_hand_is_not_overwritten(models: Path, capsys
     file = models / "lone/modeling_lone.py"
     file.write_text("mine = 1\n")
 
-    assert commands.generate(models, ["lone"]) == 2
+    assert commands.generate(["lone"], tree(models)) == 2
     assert file.read_text() == "mine = 1\n"
     assert "error[UB024]" in capsys.readouterr().err

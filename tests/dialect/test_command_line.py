@@ -37,7 +37,7 @@ def test_by_option(tmp_path: Path) -> None:
     assert "class ChildMLP:" in (tmp_path / "models/child/modeling_child.py").read_text(encoding="utf-8")
     done = unibody("check", *options, cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout == "1 definitions, 1 files: 1 identical, 0 differ\n"
+    assert done.stdout == "1 files are up to date\n"
 
 
 def test_for_programs(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_for_programs(tmp_path: Path) -> None:
     assert done.returncode == 1
     refused, missing = done.stdout.splitlines()
     assert refused.startswith("::error file=models/bad/modular_bad.py,line=4,")
-    remedy = "missing; run: unibody generate --dialect transformers"
+    remedy = "missing; run: unibody generate --dialect transformers --root models"
     assert missing == f"::error file=models/child/modeling_child.py::{remedy}"
     told = json.loads(unibody("generate", *options, "json", cwd=tmp_path).stdout)
     assert told["files"] == [{"path": "models/child/modeling_child.py", "state": "created"}]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from dialect.tree import tree
 
-from unibody.generator.transformers.commands import as_report, compare
+from unibody.generator.commands import check
 from unibody.generator.transformers.library import package_file
 
 DEFINITIONS, OUTPUTS = 326, 667  # of transformers 5.23.0
@@ -23,21 +25,23 @@ def models() -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_every_file_is_identical(models: Path, jobs: int) -> None:
-    found = compare(models, [], jobs)
+def test_every_file_is_identical(models: Path, jobs: int, tmp_path: Path) -> None:
+    status = check([], tree(models), "text", jobs, tmp_path / "report.json")
 
-    report = as_report(found)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["definitions"] == DEFINITIONS
     assert report["outputs"] == OUTPUTS
     assert report["errors"] == []
-    assert [entry["path"] for entry in report["differs"]] == []  # type: ignore[index, attr-defined]
+    assert [entry["path"] for entry in report["differs"]] == []
     assert report["identical"] == OUTPUTS
     assert report["orphans"] == []
+    assert status == 0
 
 
-def test_a_family_is_identical(models: Path) -> None:
-    found = compare(models, ["gemma2", "sam2", "glm4v_moe", "vivit", "conditional_detr", "altclip"])
+def test_a_family_is_identical(models: Path, tmp_path: Path) -> None:
+    names = ["gemma2", "sam2", "glm4v_moe", "vivit", "conditional_detr", "altclip"]
+    status = check(names, tree(models), "text", 1, tmp_path / "report.json")
 
-    assert not found.diagnostics
-    assert [change.path for change in found.changes if change.kind != "unchanged"] == []
-    assert len(found.changes) >= 10
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert status == 0
+    assert report["identical"] == report["outputs"] >= 10

@@ -12,7 +12,7 @@ from unibody.generator.transformers.library import package_file
 PROGRAM = """
 import hashlib, sys
 from pathlib import Path
-from unibody.generator.transformers.corpus import convert_tree
+from unibody.generator.transformers.pipeline import convert_tree
 from unibody.generator.transformers.library import Library
 
 names = ["qwen2_5_omni", "gemma3", "deimv2", "conditional_detr"]

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from dialect.tree import plant
+from dialect.tree import plant, tree
 
-from unibody.generator.transformers import commands
 from unibody.generator.transformers.library import Library, package_file
-from unibody.generator.transformers.lint import RULES, lint
+from unibody.generator.transformers.lint import RULES, lint, lint_project
 
 SAM = '''
 class SamBlock:
@@ -88,15 +87,15 @@ def twice():
 """.lstrip()
 
 EXPECTED = [
-    ("TD001", 1, "`sample` becomes `duck2ple` (src/transformers/models/sam/modeling_sam.py:2)"),
-    ("TD001", 1, "`same` becomes `duck2e` (src/transformers/models/sam/modeling_sam.py:2)"),
+    ("TD001", 1, "`sample` becomes `duck2ple` (sam/modeling_sam.py:2)"),
+    ("TD001", 1, "`same` becomes `duck2e` (sam/modeling_sam.py:2)"),
     ("TD002", 11, "`if self.width:` is left out: the body already has that statement"),
     ("TD003", 24, "this assignment of `self.kind` also replaces the one in another inherited method"),
     ("TD004", 15, "`super().forward(…)` stays, and now means the bases of the new class"),
     ("TD005", 4, "an annotated assignment is in no output"),
     ("TD006", 19, "`gone` only raises, but the inherited method is not removed: it is replaced"),
     ("TD007", 7, "the comment above `Duck2Block` is in no output"),
-    ("TD009", 1, "`nothing` is not in src/transformers/models/sam/modeling_sam.py"),
+    ("TD009", 1, "`nothing` is not in sam/modeling_sam.py"),
     ("TD010", 38, "`twice` is defined again below, and only that one counts"),
 ]
 
@@ -136,25 +135,27 @@ def test_a_comment_suppresses(models: Path) -> None:
 
 def test_a_baseline_hides_what_is_known(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline = tmp_path / "baseline.json"
-    assert commands.lint(models, [], "text", baseline, write_baseline=True) == 0
-    assert commands.lint(models, [], "text", baseline) == 0
+    assert lint_project([], tree(models), "text", baseline, write_baseline=True) == 0
+    assert lint_project([], tree(models), "text", baseline) == 0
 
     file = models / "duck2/modular_duck2.py"
     file.write_text(file.read_text() + "\nY: int = 5\n")
     capsys.readouterr()
 
-    assert commands.lint(models, [], "text", baseline) == 1
+    assert lint_project([], tree(models), "text", baseline) == 1
     assert capsys.readouterr().out.count("warning[") == 1
 
 
-def test_the_other_formats(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.lint(models, [], "json") == 1
-    found = json.loads(capsys.readouterr().out)
+def test_the_other_formats(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(models.parents[2])
+    assert lint_project([], tree(models), "json") == 1
+    found = json.loads(capsys.readouterr().out)["diagnostics"]
     assert [(f["code"], f["line"]) for f in found if f["code"] == "TD005"] == [("TD005", 4)]
 
-    assert commands.lint(models, [], "github") == 1
+    assert lint_project([], tree(models), "github") == 1
     path = "src/transformers/models/duck2/modular_duck2.py"
-    assert f"::warning file={path},line=4,title=TD005::an annotated assignment" in capsys.readouterr().out
+    title = "TD005%3A an annotated assignment is in no output"
+    assert f"::warning file={path},line=4,col=1,title={title}" in capsys.readouterr().out
 
 
 def test_the_known_defects_of_transformers_are_found() -> None:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from dialect.tree import tree
 
-from unibody.generator.transformers import commands
+from unibody.generator import commands
 
 MINE = """
 from torch import nn
@@ -68,7 +69,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_generated_file_imports_absolutely_and_trains(project: Path) -> None:
-    assert commands.generate(project, []) == 0
+    assert commands.generate([], tree(project)) == 0
 
     text = (project / "mymodels/mine/modeling_mine.py").read_text()
     assert "from transformers.cache_utils import Cache" in text
@@ -93,7 +94,7 @@ def test_any_installed_package_can_be_a_parent(project: Path, tmp_path: Path, mo
     )
     monkeypatch.syspath_prepend(tmp_path / "installed")
 
-    assert commands.generate(project, [], project / "out") == 0
+    assert commands.generate([], tree(project), output=project / "out") == 0
 
     text = (project / "out/mymodels/mine/modeling_mine.py").read_text()
     assert "from birds.wings import flap" in text
@@ -106,5 +107,5 @@ def test_a_package_that_is_not_installed_is_refused(project: Path, capsys: pytes
         "from absent.models.goose.modeling_goose import GooseBlock\n\n\nclass MineBlock(GooseBlock):\n    pass\n"
     )
 
-    assert commands.generate(project, []) == 1
+    assert commands.generate([], tree(project)) == 1
     assert "mine.py:1:1: error[UB004]: there is no file for `absent.models.goose" in capsys.readouterr().err

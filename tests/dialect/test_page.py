@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from unibody.generator.transformers import commands
+from dialect.tree import tree
+
+from unibody.generator import commands
 from unibody.generator.transformers.lint import RULES
 
 PAGE = (Path(__file__).parents[2] / "docs/transformers-dialect.md").read_text(encoding="utf-8")
@@ -19,7 +21,7 @@ def test_the_example_generates_what_the_page_says(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(match[2], encoding="utf-8")
 
-    assert commands.generate(tmp_path, []) == 0
+    assert commands.generate([], tree(tmp_path)) == 0
 
     made = {path.name: path.read_text(encoding="utf-8") for path in file.parent.iterdir()}
     assert set(made) == {"modular_mine.py", "configuration_mine.py", "modeling_mine.py"}
@@ -33,7 +35,7 @@ def test_the_second_example_has_two_parents(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(match[1], encoding="utf-8")
 
-    assert commands.generate(tmp_path, []) == 0
+    assert commands.generate([], tree(tmp_path)) == 0
 
     made = {path.name: path.read_text(encoding="utf-8") for path in file.parent.iterdir()}
     assert set(made) == {file.name, "configuration_my_new_model2.py", "modeling_my_new_model2.py"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from dialect.tree import plant
 
-from unibody.generator.transformers.corpus import convert_tree
 from unibody.generator.transformers.library import Library
+from unibody.generator.transformers.pipeline import convert_tree
 from unibody.generator.transformers.quirks import Quirks
 
 PARENT = '''

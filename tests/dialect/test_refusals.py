@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dialect.tree import plant
+from dialect.tree import plant, tree
 
-from unibody.generator.transformers import commands
-from unibody.generator.transformers.corpus import convert_tree
+from unibody.generator import commands
 from unibody.generator.transformers.library import Library
+from unibody.generator.transformers.pipeline import convert_tree
 
 PARENT = """
 from torch import nn
@@ -38,12 +38,12 @@ GOOD = "from ..llama.modeling_llama import LlamaBlock\n\n\nclass GoodBlock(Llama
 BAD = {
     "parent class missing": (
         "from ..llama.modeling_llama import LlamaBlok\n\n\nclass DuckBlock(LlamaBlok):\n    pass\n",
-        "4:17: error[UB005]: `LlamaBlok` is not a class of src/transformers/models/llama/modeling_llama.py",
+        "4:17: error[UB005]: `LlamaBlok` is not a class of llama/modeling_llama.py",
     ),
     "imported function missing": (
         "from ..llama.modeling_llama import LlamaBlock, halper\n\n\nclass DuckBlock(LlamaBlock):\n"
         "    def more(self):\n        return halper(1)\n",
-        "1:48: error[UB005]: `halper` is not in src/transformers/models/llama/modeling_llama.py",
+        "1:48: error[UB005]: `halper` is not in llama/modeling_llama.py",
     ),
     "no such file": (
         "from ..lama.modeling_lama import LlamaBlock\n",
@@ -99,6 +99,18 @@ BAD = {
         "    def more(self):\n        return Z\n",
         "4:5: error[UB012]: a statement that is not an import, under `if` is left out of the outputs, which use `Z`",
     ),
+    "a class under `if` in place of the parent's": (
+        "from torch import nn\nfrom ..llama.modeling_llama import LlamaBlock\n\n"
+        "if nn:\n\n    class DuckOther(nn.Module):\n        pass\n\n\n"
+        "class DuckBlock(LlamaBlock):\n    def more(self):\n        return DuckOther()\n",
+        "6:5: error[UB012]: a statement that is not an import, under `if` is left out of the outputs, "
+        "which use `DuckOther`",
+    ),
+    "a statement behind another": (
+        "from ..llama.modeling_llama import LlamaBlock\n\nA = 1; B = 2\n\n\n"
+        "class DuckBlock(LlamaBlock):\n    def more(self):\n        return B\n",
+        "3:1: error[UB012]: a statement on a line with another is left out of the outputs, which use `B`",
+    ),
     "an entry without a class": (
         'from ..llama.modeling_llama import LlamaBlock\n\n\nclass DuckBlock(LlamaBlock):\n    pass\n\n\n__all__ = ["DuckConfig"]\n',
         '8:1: error[UB005]: `__all__` names "DuckConfig", for which there is no class: '
@@ -125,7 +137,7 @@ def test_a_definition_is_refused_with_its_place(name: str, tmp_path: Path) -> No
     result = convert_tree(library, library.definitions())
 
     rows = [str(d).split("\n")[0] for d in result.diagnostics]
-    assert rows == [f"src/transformers/models/duck/modular_duck.py:{expected}"]
+    assert rows == [f"duck/modular_duck.py:{expected}"]
     assert all(d.remedy for d in result.diagnostics)
     assert list(result.outputs) == ["good/modeling_good.py"], "the other definition still converts"
 
@@ -152,20 +164,23 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
     assert list(result.outputs) == ["good/modeling_good.py"]
 
 
-def test_check_ends_with_1_and_names_the_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_ends_with_1_and_names_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text, expected = BAD["two parents"]
     root = plant(tmp_path, {"llama/modeling_llama.py": PARENT, "duck/modular_duck.py": text})
 
-    status = commands.check(root, [], None, 1, commands.Cache(root, None))
+    monkeypatch.chdir(tmp_path)  # in the repository, where editors and GitHub look for the path
+    status = commands.check([], tree(root))
 
     assert status == 1
-    assert expected in capsys.readouterr().err
+    assert f"src/transformers/models/duck/modular_duck.py:{expected}" in capsys.readouterr().err
 
 
 def test_an_unknown_name_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = plant(tmp_path, {"llama/modeling_llama.py": PARENT, "good/modular_good.py": GOOD})
 
-    status = commands.check(root, ["god"], None, 1, commands.Cache(root, None))
+    status = commands.check(["god"], tree(root))
 
     assert status == 2
-    assert "did you mean `good`?" in capsys.readouterr().err
+    assert "the definitions are good/good" in capsys.readouterr().err

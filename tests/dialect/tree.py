@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from unibody.generator.project import Project
+
+
+def tree(root: Path) -> Project:
+    """The project whose models lie in a folder."""
+    return Project(root, (".",), ".", dialect="transformers")
+
 
 def plant(folder: Path, files: dict[str, str]) -> Path:
     """Write files below `src/transformers/models` in a folder; returns that folder of models."""

@@ -38,7 +38,7 @@ def test_names_project_and_exit_code_pass_through(
 ) -> None:
     calls = []
 
-    def record(names: list[str], project: Path, form: str, jobs: int) -> int:
+    def record(names: list[str], project: Path, form: str, jobs: int, *_: None, **__: None) -> int:
         calls.append((names, project, form, jobs))
         return code
 
@@ -98,7 +98,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_defect_of_unibody_is_not_taken_for_wrong_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(names: list[str], project: Path, form: str, jobs: int) -> int:
+    def fail(*_: object) -> int:
         raise ZeroDivisionError("as a test")
 
     monkeypatch.setattr(commands, "check", fail)

@@ -140,6 +140,7 @@ def test_json(workspace: Make) -> None:
         "source": "    size = nothing",
         "length": 7,
         "notes": [],
+        "severity": "error",
     }
     assert json.loads(done.out) == {
         "status": 1,

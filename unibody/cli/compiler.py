@@ -11,15 +11,16 @@ import click
 from unibody.cli.options import FILE, dialect, form, jobs, names, options, project, root
 
 if TYPE_CHECKING:
+    from unibody.generator.project import Project
     from unibody.generator.report import Format
 
 
-def _tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:
-    """The folder of the models if the dialect is transformers'; None for our own."""
-    from unibody.generator import commands
+def _project(folder: Path, dialect: str | None, root: Path | None) -> Path | Project:
+    """Where the project is, or the project itself where the options say enough."""
+    from unibody.generator.project import choose_project
 
     try:
-        return commands.find_tree(dialect, root, project)
+        return choose_project(folder, dialect, root)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -28,9 +29,7 @@ def _tree(dialect: str | None, root: Path | None, project: Path) -> Path | None:
 @options(names, project, form, jobs)
 @click.option("--stdout", is_flag=True, help="Print the generated file of the one NAME instead of writing it.")
 @options(dialect, root)
-@click.option(
-    "--output", type=FILE, help="For the transformers dialect: write below this folder, not beside the sources."
-)
+@click.option("--output", type=FILE, help="Write below this folder, not where the project has its files.")
 def generate(
     names: tuple[str, ...],
     project: Path,
@@ -44,20 +43,17 @@ def generate(
     """Compile definitions; write the generated files that change."""
     from unibody.generator import commands
 
-    if tree := _tree(dialect, root, project):
-        from unibody.generator.transformers import commands as transformers
-
-        sys.exit(transformers.generate(tree, list(names), output, jobs, form))
+    found = _project(project, dialect, root)
     if stdout:
         if len(names) != 1:
             raise click.BadParameter("name one definition: --stdout prints one file", param_hint="NAME")
-        sys.exit(commands.show(names[0], project))
-    sys.exit(commands.generate(list(names), project, form, jobs))
+        sys.exit(commands.show(names[0], found))
+    sys.exit(commands.generate(list(names), found, form, jobs, output=output))
 
 
 @click.command()
 @options(names, project, form, jobs, dialect, root)
-@click.option("--report", type=FILE, help="For the transformers dialect: write the findings to this file, as JSON.")
+@click.option("--report", type=FILE, help="Write the findings, and what the run cost, to this file, as JSON.")
 def check(
     names: tuple[str, ...],
     project: Path,
@@ -74,11 +70,7 @@ def check(
     """
     from unibody.generator import commands
 
-    if tree := _tree(dialect, root, project):
-        from unibody.generator.transformers import commands as transformers
-
-        sys.exit(transformers.check(tree, list(names), report, jobs, form=form))
-    sys.exit(commands.check(list(names), project, form, jobs))
+    sys.exit(commands.check(list(names), _project(project, dialect, root), form, jobs, report))
 
 
 @click.command()
@@ -92,43 +84,42 @@ def lint(
 
     Exits with 0 if nothing was found, with 1 if something was, and with 2 on wrong usage.
     """
-    from unibody.generator.transformers import commands as transformers
+    from unibody.generator.transformers.lint import lint_project
 
     if write_baseline and baseline is None:
         raise click.BadParameter("name the file to write", param_hint="--baseline")
-    tree = _tree("transformers", root, project)
-    assert tree is not None
-    sys.exit(transformers.lint(tree, list(names), form, baseline, write_baseline))
+    found = _project(project, "transformers", root)
+    sys.exit(lint_project(list(names), found, form, baseline, write_baseline))
 
 
 @click.command()
-@options(names, project)
-def diff(names: tuple[str, ...], project: Path) -> None:
+@options(names, project, jobs, dialect, root)
+def diff(names: tuple[str, ...], project: Path, jobs: int, dialect: str | None, root: Path | None) -> None:
     """Show what `generate` would change, as a patch.
 
     Writes none of them. Exits with 0 if nothing would change, otherwise as `check` does.
     """
     from unibody.generator import commands
 
-    sys.exit(commands.diff(list(names), project))
+    sys.exit(commands.diff(list(names), _project(project, dialect, root), jobs))
 
 
 @click.command()
-@options(names, project)
-def watch(names: tuple[str, ...], project: Path) -> None:
+@options(names, project, dialect, root)
+def watch(names: tuple[str, ...], project: Path, dialect: str | None, root: Path | None) -> None:
     """Generate whenever a source changes.
 
     Watches definitions, core blocks, templates and pyproject.toml, and goes on after errors, until Ctrl-C.
     """
     from unibody.generator.tools.watch import watch
 
-    sys.exit(watch(list(names), project))
+    sys.exit(watch(list(names), _project(project, dialect, root)))
 
 
 @click.command()
 @click.argument("place", metavar="FILE:LINE")
-@project
-def explain(place: str, project: Path) -> None:
+@options(project, dialect, root)
+def explain(place: str, project: Path, dialect: str | None, root: Path | None) -> None:
     """Say where a generated line comes from.
 
     Prints the line of the definition, core block or template that FILE:LINE was made from, and the classes in between. Exits
@@ -136,7 +127,7 @@ def explain(place: str, project: Path) -> None:
     """
     from unibody.generator.tools.explain import explain
 
-    sys.exit(explain(place, project))
+    sys.exit(explain(place, _project(project, dialect, root)))
 
 
 @click.command()
@@ -150,14 +141,17 @@ def explain(place: str, project: Path) -> None:
     help="What to write it in.",
 )
 @click.option("--classes", is_flag=True, help="Show the classes of each definition.")
-def graph(names: tuple[str, ...], project: Path, form: str, classes: bool) -> None:
+@options(dialect, root)
+def graph(
+    names: tuple[str, ...], project: Path, form: str, classes: bool, dialect: str | None, root: Path | None
+) -> None:
     """Draw the family tree of definitions.
 
     With names: those definitions, their ancestors and their descendants.
     """
     from unibody.generator.tools.family_tree import graph
 
-    sys.exit(graph(list(names), project, form, classes))
+    sys.exit(graph(list(names), _project(project, dialect, root), form, classes))
 
 
 @click.group(no_args_is_help=True)

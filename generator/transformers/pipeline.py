@@ -1,71 +1,90 @@
-"""All definitions of a tree: converted by several processes, formatted at once, and again where a parent has changed."""
+"""All definitions of a tree: converted by several processes, formatted at once, and again where a parent has changed.
+
+Our own pipeline hands a parent's family to its children while it runs. Here a child reads the text of its parent's file, formatted,
+so all are converted at once from what lies on disk, and those once more whose parents turn out to be another text.
+"""
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..diagnostics import CompileError, Diagnostic
+from ..diagnostics import CompileError, Diagnostic, point
+from ..dialect import Outcome
+from ..format import Fault, format_files
+from ..garbage import uncollected
+from ..progress import Seen
 from ..workers import in_processes
+from ..write import read_file
 from .convert import Conversion
+from .graph import Graph
 from .layout import is_generated
-from .library import PACKAGE, Library
-from .parents import definition_of, parents
-from .problems import point
-from .settings import UNDEFINED, Fault, format_outputs
+from .library import Library
+from .parents import parents
+from .settings import UNDEFINED
 
 SHARE = 20  # definitions for which another process pays
+PIECES = 3  # for each process
 
 
-@dataclass
-class Result:
-    """What some definitions convert to: texts by path, errors, and for each output the definition and its parents."""
+@dataclass(frozen=True)
+class Result(Outcome):
+    """The outputs, those of parents that were made on the way included, and what they were made from."""
 
-    outputs: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)  # output -> definition
-    parents: dict[str, list[str]] = field(default_factory=dict)  # definition -> parents
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)  # the definitions that were converted
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # definition -> files that it inherits from
+    converted: tuple[str, ...] = ()  # definitions
 
 
-def convert_tree(library: Library, wanted: Sequence[str], jobs: int = 1, trusted: Collection[str] = ()) -> Result:
+def convert_tree(
+    library: Library,
+    wanted: Sequence[str],
+    jobs: int = 1,
+    trusted: Collection[str] = (),
+    seen: Seen = lambda done, total: None,
+) -> Result:
     """What the definitions convert to. Generated parents are converted first, and count where they differ from the disk.
 
     The outputs of a `trusted` definition are taken as they lie on disk.
     """
     library.restore()
-    result = Result()
-    with no_collection():
-        graph, result.diagnostics = _graph(library, wanted, trusted)
-        result.parents = {path: [p for p in graph[path] if not p.startswith(PACKAGE)] for path in graph}
-        left = list(graph)
+    outputs: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    with uncollected():
+        graph = Graph(library, wanted, trusted)
         refused: dict[str, list[Diagnostic]] = {}
+        paths = left = graph.sound()
         while left:
-            ready = [path for path in left if all(map(library.exists, graph[path]))]
+            ready = [path for path in left if all(map(library.exists, graph.inputs[path]))]
             waiting = [path for path in left if path not in ready]
-            raw = _convert(library, ready, jobs, refused) if ready else {}
-            made = {output: path for path, outputs in raw.items() for output in outputs}
-            texts = {output: text for outputs in raw.values() for output, text in outputs.items()}
-            formatted, faults = format_outputs(texts, library.in_tree)
+            raw = _convert(library, ready, jobs, refused, seen) if ready else {}
+            made = {output: path for path, texts in raw.items() for output in texts}
+            formatted, faults = format_files(
+                library.style, {o: text for texts in raw.values() for o, text in texts.items()}
+            )
             for output, found in faults.items():
                 refused.setdefault(made[output], []).extend(_undefined(library, made[output], output, found))
             formatted = {path: text for path, text in formatted.items() if made[path] not in refused}
-            result.outputs.update(formatted)
-            result.sources.update(made)
+            outputs |= formatted
+            sources |= made
             changed = {path: text for path, text in formatted.items() if _replaces(library, path, text)}
             library.replace(changed)
-            left = [path for path in graph if not changed.keys().isdisjoint(graph[path]) or path in waiting]
+            left = [path for path in paths if not changed.keys().isdisjoint(graph.inputs[path]) or path in waiting]
             if not changed:
-                refused.update({path: [_unmade(library, path, graph[path])] for path in waiting})
+                refused.update({path: [_unmade(library, path, graph.inputs[path])] for path in waiting})
                 break
-        result.outputs = {path: text for path, text in result.outputs.items() if result.sources[path] not in refused}
-        result.diagnostics += [d for found in refused.values() for d in found]
-        result.done = [path for path in graph if path not in refused]
-    return result
+    errors = [d for path in graph.order for d in (*graph.errors.get(path, ()), *refused.get(path, ()))]
+    return Result(
+        {path: text for path, text in outputs.items() if sources[path] not in refused},
+        tuple(errors),
+        not errors,
+        definitions=len(wanted),
+        sources=sources,
+        inputs={path: [file for file in graph.inputs[path] if library.inside(file)] for path in paths},
+        converted=tuple(path for path in paths if path not in refused),
+    )
 
 
 def _unmade(library: Library, path: str, found: list[str]) -> Diagnostic:
@@ -91,7 +110,7 @@ def _undefined(library: Library, path: str, output: str, faults: list[Fault]) ->
         message = f"the output uses `{name}`, which nothing defines or imports"
         remedy = "define or import it in the definition, or write out the method that uses it"
         if place:
-            yield point(source, place.start(), len(name), "UB012", message, remedy, note)
+            yield point(source.rows, place.start(), len(name), "UB012", message, remedy, note)
         else:
             yield Diagnostic("UB012", message, remedy, source.path, notes=(note,))
 
@@ -104,61 +123,23 @@ def _replaces(library: Library, path: str, text: str) -> bool:
 
 def _current(library: Library, path: str) -> str | None:
     """The text of a file that counts so far."""
-    if path in library.overlay:
-        return library.overlay[path]
-    try:
-        return (library.root / path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _graph(
-    library: Library, wanted: Sequence[str], trusted: Collection[str]
-) -> tuple[dict[str, list[str]], list[Diagnostic]]:
-    """The wanted definitions and those that make their parents, each with its parents; parents first, cycles refused."""
-    graph: dict[str, list[str]] = {}
-    problems: list[Diagnostic] = []
-    refused: set[str] = set()
-    state: dict[str, int] = {}
-
-    def visit(path: str, chain: list[str]) -> None:
-        if state.get(path) == 2:
-            return
-        if state.get(path) == 1:
-            cycle = [*chain[chain.index(path) :], path]
-            message = "the definitions inherit from each other: " + " -> ".join(map(library.shown, cycle))
-            refused.update(cycle)
-            problems.append(Diagnostic("UB006", message, "break the circle", library.shown(path)))
-            return
-        state[path] = 1
-        try:
-            found = list(parents(library, path))
-        except CompileError as error:
-            found = []
-            refused.add(path)
-            problems.extend(error.diagnostics)
-        for parent in found:
-            definition = definition_of(library, parent)
-            if definition is not None and definition != path and definition not in trusted:
-                visit(definition, [*chain, path])
-        state[path] = 2
-        graph[path] = found
-
-    for path in wanted:
-        visit(path, [])
-    return {path: found for path, found in graph.items() if path not in refused}, problems
+    return library.overlay[path] if path in library.overlay else read_file(library.root / path)
 
 
 def _convert(
-    library: Library, paths: list[str], jobs: int, refused: dict[str, list[Diagnostic]]
+    library: Library, paths: list[str], jobs: int, refused: dict[str, list[Diagnostic]], seen: Seen
 ) -> dict[str, dict[str, str]]:
     """The raw outputs of each definition; what is refused is noted."""
-    pieces = _split(library, paths, min(jobs, len(paths) // SHARE))
+    count = min(jobs, len(paths) // SHARE)
+    pieces = _split(library, paths, count)
     task: Callable[[list[str]], list[tuple[str, dict[str, str] | list[Diagnostic]]]] = lambda piece: [  # noqa: E731
         (path, _one(library, path)) for path in piece
     ]
     found: dict[str, dict[str, str]] = {}
-    for part in [task(pieces[0])] if len(pieces) == 1 else in_processes(task, pieces):
+    done = 0
+    for part in map(task, ([path] for path in pieces[0])) if len(pieces) == 1 else in_processes(task, pieces, count):
+        done += len(part)
+        seen(done, len(paths))
         for path, outcome in part:
             refused.pop(path, None)
             if isinstance(outcome, dict):
@@ -179,26 +160,18 @@ def _one(library: Library, path: str) -> dict[str, str] | list[Diagnostic]:
 
 
 def _split(library: Library, paths: list[str], count: int) -> list[list[str]]:
-    """The definitions in shares of about equal work; those with the same parents stay together, so that few read a parent twice."""
+    """The definitions in pieces of about equal work, some for each process, so that none waits long for the last.
+
+    Those with the same parents stay together, so that few parents are read twice.
+    """
     if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return [paths]
     related = sorted(paths, key=lambda path: (sorted(parents(library, path)), path))
     weights = [len(library.source(path).text) * (2 + len(parents(library, path))) for path in related]
+    count *= PIECES
     pieces: list[list[str]] = [[] for _ in range(count)]
     total, done = sum(weights), 0
     for path, weight in zip(related, weights, strict=True):
         pieces[min(count - 1, done * count // total)].append(path)
         done += weight
     return [piece for piece in pieces if piece]
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Nothing here makes cycles worth collecting, and looking for them takes a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

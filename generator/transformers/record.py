@@ -7,31 +7,32 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .settings import RULES, VERSION
+from ..format import Style
 
 HERE = Path(__file__).parent
 
 
-class Cache:
+class Record:
     """Digests of definitions, their parents and their outputs, in one file that can be deleted at any time."""
 
-    def __init__(self, root: Path, file: Path | None) -> None:
+    def __init__(self, root: Path, file: Path | None, style: Style) -> None:
         self.root = root
         self.file = file
+        self.style = style
         self._digests: dict[str, str | None] = {}
         self._entries: dict[str, dict[str, dict[str, str]]] = self._read()
 
     @classmethod
-    def of(cls, root: Path) -> Cache:
-        """The cache for a folder of models, in the user's folder for caches."""
+    def of(cls, root: Path, style: Style) -> Record:
+        """The record for a folder of models, in the user's folder for caches."""
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        return cls(root, base / "unibody" / f"transformers-{name}.json")
+        return cls(root, base / "unibody" / f"transformers-{name}.json", style)
 
     def digest(self, path: str) -> str | None:
         """The digest of a file below the root; None where there is none."""
@@ -60,11 +61,17 @@ class Cache:
         entry = self._entries.get(definition, {"inputs": {}})
         return [path for path, digest in entry["inputs"].items() if self.digest(path) != digest]
 
-    def remember(self, definition: str, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Note that the outputs of a definition fit what it and its parents say now."""
-        found = {"inputs": {p: self.digest(p) for p in inputs}, "outputs": {p: self.digest(p) for p in outputs}}
-        if all(digest is not None for files in found.values() for digest in files.values()):
-            self._entries[definition] = found  # type: ignore[assignment]
+    def note(self, paths: Iterable[str]) -> None:
+        """Take the digests of files before they are read: one that changes meanwhile will not pass for what was read."""
+        for path in paths:
+            self.digest(path)
+
+    def remember(self, definition: str, inputs: Iterable[str], outputs: Mapping[str, str]) -> None:
+        """Note that these outputs, which lie on disk, fit what the definition and its parents said when they were noted."""
+        found = {path: self.digest(path) for path in inputs}
+        if all(digest is not None for digest in found.values()):
+            made = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in outputs.items()}
+            self._entries[definition] = {"inputs": found, "outputs": made}  # type: ignore[dict-item]
 
     def save(self) -> None:
         """Write the file whole or not at all; a folder that cannot be written is no error."""
@@ -74,7 +81,7 @@ class Cache:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=".unibody-tmp-")
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump({"key": _key(self.root), "definitions": self._entries}, stream)
+                json.dump({"key": _key(self.root, self.style), "definitions": self._entries}, stream)
             os.replace(name, self.file)
         except OSError:
             return
@@ -84,16 +91,16 @@ class Cache:
             return {}
         try:
             found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-            return dict(found["definitions"]) if found["key"] == _key(self.root) else {}
+            return dict(found["definitions"]) if found["key"] == _key(self.root, self.style) else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
 
 @cache
-def _key(root: Path) -> str:
+def _key(root: Path, style: Style) -> str:
     """A digest of everything but the files themselves that decides about the outputs: compiler, formatter, case table."""
-    digest = hashlib.sha256(f"{VERSION} {RULES} {sys.version_info[:2]}".encode())
-    files = [*sorted(HERE.glob("*.py")), HERE.parent / "scopes.py", HERE.parent / "parse.py"]
+    digest = hashlib.sha256(f"{style} {sys.version_info[:2]}".encode())
+    files = [*sorted(HERE.glob("*.py")), *sorted(HERE.parent.glob("*.py"))]
     files += [root / "auto" / name for name in ("auto_mappings.py", "configuration_auto.py")]
     for file in files:
         digest.update(file.name.encode())
