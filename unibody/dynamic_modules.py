@@ -13,14 +13,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from unibody.core.saving import write_atomically
-from unibody.errors import UnibodyError
-from unibody.hub import cached_file, commit_of, download_files, safe_name
+from unibody.errors import HubError, UnibodyError
+from unibody.hub import cached_file, commit_of, download_files, explained, safe_name
 
 PACKAGE = "unibody_modules"
 MAPS = ("unibody_auto_map", "auto_map")  # keys of config.json that name classes; the first goes before
@@ -35,17 +36,43 @@ def resolve_trust_remote_code(
     model_name: str,
     has_local_code: bool,
     has_remote_code: bool,
-    files: str = "",
+    files: str | Callable[[], str] = "",
 ) -> bool:
-    """Whether code that comes with a checkpoint is to run: only if it is trusted. UntrustedCodeError: it must, and is not."""
+    """Whether code that comes with a checkpoint is to run: only if it is trusted. UntrustedCodeError: it must, and is not.
+
+    `files` says what would run, or is called to say it.
+    """
     if trust_remote_code and has_remote_code:
         return True
     if has_remote_code and not has_local_code:
+        shown = files if isinstance(files, str) else files()
         raise UntrustedCodeError(
-            f"{model_name} brings code of its own, which would run on this machine{f': {files}' if files else ''}. "
+            f"{model_name} brings code of its own, which would run on this machine{f': {shown}' if shown else ''}. "
             "Read it, and if you trust it, pass trust_remote_code=True"
         )
     return False
+
+
+def describe_code(
+    reference: str, source: str | os.PathLike[str], code_revision: str | None, hub: dict[str, Any]
+) -> str:
+    """What a reference would run, for who is to read it: the class, its module, those beside it, the commit; none is fetched."""
+    repository, _, named = reference.rpartition("--")
+    module, _, name = named.partition(".")
+    revision = code_revision or (None if repository else hub.get("revision"))
+    folder, files, where = Path(source), list[str](), str(revision or "main")
+    if not repository and folder.is_dir():
+        files, where = [path.name for path in folder.glob("*.py")], str(folder)
+    else:
+        from huggingface_hub import HfApi
+
+        with suppress(HubError), explained(repository or str(source), revision):
+            info = HfApi(token=hub.get("token")).model_info(repository or str(source), revision=revision)
+            where = str(info.sha)
+            files = [sibling.rfilename for sibling in info.siblings or () if "/" not in sibling.rfilename]
+    others = sorted(file for file in files if file.endswith(".py") and file != f"{module}.py")
+    beside = f", beside {', '.join(others[:9])}{' and more' if others[9:] else ''}" if others else ""
+    return f"{name} of {f'{repository}, ' if repository else ''}{module}.py{beside}, at {where}"
 
 
 def find_reference(config: dict[str, Any], auto_class: str) -> str | None:

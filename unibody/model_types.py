@@ -51,8 +51,11 @@ def model_base(file_class: type) -> type:
 
 
 def with_mixin(found: type, mixin: type) -> Any:
-    """A class that has the library's mixin: the class itself, or the edition of a generated file's, which may generate too."""
-    if mixin in found.__mro__:
+    """A class that has the library's mixin: the class itself, or the edition of a generated file's, which may generate too.
+
+    One that pushes itself, such as transformers', has a library of its own, and is taken as it is.
+    """
+    if mixin in found.__mro__ or hasattr(found, "push_to_hub"):
         return found
     return library_edition(found, before=(model_base(found) if hasattr(found, "generate") else mixin,))
 

@@ -54,7 +54,7 @@ def mine(hub: Hub) -> Repository:
 
 
 def test_refused_unless_trusted(mine: Repository, client: Client, tmp_path: Path) -> None:
-    """The refusal names repository, file and commit; nothing has run."""
+    """The refusal names repository, files and commit; nothing has run, nor been fetched."""
     found = client("""
 for name, options in (("unsaid", {}), ("no", {"trust_remote_code": False})):
     answers[name] = error(lambda: unibody.AutoConfig.from_pretrained("alice/mine", **options))
@@ -65,7 +65,8 @@ answers["after"] = Path("ran.txt").exists()
     for name in ("unsaid", "no"):
         assert found[name] == (
             "UntrustedCodeError: alice/mine brings code of its own, which would run on this machine: "
-            f"modeling_mine.MineConfig at {mine.refs['main']}. Read it, and if you trust it, pass trust_remote_code=True"
+            f"MineConfig of modeling_mine.py, beside deeper.py, helper.py, at {mine.refs['main']}. "
+            "Read it, and if you trust it, pass trust_remote_code=True"
         )
     assert (found["ran"], found["yes"], found["after"]) == (False, 2, True)
 
@@ -167,6 +168,56 @@ for trust in (True, False):
     assert "modeling_llama.py" in repository.commits[repository.refs["main"]]
 
 
+THEIRS = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from .width import WIDTH
+
+class WordConfig(PreTrainedConfig):
+    model_type = "word"
+
+    def __init__(self, width=WIDTH, **options):
+        self.width = width
+        super().__init__(**options)
+
+class WordModel(PreTrainedModel):
+    config_class = WordConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(config.width, config.width)
+        self.post_init()
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+"""
+
+
+def test_code_for_transformers(client: Client, tmp_path: Path) -> None:
+    """A repository that was pushed with transformers, its code too, is opened as what it is, and pushed again."""
+    package = tmp_path / "theirs"
+    package.mkdir()
+    (package / "modeling_word.py").write_text(THEIRS)
+    (package / "width.py").write_text("WIDTH = 4\n")
+    found = client("""
+sys.path.insert(0, ".")
+from theirs.modeling_word import WordConfig, WordModel
+WordConfig.register_for_auto_class()
+WordModel.register_for_auto_class("AutoModel")
+model, inputs = WordModel(WordConfig()), torch.ones(1, 4)
+model.push_to_hub("alice/word")
+answers["refused"] = error(lambda: unibody.AutoModel.from_pretrained("alice/word"))
+again = unibody.AutoModel.from_pretrained("alice/word", trust_remote_code=True)
+answers["same"] = torch.equal(again(inputs), model(inputs))
+answers["config"] = unibody.AutoConfig.from_pretrained("alice/word", trust_remote_code=True).width
+unibody.AutoConfig.register("word", WordConfig)
+unibody.AutoModel.register(WordConfig, WordModel)
+answers["registered"] = type(unibody.AutoModel.from_pretrained("alice/word")) is WordModel
+""")
+    assert "WordModel of modeling_word.py, beside width.py, at " in found["refused"]
+    assert (found["same"], found["config"], found["registered"]) == (True, 4, True)
+
+
 def test_code_of_another_repository(mine: Repository, hub: Hub, client: Client) -> None:
     """`owner/name--module.Class` names where the code is."""
     other = hub.repositories["alice/other"] = Repository()
@@ -174,10 +225,12 @@ def test_code_of_another_repository(mine: Repository, hub: Hub, client: Client) 
     other.commit({"config.json": json.dumps({"model_type": "other", **reference}).encode()}, "first", "main", None)
     found = client("""
 answers["no"] = error(lambda: unibody.AutoConfig.from_pretrained("alice/other"))
+answers["old"] = error(lambda: unibody.AutoConfig.from_pretrained("alice/other", code_revision="v1"))
 made = unibody.AutoConfig.from_pretrained("alice/other", trust_remote_code=True)
 answers["made"] = [made.value, made.values["model_type"]]
 """)  # fmt: skip
-    assert "alice/mine--modeling_mine.MineConfig" in found["no"]
+    for name, commit in (("no", mine.refs["main"]), ("old", mine.tags["v1"])):
+        assert f"MineConfig of alice/mine, modeling_mine.py, beside deeper.py, helper.py, at {commit}. " in found[name]
     assert found["made"] == [2, "other"]
 
 

@@ -69,7 +69,7 @@ def test_own_pipeline(hub: Hub, client: Client, llama: Path, tmp_path: Path) -> 
     assert not [line for line in hub.asked if "model.safetensors" in line or ".py" in line]
     refusal = (
         "UntrustedCodeError: alice/surprisal brings code of its own, which would run on this machine: "
-        f"custom_pipeline.SurprisalPipeline at {repository.refs['main']}. "
+        f"SurprisalPipeline of custom_pipeline.py, at {repository.refs['main']}. "
         "Read it, and if you trust it, pass trust_remote_code=True"
     )
     assert found["refused"] == [refusal] * 3
