@@ -90,7 +90,10 @@ class AutoClass:
             return None
         options = {name: value for name, value in hub.items() if name != "subfolder"}
         found = get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **options)
-        return with_mixin(found, cls.base) if issubclass(found, cls.base) else found
+        made: Any = with_mixin(found, cls.base) if issubclass(found, cls.base) else found
+        if hasattr(made, "register_for_auto_class"):  # saved again, it takes its code along
+            made.register_for_auto_class(cls.__name__)
+        return made
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:

@@ -253,21 +253,53 @@ def import_file(file: Path) -> Any:
 
 
 def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = None) -> list[str]:
-    """Copies the generated file that an object's class comes from into a folder, and names its classes in a configuration.
+    """Copies the code of an object's class into a folder, and names its classes in a configuration; the names of the files.
 
-    The names of the files. TypeError: the class is of no generated file of a model.
+    Of a generated file, that one; of a user's own class, its module and those that it imports from beside it. TypeError: the
+    class is neither of a generated file nor registered.
     """
-    from unibody.model_types import generated_family
+    from unibody.model_types import generated_family, own_classes
 
-    found = generated_family(obj)
-    if found is None:
-        raise TypeError(f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped")
-    file, classes = found
-    text = file.read_bytes()
-    write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
+    if own := own_classes(obj):
+        entries = {auto: f"{ship_module(found, folder)}.{found.__name__}" for auto, found in own.items()}
+        files = sorted({f"{reference.partition('.')[0]}.py" for reference in entries.values()})
+    else:
+        found = generated_family(obj)
+        if found is None:
+            raise TypeError(
+                f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped: register your own "
+                "class first, with register_for_auto_class"
+            )
+        file, classes = found
+        text = file.read_bytes()
+        write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
+        entries, files = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}, [file.name]
     if config is not None:
-        config.unibody_auto_map = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}
-    return [file.name]
+        settle_references(config, folder)
+        config.unibody_auto_map = {**getattr(config, MAPS[0], {}), **entries}
+    return files
+
+
+def settle_references(config: Any, folder: str | os.PathLike[str], source: str = "") -> None:
+    """Lets a configuration name no code that is not there: a module that its folder lacks is that of `source`, if a repository's."""
+    for key in MAPS:
+        entries = getattr(config, key, None)
+        if isinstance(entries, dict):
+            away = {
+                auto: reference
+                for auto, reference in entries.items()
+                if isinstance(reference, str)
+                and "--" not in reference
+                and not Path(folder, f"{reference.partition('.')[0]}.py").is_file()
+            }
+            named = {}
+            if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not Path(source).is_dir():
+                named = {auto: f"{source}--{reference}" for auto, reference in away.items()}
+            kept = {auto: reference for auto, reference in entries.items() if auto not in away} | named
+            if kept:
+                setattr(config, key, kept)
+            else:
+                delattr(config, key)
 
 
 def ship_module(cls: type, folder: str | os.PathLike[str]) -> str:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal, Self, overload
 import torch
 from torch import nn
 
+import unibody
 from unibody import deferral
 from unibody.deprecation import FORMER, rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
-from unibody.dynamic_modules import custom_object_save
+from unibody.dynamic_modules import custom_object_save, settle_references
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
@@ -47,6 +48,7 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     """The base of all configurations of models; those of generated files are instances too."""
 
     recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
+    _auto_class: ClassVar[str | None] = None
 
     @classmethod
     def from_pretrained(
@@ -58,12 +60,24 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
         found: Self = super().from_pretrained(folder, **options)  # type: ignore[misc]
         return found
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """From now on `save_pretrained` puts the class's module, and those that it imports beside it, next to what it writes."""
+        cls._auto_class = auto_class
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes config.json, and the code of a class that is registered for that."""
+        if vars(type(self)).get("_auto_class"):
+            custom_object_save(self, folder, self)
+        super().save_pretrained(folder)  # type: ignore[misc]
+
 
 class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Recognised):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
+    _auto_class: ClassVar[str | None] = None  # of a class whose code goes with what is saved
     config: Any
     hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
     parallelism: Any = None  # how it is split over processes
@@ -186,7 +200,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     ) -> None:
         """Writes the checkpoint, or of a model with adapters the active adapter alone.
 
-        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with. Of a model that is split
+        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with; a class of one's own
+        that is registered, or that came with a checkpoint, always takes its code along. Of a model that is split
         over processes all of them call it, and the first writes the whole.
         """
         from unibody.integrations.deepspeed.partition import is_partitioned
@@ -211,12 +226,21 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 )
             warn_deprecated("safe_serialization=", **FORMER, instead="leave it out, weights are always safetensors")
             del options["safe_serialization"]
-        if ship_code:
+        if ship_code or vars(named_class(type(self))).get("_auto_class"):
             custom_object_save(self, folder, self.config)
+        else:
+            settle_references(self.config, folder, self.name_or_path)
         super().save_pretrained(folder, max_shard_size, **options)  # type: ignore[misc]
         if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """From now on `save_pretrained` puts the class's module, and those that it imports beside it, next to what it writes."""
+        if not auto_class.startswith("AutoModel") or auto_class not in unibody.__all__:
+            raise ValueError(f"{auto_class!r} is no auto class of models, such as 'AutoModelForCausalLM'")
+        cls._auto_class = auto_class
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Uploads what `save_pretrained` writes; of a model that is split over processes all call it, and the first uploads."""
