@@ -25,6 +25,7 @@ from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 from unibody.reading import read_bounded_json
+from unibody.tailoring import LOADING, changed, tailored, take_settings
 from unibody.tensor_parallel.settings import settle_distribution
 
 
@@ -54,11 +55,15 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     def from_pretrained(
         cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **options: Any
     ) -> Self:
-        """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub."""
+        """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub.
+
+        Further options are fields, which get other values than config.json says. TypeError: an option is neither.
+        """
         options["revision"] = revision
         folder = locate(folder_or_id, options, weights=False)
-        found: Self = super().from_pretrained(folder, **options)  # type: ignore[misc]
-        return found
+        settings = take_settings(cls, cls, options)
+        found: Self = super().from_pretrained(folder)  # type: ignore[misc]
+        return changed(found, settings) if settings else found
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
@@ -79,6 +84,7 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     name_or_path: str = ""  # where its checkpoint came from
     _auto_class: ClassVar[str | None] = None  # of a class whose code goes with what is saved
     config: Any
+    config_class: ClassVar[Any]
     hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
     parallelism: Any = None  # how it is split over processes
     tp_size: int | None = None  # over how many
@@ -101,6 +107,7 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         cls,
         folder_or_id: str | os.PathLike[str],
         *,
+        config: Any = None,
         quantization_config: Any = None,
         device_map: Any = None,
         max_memory: dict[int | str, int | str] | None = None,
@@ -117,8 +124,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         `device_map` is a device, a place for each module, or a plan such as "auto" (see plan_device_map), with `max_memory`; what
         goes to the disk goes to `offload_folder`. Under torchrun `tp_plan="auto"`, or a plan of one's own, splits the model over the
         processes, or over each `tp_size` neighbours of them, or those of a mesh. `dtype="auto"` is the type that config.json names, as if none were said.
-        `revision` (branch, tag or commit), `token`, `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the
-        Hub; the others are those of the generated class. HubError: the repository, revision or file is not to be had.
+        `config`, or fields of it such as `num_labels`, goes before what config.json says. `revision` (branch, tag or commit), `token`,
+        `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the Hub; the others are those of the generated class.
+        HubError: the repository, revision or file is not to be had. TypeError: there is no such option.
         """
         device = None
         distribution = settle_distribution(distributed_config, tp_plan, tp_size, device_mesh)
@@ -137,6 +145,10 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         quantization_config = take_former_spellings(options, quantization_config)
         if options.get("dtype") == "auto":
             options["dtype"] = None
+        if config is not None and options.get("attn_implementation") is None:
+            options["attn_implementation"] = config.attn_implementation
+        settings = take_settings(cls, cls.config_class, options, LOADING)
+        made = cls if config is None and not settings else tailored(cls, config, settings)
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
             stored = read_bounded_json(folder / "config.json").get("quantization_config")
@@ -156,8 +168,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             options["quantizer"] = placement
         elif distribution is not None:
             options["quantizer"] = distribution.loading(options["quantizer"])
-        found = super().from_pretrained(folder, **options)  # type: ignore[misc]
+        found = super(PreTrainedModel, made).from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
+        model.__class__ = cls
         if placement is not None:
             placement.dispatch(model)
         elif device is not None:
