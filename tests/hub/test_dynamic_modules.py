@@ -183,6 +183,9 @@ class LoudForCausalLM(unibody.LlamaForCausalLM):
         found.logits.mul_(SCALE)
         return found
 """
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+}  # fmt: skip
 
 
 def test_a_class_of_ones_own(hub: Hub, client: Client, tmp_path: Path) -> None:
@@ -191,10 +194,9 @@ def test_a_class_of_ones_own(hub: Hub, client: Client, tmp_path: Path) -> None:
     package.mkdir()
     (package / "modeling_loud.py").write_text(OURS)
     (package / "scale.py").write_text("SCALE = 100.0\n")
-    before = "sizes = dict(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4)\n"
     found = client(
-        before
-        + """
+        f"sizes = {SIZES}"
+        """
 sys.path.insert(0, ".")
 from ours.modeling_loud import LoudConfig, LoudForCausalLM
 model, ids = LoudForCausalLM(LoudConfig(**sizes)).eval(), torch.tensor([[1, 5, 9]])
