@@ -95,7 +95,12 @@ def test_registered(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(unibody.AutoTokenizer.from_pretrained(place)) is MineTokenizerFast
     with pytest.raises(ValueError, match="mine has a tokenizer already: pass exist_ok=True"):
         unibody.AutoTokenizer.register(MineConfig, fast_tokenizer_class=MineTokenizerFast)
-    unibody.AutoTokenizer.register(MineConfig, fast_tokenizer_class=MineTokenizerFast, exist_ok=True)
+    unibody.AutoTokenizer.register(MineConfig, MineTokenizerFast, exist_ok=True)
+    assert auto._registered["mine"] == (None, MineTokenizerFast)
+    unibody.AutoTokenizer.register(
+        MineConfig, unibody.BertTokenizer, fast_tokenizer_class=MineTokenizerFast, exist_ok=True
+    )
+    assert auto._registered["mine"] == (unibody.BertTokenizer, MineTokenizerFast)
     with pytest.raises(TypeError, match="register takes classes that inherit from PreTrainedTokenizer"):
         unibody.AutoTokenizer.register(MineConfig, str)
 

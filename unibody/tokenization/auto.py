@@ -90,11 +90,19 @@ class AutoTokenizer:
     def register(
         cls,
         config_class: Any,
+        tokenizer_class: type | None = None,
         slow_tokenizer_class: type | None = None,
         fast_tokenizer_class: type | None = None,
         exist_ok: bool = False,
     ) -> None:
-        """From now on checkpoints of a configuration's model type, and those that name one of the classes, get these."""
+        """From now on checkpoints of a configuration's model type, and those that name one of the classes, get these.
+
+        `tokenizer_class` is the one or the other, by what it inherits from.
+        """
+        if isinstance(tokenizer_class, type) and issubclass(tokenizer_class, PreTrainedTokenizerFast):
+            fast_tokenizer_class = fast_tokenizer_class or tokenizer_class
+        else:
+            slow_tokenizer_class = slow_tokenizer_class or tokenizer_class
         given = [found for found in (slow_tokenizer_class, fast_tokenizer_class) if found is not None]
         if not given or not all(
             isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase) for found in given
