@@ -77,6 +77,7 @@ class AutoClass:
     ) -> Any:
         """The class whose code comes with the checkpoint, if it is to be taken."""
         from unibody.dynamic_modules import (
+            PACKAGE,
             describe_code,
             find_reference,
             get_class_from_dynamic_module,
@@ -91,7 +92,8 @@ class AutoClass:
         options = {name: value for name, value in hub.items() if name != "subfolder"}
         found = get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **options)
         made: Any = with_mixin(found, cls.base) if issubclass(found, cls.base) else found
-        if hasattr(made, "register_for_auto_class"):  # saved again, it takes its code along
+        if hasattr(made, "register_for_auto_class") and made.__module__.partition(".")[0] == PACKAGE:
+            # Saved again, it takes its code along.
             made.register_for_auto_class(cls.__name__)
         return made
 

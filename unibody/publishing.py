@@ -49,7 +49,7 @@ class PushToHubMixin:
         with TemporaryDirectory() as folder:
             before = self._get_files_timestamps(folder)
             save: Any = self.save_pretrained  # type: ignore[attr-defined]
-            if max_shard_size is not None and "max_shard_size" in inspect.signature(save).parameters:
+            if max_shard_size is not None and takes(save, "max_shard_size"):
                 options["max_shard_size"] = max_shard_size
             save(folder, **options)
             return self._upload_modified_files(
@@ -124,6 +124,12 @@ class PushToHubMixin:
                 repo_id, operations, commit_message=commit_message or f"Upload {named_class(type(self)).__name__}",
                 commit_description=commit_description, revision=revision, create_pr=create_pr, parent_commit=info.sha,
             )  # fmt: skip
+
+
+def takes(function: Any, option: str) -> bool:
+    """Whether a function has a parameter of this name, or takes any."""
+    parameters = inspect.signature(function).parameters
+    return option in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def usage_of(found: type, repo_id: str) -> str:
