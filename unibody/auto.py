@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -55,7 +56,7 @@ class AutoClass:
         values, commit = read_json(folder / "config.json"), commit_of(str(folder))
         if commit:  # what is fetched from now on is of the same one
             hub["revision"] = commit
-        found = cls._find_remote(values, folder_or_id, folder, trust_remote_code, code_revision, hub)
+        found = cls._find_remote(values, folder_or_id, trust_remote_code, code_revision, hub)
         found = found or cls._find(values.get("model_type"), folder / "config.json")
         if cls.__name__ != "AutoConfig":
             folder = locate(folder_or_id, hub)
@@ -70,13 +71,14 @@ class AutoClass:
         cls,
         values: dict[str, Any],
         source: str | os.PathLike[str],
-        folder: Path,
         trust: bool | None,
         code_revision: str | None,
         hub: dict[str, Any],
     ) -> Any:
         """The class whose code comes with the checkpoint, if it is to be taken."""
         from unibody.dynamic_modules import (
+            PACKAGE,
+            describe_code,
             find_reference,
             get_class_from_dynamic_module,
             resolve_trust_remote_code,
@@ -84,12 +86,16 @@ class AutoClass:
 
         reference, model_type = find_reference(values, cls.__name__), values.get("model_type")
         has_local = isinstance(model_type, str) and cls.__name__ in class_names(model_type)
-        where = f"{reference} at {hub.get('revision') or folder}" if reference else ""
-        if not resolve_trust_remote_code(trust, str(source), has_local, reference is not None, where):
+        files = partial(describe_code, str(reference), source, code_revision, hub)
+        if not resolve_trust_remote_code(trust, str(source), has_local, reference is not None, files):
             return None
         options = {name: value for name, value in hub.items() if name != "subfolder"}
         found = get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **options)
-        return with_mixin(found, cls.base) if issubclass(found, cls.base) else found
+        made: Any = with_mixin(found, cls.base) if issubclass(found, cls.base) else found
+        if hasattr(made, "register_for_auto_class") and made.__module__.partition(".")[0] == PACKAGE:
+            # Saved again, it takes its code along.
+            made.register_for_auto_class(cls.__name__)
+        return made
 
     @classmethod
     def _find(cls, model_type: Any, source: Path | str) -> Any:

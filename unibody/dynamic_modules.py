@@ -13,14 +13,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from unibody.core.saving import write_atomically
-from unibody.errors import UnibodyError
-from unibody.hub import cached_file, commit_of, download_files, safe_name
+from unibody.errors import HubError, UnibodyError
+from unibody.hub import cached_file, commit_of, download_files, explained, safe_name
 
 PACKAGE = "unibody_modules"
 MAPS = ("unibody_auto_map", "auto_map")  # keys of config.json that name classes; the first goes before
@@ -35,17 +36,43 @@ def resolve_trust_remote_code(
     model_name: str,
     has_local_code: bool,
     has_remote_code: bool,
-    files: str = "",
+    files: str | Callable[[], str] = "",
 ) -> bool:
-    """Whether code that comes with a checkpoint is to run: only if it is trusted. UntrustedCodeError: it must, and is not."""
+    """Whether code that comes with a checkpoint is to run: only if it is trusted. UntrustedCodeError: it must, and is not.
+
+    `files` says what would run, or is called to say it.
+    """
     if trust_remote_code and has_remote_code:
         return True
     if has_remote_code and not has_local_code:
+        shown = files if isinstance(files, str) else files()
         raise UntrustedCodeError(
-            f"{model_name} brings code of its own, which would run on this machine{f': {files}' if files else ''}. "
+            f"{model_name} brings code of its own, which would run on this machine{f': {shown}' if shown else ''}. "
             "Read it, and if you trust it, pass trust_remote_code=True"
         )
     return False
+
+
+def describe_code(
+    reference: str, source: str | os.PathLike[str], code_revision: str | None, hub: dict[str, Any]
+) -> str:
+    """What a reference would run, for who is to read it: the class, its module, those beside it, the commit; none is fetched."""
+    repository, _, named = reference.rpartition("--")
+    module, _, name = named.partition(".")
+    revision = code_revision or (None if repository else hub.get("revision"))
+    folder, files, where = Path(source), list[str](), str(revision or "main")
+    if not repository and folder.is_dir():
+        files, where = [path.name for path in folder.glob("*.py")], str(folder)
+    else:
+        from huggingface_hub import HfApi
+
+        with suppress(HubError), explained(repository or str(source), revision):
+            info = HfApi(token=hub.get("token")).model_info(repository or str(source), revision=revision)
+            where = str(info.sha)
+            files = [sibling.rfilename for sibling in info.siblings or () if "/" not in sibling.rfilename]
+    others = sorted(file for file in files if file.endswith(".py") and file != f"{module}.py")
+    beside = f", beside {', '.join(others[:9])}{' and more' if others[9:] else ''}" if others else ""
+    return f"{name} of {f'{repository}, ' if repository else ''}{module}.py{beside}, at {where}"
 
 
 def find_reference(config: dict[str, Any], auto_class: str) -> str | None:
@@ -226,21 +253,53 @@ def import_file(file: Path) -> Any:
 
 
 def custom_object_save(obj: Any, folder: str | os.PathLike[str], config: Any = None) -> list[str]:
-    """Copies the generated file that an object's class comes from into a folder, and names its classes in a configuration.
+    """Copies the code of an object's class into a folder, and names its classes in a configuration; the names of the files.
 
-    The names of the files. TypeError: the class is of no generated file of a model.
+    Of a generated file, that one; of a user's own class, its module and those that it imports from beside it. TypeError: the
+    class is neither of a generated file nor registered.
     """
-    from unibody.model_types import generated_family
+    from unibody.model_types import generated_family, own_classes
 
-    found = generated_family(obj)
-    if found is None:
-        raise TypeError(f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped")
-    file, classes = found
-    text = file.read_bytes()
-    write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
+    if own := own_classes(obj):
+        entries = {auto: f"{ship_module(found, folder)}.{found.__name__}" for auto, found in own.items()}
+        files = sorted({f"{reference.partition('.')[0]}.py" for reference in entries.values()})
+    else:
+        found = generated_family(obj)
+        if found is None:
+            raise TypeError(
+                f"{type(obj).__name__} is not a class of a generated file, whose code could be shipped: register your own "
+                "class first, with register_for_auto_class"
+            )
+        file, classes = found
+        text = file.read_bytes()
+        write_atomically(Path(folder, file.name), lambda temporary: temporary.write_bytes(text))
+        entries, files = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}, [file.name]
     if config is not None:
-        config.unibody_auto_map = {auto: f"{file.stem}.{name}" for auto, name in classes.items()}
-    return [file.name]
+        settle_references(config, folder)
+        config.unibody_auto_map = {**getattr(config, MAPS[0], {}), **entries}
+    return files
+
+
+def settle_references(config: Any, folder: str | os.PathLike[str], source: str = "") -> None:
+    """Lets a configuration name no code that is not there: a module that its folder lacks is that of `source`, if a repository's."""
+    for key in MAPS:
+        entries = getattr(config, key, None)
+        if isinstance(entries, dict):
+            away = {
+                auto: reference
+                for auto, reference in entries.items()
+                if isinstance(reference, str)
+                and "--" not in reference
+                and not Path(folder, f"{reference.partition('.')[0]}.py").is_file()
+            }
+            named = {}
+            if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not Path(source).is_dir():
+                named = {auto: f"{source}--{reference}" for auto, reference in away.items()}
+            kept = {auto: reference for auto, reference in entries.items() if auto not in away} | named
+            if kept:
+                setattr(config, key, kept)
+            else:
+                delattr(config, key)
 
 
 def ship_module(cls: type, folder: str | os.PathLike[str]) -> str:

@@ -121,15 +121,18 @@ def has_file(
     local_files_only: bool = False,
     repo_type: str | None = None,
 ) -> bool:
-    """Whether a folder or a repository has a file, without fetching it. HubError: the repository or revision is not there."""
+    """Whether a folder or a repository has a file, without fetching it; offline, whether the cache has it.
+
+    HubError: the repository or revision is not there.
+    """
     name = safe_name(filename)
     if Path(path_or_repo).is_dir():
         return Path(path_or_repo, name).is_file()
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     repository = str(path_or_repo)
-    if local_files_only:
+    if local_files_only or is_offline_mode():
         cached = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision, repo_type=repo_type)
         return isinstance(cached, str)
     with explained(repository, revision, name):
@@ -223,14 +226,17 @@ def explained(repository: str, revision: str | None = None, filename: str = "") 
     try:
         yield
     except Exception as error:
-        kinds = (text for name, text in REMEDIES.items() if isinstance(error, getattr(errors, name)))
+        cause = error.__cause__  # of which the client says no more than that it failed
+        told = cause if isinstance(cause, errors.HfHubHTTPError) else error
+        kinds = (text for name, text in REMEDIES.items() if isinstance(told, getattr(errors, name)))
         if text := next(kinds, ""):
             raise HubError(text.format(**facts)) from error
-        if isinstance(error, errors.HfHubHTTPError):
-            raise HubError(refused(repository, getattr(error.response, "status_code", None))) from error
-        if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
-            reason = type(error).__name__
-            raise HubError(f"{repository}: the Hub does not answer ({reason}): check the network") from error
+        if isinstance(told, errors.HfHubHTTPError):
+            raise HubError(refused(repository, getattr(told.response, "status_code", None))) from error
+        for one in (error, cause):
+            if isinstance(one, ConnectionError) or type(one).__module__.startswith("httpx"):
+                reason = type(one).__name__
+                raise HubError(f"{repository}: the Hub does not answer ({reason}): check the network") from error
         raise
 
 
@@ -239,7 +245,7 @@ def refused(repository: str, status: int | None) -> str:
     if status == 401:
         return f"{repository}: the Hub does not know you: {LOGIN}"
     if status == 403:
-        return f"{repository}: you have no right to do this: use a token that may write there"
+        return f"{repository}: you have no right to do this: use a token that has it"
     if status in (409, 412):
         return f"{repository} has been changed by someone else meanwhile; nothing was written: try again on top of it"
     if status == 429:

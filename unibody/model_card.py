@@ -31,7 +31,7 @@ def model_card(
     """The text, with the metadata that the Hub reads, for a model of a class, or for the configuration alone.
 
     `config` is what config.json holds; without a class name, its `architectures` names the class. `auto` is the auto class to
-    load it with, where it is no model; `usage` is a line of code that says another way.
+    load it with, where it is no model; `usage` is code that says another way.
     """
     settings = mapping(config.get("quantization_config"))
     kind, method = str(config.get("model_type", "")), str(settings.get("quant_method", ""))
@@ -50,8 +50,8 @@ def model_card(
     lines = ["---", *(f"{key}: {scalar(value)}" for key, value in head.items() if value)]
     lines += ["tags:", *(f"- {tag}" for tag in listed), "---", "", f"# {repo_id.rpartition('/')[2]}", ""]
     lines += [f"`{name or auto}`" + (f", quantized with {scalar(method)}." if method else "."), ""]
-    lines += ["```python", "import unibody", ""]
-    lines += [usage or f'{variable} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
+    lines += ["```python"]
+    lines += [usage or f'import unibody\n\n{variable} = unibody.{auto}.from_pretrained("{repo_id}"{trust})', "```", ""]
     return "\n".join(lines)
 
 

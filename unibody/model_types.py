@@ -51,16 +51,38 @@ def model_base(file_class: type) -> type:
 
 
 def with_mixin(found: type, mixin: type) -> Any:
-    """A class that has the library's mixin: the class itself, or the edition of a generated file's, which may generate too."""
-    if mixin in found.__mro__:
+    """A class that has the library's mixin: the class itself, or the edition of a generated file's, which may generate too.
+
+    One that pushes itself, such as transformers', has a library of its own, and is taken as it is.
+    """
+    if mixin in found.__mro__ or hasattr(found, "push_to_hub"):
         return found
     return library_edition(found, before=(model_base(found) if hasattr(found, "generate") else mixin,))
 
 
 def named_class(model_class: type) -> type:
-    """The class that a checkpoint names: an edition or a registered class, by whatever name a wrapper's subclass goes."""
+    """The class that a checkpoint names: an edition or a user's own, if registered, by whatever name a wrapper's subclass goes."""
     known = {found for classes in _registered.values() for found in classes.values()}
-    return next((base for base in model_class.__mro__ if base in known or file_class_of(base)), model_class)
+    return next(
+        (
+            base
+            for base in model_class.__mro__
+            if base in known or file_class_of(base) or vars(base).get("_auto_class")
+        ),
+        model_class,
+    )
+
+
+def own_classes(obj: Any) -> dict[str, type]:
+    """The classes that a model and its configuration are of, by auto class, where they are a user's own and no generated file's."""
+    found: dict[str, type] = {}
+    for one in (obj, getattr(obj, "config", None)):
+        kind = named_class(type(one))
+        if file_class_of(kind) is None:
+            said = vars(kind).get("_auto_class")
+            listed = [auto for classes in _registered.values() for auto, own in classes.items() if own is kind]
+            found |= dict.fromkeys([said] if said else listed, kind)
+    return found
 
 
 def generated_family(obj: Any) -> tuple[Path, dict[str, str]] | None:

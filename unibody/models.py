@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal, Self, overload
 import torch
 from torch import nn
 
+import unibody
 from unibody import deferral
 from unibody.deprecation import FORMER, rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
-from unibody.dynamic_modules import custom_object_save
+from unibody.dynamic_modules import custom_object_save, settle_references
 from unibody.editions import Recognised, file_class_of
 from unibody.hub import locate
 from unibody.integrations.availability import require
@@ -24,6 +25,7 @@ from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 from unibody.reading import read_bounded_json
+from unibody.tailoring import LOADING, changed, tailored, take_settings
 from unibody.tensor_parallel.settings import settle_distribution
 
 
@@ -47,16 +49,32 @@ class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
     """The base of all configurations of models; those of generated files are instances too."""
 
     recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
+    _auto_class: ClassVar[str | None] = None
 
     @classmethod
     def from_pretrained(
         cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **options: Any
     ) -> Self:
-        """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub."""
+        """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub.
+
+        Further options are fields, which get other values than config.json says. TypeError: an option is neither.
+        """
         options["revision"] = revision
         folder = locate(folder_or_id, options, weights=False)
-        found: Self = super().from_pretrained(folder, **options)  # type: ignore[misc]
-        return found
+        settings = take_settings(cls, cls, options)
+        found: Self = super().from_pretrained(folder)  # type: ignore[misc]
+        return changed(found, settings) if settings else found
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """From now on `save_pretrained` puts the class's module, and those that it imports beside it, next to what it writes."""
+        cls._auto_class = auto_class
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes config.json, and the code of a class that is registered for that."""
+        if vars(type(self)).get("_auto_class"):
+            custom_object_save(self, folder, self)
+        super().save_pretrained(folder)  # type: ignore[misc]
 
 
 class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Recognised):
@@ -64,7 +82,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
     name_or_path: str = ""  # where its checkpoint came from
+    _auto_class: ClassVar[str | None] = None  # of a class whose code goes with what is saved
     config: Any
+    config_class: ClassVar[Any]
     hf_device_map: dict[str, Any]  # where its parts lie, if that was asked for
     parallelism: Any = None  # how it is split over processes
     tp_size: int | None = None  # over how many
@@ -87,6 +107,7 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         cls,
         folder_or_id: str | os.PathLike[str],
         *,
+        config: Any = None,
         quantization_config: Any = None,
         device_map: Any = None,
         max_memory: dict[int | str, int | str] | None = None,
@@ -103,8 +124,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         `device_map` is a device, a place for each module, or a plan such as "auto" (see plan_device_map), with `max_memory`; what
         goes to the disk goes to `offload_folder`. Under torchrun `tp_plan="auto"`, or a plan of one's own, splits the model over the
         processes, or over each `tp_size` neighbours of them, or those of a mesh. `dtype="auto"` is the type that config.json names, as if none were said.
-        `revision` (branch, tag or commit), `token`, `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the
-        Hub; the others are those of the generated class. HubError: the repository, revision or file is not to be had.
+        `config`, or fields of it such as `num_labels`, goes before what config.json says. `revision` (branch, tag or commit), `token`,
+        `subfolder`, `cache_dir`, `local_files_only` and `force_download` are for the Hub; the others are those of the generated class.
+        HubError: the repository, revision or file is not to be had. TypeError: there is no such option.
         """
         device = None
         distribution = settle_distribution(distributed_config, tp_plan, tp_size, device_mesh)
@@ -123,6 +145,10 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         quantization_config = take_former_spellings(options, quantization_config)
         if options.get("dtype") == "auto":
             options["dtype"] = None
+        if config is not None and options.get("attn_implementation") is None:
+            options["attn_implementation"] = config.attn_implementation
+        settings = take_settings(cls, cls.config_class, options, LOADING)
+        made = cls if config is None and not settings else tailored(cls, config, settings)
         folder = locate(folder_or_id, options)
         if options.get("quantizer") is None:
             stored = read_bounded_json(folder / "config.json").get("quantization_config")
@@ -142,8 +168,9 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             options["quantizer"] = placement
         elif distribution is not None:
             options["quantizer"] = distribution.loading(options["quantizer"])
-        found = super().from_pretrained(folder, **options)  # type: ignore[misc]
+        found = super(PreTrainedModel, made).from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
+        model.__class__ = cls
         if placement is not None:
             placement.dispatch(model)
         elif device is not None:
@@ -186,7 +213,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     ) -> None:
         """Writes the checkpoint, or of a model with adapters the active adapter alone.
 
-        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with. Of a model that is split
+        With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with; a class of one's own
+        that is registered, or that came with a checkpoint, always takes its code along. Of a model that is split
         over processes all of them call it, and the first writes the whole.
         """
         from unibody.integrations.deepspeed.partition import is_partitioned
@@ -211,12 +239,21 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
                 )
             warn_deprecated("safe_serialization=", **FORMER, instead="leave it out, weights are always safetensors")
             del options["safe_serialization"]
-        if ship_code:
+        if ship_code or vars(named_class(type(self))).get("_auto_class"):
             custom_object_save(self, folder, self.config)
+        else:
+            settle_references(self.config, folder, self.name_or_path)
         super().save_pretrained(folder, max_shard_size, **options)  # type: ignore[misc]
         if self.config.architectures != [(name := named_class(type(self)).__name__)]:  # wrappers rename classes
             self.config.architectures = [name]
             self.config.save_pretrained(folder)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """From now on `save_pretrained` puts the class's module, and those that it imports beside it, next to what it writes."""
+        if not auto_class.startswith("AutoModel") or auto_class not in unibody.__all__:
+            raise ValueError(f"{auto_class!r} is no auto class of models, such as 'AutoModelForCausalLM'")
+        cls._auto_class = auto_class
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Uploads what `save_pretrained` writes; of a model that is split over processes all call it, and the first uploads."""

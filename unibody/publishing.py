@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -37,7 +38,7 @@ class PushToHubMixin:
     ) -> Any:
         """Saves and uploads, as one commit, what is new or changed; returns huggingface_hub's CommitInfo.
 
-        Further options are those of `save_pretrained`. The repository and the branch `revision` are made where there are none, and
+        Further options are those of `save_pretrained`; what has no weights has no use for `max_shard_size`. The repository and the branch `revision` are made where there are none, and
         a model card where there is none. HubError: no right or no network; or somebody else has pushed meanwhile, and nothing was
         written.
         """
@@ -47,8 +48,10 @@ class PushToHubMixin:
         repo_id = self._create_repo(repo_id, private=private, token=token)
         with TemporaryDirectory() as folder:
             before = self._get_files_timestamps(folder)
-            options |= {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-            self.save_pretrained(folder, **options)  # type: ignore[attr-defined]
+            save: Any = self.save_pretrained  # type: ignore[attr-defined]
+            if max_shard_size is not None and takes(save, "max_shard_size"):
+                options["max_shard_size"] = max_shard_size
+            save(folder, **options)
             return self._upload_modified_files(
                 folder, repo_id, before, commit_message=commit_message, commit_description=commit_description,
                 token=token, revision=revision, create_pr=create_pr, card=self._model_card(repo_id, tags),
@@ -56,8 +59,10 @@ class PushToHubMixin:
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         config: Any = getattr(self, "config", self)
-        name = named_class(type(self)).__name__
-        return model_card(repo_id, config.to_dict(), name, getattr(self, "name_or_path", ""), tags)
+        found, source = named_class(type(self)), getattr(self, "name_or_path", "")
+        if not hasattr(config, "to_dict"):
+            return model_card(repo_id, {}, found.__name__, source, tags, usage=usage_of(found, repo_id))
+        return model_card(repo_id, config.to_dict(), found.__name__, source, tags)
 
     def _create_repo(self, repo_id: str, private: bool | None = None, token: bool | str | None = None) -> str:
         """Makes the repository unless it exists; its full name."""
@@ -84,10 +89,10 @@ class PushToHubMixin:
         repo_id: str,
         files_timestamps: dict[str, float],
         commit_message: str | None = None,
-        commit_description: str | None = None,
         token: bool | str | None = None,
-        revision: str | None = None,
         create_pr: bool = False,
+        revision: str | None = None,
+        commit_description: str | None = None,
         card: str = "",
     ) -> Any:
         """Commits the files that are new or changed since the timestamps were taken; weights that they replace go.
@@ -119,6 +124,21 @@ class PushToHubMixin:
                 repo_id, operations, commit_message=commit_message or f"Upload {named_class(type(self)).__name__}",
                 commit_description=commit_description, revision=revision, create_pr=create_pr, parent_commit=info.sha,
             )  # fmt: skip
+
+
+def takes(function: Any, option: str) -> bool:
+    """Whether a function has a parameter of this name, or takes any."""
+    parameters = inspect.signature(function).parameters
+    return option in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def usage_of(found: type, repo_id: str) -> str:
+    """Code that reads an object of a user's own class again: by the class, if it can, or else the files."""
+    if hasattr(found, "from_pretrained") and found.__module__ != "__main__":
+        return (
+            f'from {found.__module__} import {found.__name__}\n\nfound = {found.__name__}.from_pretrained("{repo_id}")'
+        )
+    return f'from huggingface_hub import snapshot_download\n\nfolder = snapshot_download("{repo_id}")'
 
 
 class Checkpoint(PushToHubMixin):

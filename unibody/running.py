@@ -24,6 +24,8 @@ def run(model: str, prompt: str, options: dict[str, Any]) -> int:
     try:
         tokenizer, found, given = load(model, options, do_sample=False)
         ids = tokenizer(prompt)["input_ids"]
+        if not ids:
+            raise ValueError(f"the prompt {prompt!r} has no tokens: begin the text")
         tokens = found.stream(torch.tensor([ids], device=found.device), tokenizer=tokenizer, **ONE_TEXT, **given)
         plain = SimpleNamespace(decode=partial(tokenizer.decode, skip_special_tokens=True))
         for piece in decode_stream(plain, ids, tokens):

@@ -63,7 +63,7 @@ class Hub:
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     faults: list[tuple[str, Any]] = field(
         default_factory=list
-    )  # pattern of "METHOD path", status or "cut"; each happens once
+    )  # pattern of "METHOD path query", status or "cut"; each happens once
     halved: list[str] = field(default_factory=list)  # paths of files whose next download stops in the middle
     resumed: list[int] = field(default_factory=list)  # from which bytes on downloads have been asked for
     asked: list[str] = field(default_factory=list)
@@ -94,8 +94,9 @@ class Request(BaseHTTPRequestHandler):
         self.user = TOKENS.get(token)
         with self.hub.lock:
             self.hub.asked.append(f"{self.command} {self.route}")
+            asked = f"{self.command} {self.route} {parts.query}".rstrip()
             for fault in self.hub.faults:
-                if re.search(fault[0], f"{self.command} {self.route}"):
+                if re.search(fault[0], asked):
                     self.hub.faults.remove(fault)
                     if fault[1] == "cut":
                         self.close_connection = True

@@ -83,7 +83,7 @@ def test_without_a_token_and_without_a_network(filled: Hub, client: Client) -> N
     call = "answers['error'] = error(lambda: unibody.LlamaConfig.from_pretrained(folder).push_to_hub('alice/new'))"
     assert "the Hub does not know you: log in" in client(call, token=None)["error"]
     filled.address = "http://127.0.0.1:9"
-    found = client(call + """
+    found = client(f"never_wait()\n{call}" + """
 answers["file"] = error(lambda: unibody.cached_file("alice/open", "note.txt"))
 answers["model"] = error(lambda: unibody.AutoModelForCausalLM.from_pretrained("alice/open"))
 """)  # fmt: skip

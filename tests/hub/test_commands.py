@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from oracle.pipelines import write_bert, write_llama
+
 from hub.conftest import Client
-from hub.loopback import Hub
+from hub.loopback import Hub, Repository
+
+README = Path(__file__).parents[2] / "README.md"
 
 COMMAND = """
 from click.testing import CliRunner
@@ -83,3 +90,37 @@ answers["none"] = command("run", "alice/none", "t5")
     assert found["drawn"][0] == 0
     assert found["none"][0] == 1
     assert "alice/none is no repository that you can see" in found["none"][2]
+
+
+def test_what_the_readme_shows(hub: Hub, client: Client, tmp_path: Path) -> None:
+    """Each command is there and explains itself; the commands and the code of the library's part run as they are written."""
+    text = README.read_text(encoding="utf-8").replace("you/", "alice/")
+    begin, end = text.index('pip install "unibody[models]"'), text.index("No checkpoint at hand?")
+    part = text[begin:end]
+    commands = re.findall(r"^unibody ((?:run|chat|card|push) .*?)(?: *#.*)?$", part, re.MULTILINE)
+    assert [line.partition(" ")[0] for line in commands] == ["run", "chat", "card", "push"]
+    models = {
+        "owner/name": write_llama(tmp_path / "smollm2-awq"),
+        "owner/reviews": write_bert(tmp_path / "reviews", "BertForSequenceClassification"),
+    }
+    for name, folder in models.items():
+        hub.repositories[name] = Repository()
+        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        hub.repositories[name].commit(files, "first", "main", None)
+    (tmp_path / "reviews.txt").write_text("the cat sat on the mat\na big red dog ran\n")
+    generate, classify = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    found = client(
+        COMMAND.replace("arguments])", "arguments], input='Who?\\n/exit\\n')")
+        + f"""
+import shlex
+for line in {commands!r}:
+    words = shlex.split(line)
+    answers[words[0]] = [command(words[0], "--help")[0], *command(*words, *(["--max-new-tokens", "4"] if words[0] in ("run", "chat") else []))]
+exec({generate!r})
+exec({classify.replace("owner/name", "owner/reviews")!r})
+answers["last"] = answer["label"]
+"""
+    )
+    assert [found[name][:2] for name in ("run", "chat", "card", "push")] == [[0, 0]] * 4, found
+    assert found["last"].startswith("LABEL_")
+    assert hub.repositories.keys() == {"owner/name", "owner/reviews", "alice/smollm2-awq", "alice/name"}

@@ -54,7 +54,7 @@ def mine(hub: Hub) -> Repository:
 
 
 def test_refused_unless_trusted(mine: Repository, client: Client, tmp_path: Path) -> None:
-    """The refusal names repository, file and commit; nothing has run."""
+    """The refusal names repository, files and commit; nothing has run, nor been fetched."""
     found = client("""
 for name, options in (("unsaid", {}), ("no", {"trust_remote_code": False})):
     answers[name] = error(lambda: unibody.AutoConfig.from_pretrained("alice/mine", **options))
@@ -65,7 +65,8 @@ answers["after"] = Path("ran.txt").exists()
     for name in ("unsaid", "no"):
         assert found[name] == (
             "UntrustedCodeError: alice/mine brings code of its own, which would run on this machine: "
-            f"modeling_mine.MineConfig at {mine.refs['main']}. Read it, and if you trust it, pass trust_remote_code=True"
+            f"MineConfig of modeling_mine.py, beside deeper.py, helper.py, at {mine.refs['main']}. "
+            "Read it, and if you trust it, pass trust_remote_code=True"
         )
     assert (found["ran"], found["yes"], found["after"]) == (False, 2, True)
 
@@ -167,6 +168,148 @@ for trust in (True, False):
     assert "modeling_llama.py" in repository.commits[repository.refs["main"]]
 
 
+OURS = """
+import unibody
+from .scale import SCALE
+
+class LoudConfig(unibody.LlamaConfig):
+    model_type = "loud"
+
+class LoudForCausalLM(unibody.LlamaForCausalLM):
+    config_class = LoudConfig
+
+    def forward(self, *inputs, **options):
+        found = super().forward(*inputs, **options)
+        found.logits.mul_(SCALE)
+        return found
+"""
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+}  # fmt: skip
+
+
+def test_a_class_of_ones_own(hub: Hub, client: Client, tmp_path: Path) -> None:
+    """It takes its modules along, by name or because it is registered; whoever loads and saves it, too; what runs is its own code."""
+    package = tmp_path / "ours"
+    package.mkdir()
+    (package / "modeling_loud.py").write_text(OURS)
+    (package / "scale.py").write_text("SCALE = 100.0\n")
+    found = client(
+        f"sizes = {SIZES}"
+        """
+sys.path.insert(0, ".")
+from ours.modeling_loud import LoudConfig, LoudForCausalLM
+model, ids = LoudForCausalLM(LoudConfig(**sizes)).eval(), torch.tensor([[1, 5, 9]])
+answers["unknown"] = error(lambda: LoudForCausalLM.register_for_auto_class("AutoModelForDreams"))
+LoudConfig.register_for_auto_class()
+LoudForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+with torch.no_grad():
+    answers["expected"] = model(ids).logits.sum().item()
+model.push_to_hub("alice/loud")
+model.config.push_to_hub("alice/config")
+LoudForCausalLM._auto_class = LoudConfig._auto_class = None
+unibody.AutoConfig.register("loud", LoudConfig)
+unibody.AutoModelForCausalLM.register(LoudConfig, LoudForCausalLM)
+model.save_pretrained("registered", ship_code=True)
+"""
+    )
+    (package / "scale.py").write_text("SCALE = 1.0\n")
+    again = client("""
+answers["refused"] = error(lambda: unibody.AutoModelForCausalLM.from_pretrained("alice/loud"))
+def logits(name):
+    model = unibody.AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)
+    with torch.no_grad():
+        return model, model(torch.tensor([[1, 5, 9]])).logits.sum().item()
+model, answers["pulled"] = logits("alice/loud")
+model.push_to_hub("alice/again")
+answers["again"], answers["registered"] = logits("alice/again")[1], logits("registered")[1]
+answers["config"] = type(unibody.AutoConfig.from_pretrained("alice/config", trust_remote_code=True)).__name__
+answers["card"] = Path(unibody.cached_file("alice/loud", "README.md")).read_text()
+""")
+    assert (
+        found["unknown"]
+        == "ValueError: 'AutoModelForDreams' is no auto class of models, such as 'AutoModelForCausalLM'"
+    )
+    assert "LoudForCausalLM of modeling_loud.py, beside scale.py, at " in again["refused"]
+    assert found["expected"] == again["pulled"] == again["again"] == again["registered"]
+    assert again["config"] == "LoudConfig"
+    assert 'unibody.AutoModelForCausalLM.from_pretrained("alice/loud", trust_remote_code=True)' in again["card"]
+    for name in ("alice/loud", "alice/again"):
+        files = hub.repositories[name].commits[hub.repositories[name].refs["main"]]
+        assert json.loads(files["config.json"])["unibody_auto_map"] == {
+            "AutoConfig": "modeling_loud.LoudConfig", "AutoModelForCausalLM": "modeling_loud.LoudForCausalLM",
+        }  # fmt: skip
+        assert files["scale.py"] == b"SCALE = 100.0\n"
+
+
+def test_code_that_is_left_behind(client: Client) -> None:
+    """Saved without its code, a checkpoint names the repository that has it; one of a folder names none that is not there."""
+    found = client("""
+unibody.LlamaForCausalLM.from_pretrained(folder).push_to_hub("alice/shipped", ship_code=True)
+unibody.AutoModelForCausalLM.from_pretrained("alice/shipped").save_pretrained("saved")
+answers["saved"] = unibody.AutoConfig.from_pretrained("saved").unibody_auto_map["AutoModelForCausalLM"]
+answers["trusted"] = type(unibody.AutoModelForCausalLM.from_pretrained("saved", trust_remote_code=True)).__module__
+unibody.AutoModelForCausalLM.from_pretrained(folder).save_pretrained("shipped", ship_code=True)
+unibody.AutoModelForCausalLM.from_pretrained("shipped").save_pretrained("copied")
+answers["copied"] = "unibody_auto_map" in json.loads(Path("copied/config.json").read_text())
+unibody.AutoModelForCausalLM.from_pretrained("shipped", trust_remote_code=True).save_pretrained("along")
+answers["along"] = Path("along/modeling_llama.py").is_file()
+""")
+    assert found["saved"] == "alice/shipped--modeling_llama.LlamaForCausalLM"
+    assert found["trusted"].startswith("unibody_modules.alice.shipped.")
+    assert (found["copied"], found["along"]) == (False, True)
+
+
+THEIRS = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from .width import WIDTH
+
+class WordConfig(PreTrainedConfig):
+    model_type = "word"
+
+    def __init__(self, width=WIDTH, **options):
+        self.width = width
+        super().__init__(**options)
+
+class WordModel(PreTrainedModel):
+    config_class = WordConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(config.width, config.width)
+        self.post_init()
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+"""
+
+
+def test_code_for_transformers(client: Client, tmp_path: Path) -> None:
+    """A repository that was pushed with transformers, its code too, is opened as what it is, and pushed again."""
+    package = tmp_path / "theirs"
+    package.mkdir()
+    (package / "modeling_word.py").write_text(THEIRS)
+    (package / "width.py").write_text("WIDTH = 4\n")
+    found = client("""
+sys.path.insert(0, ".")
+from theirs.modeling_word import WordConfig, WordModel
+WordConfig.register_for_auto_class()
+WordModel.register_for_auto_class("AutoModel")
+model, inputs = WordModel(WordConfig()), torch.ones(1, 4)
+model.push_to_hub("alice/word")
+answers["refused"] = error(lambda: unibody.AutoModel.from_pretrained("alice/word"))
+again = unibody.AutoModel.from_pretrained("alice/word", trust_remote_code=True)
+answers["same"] = torch.equal(again(inputs), model(inputs))
+answers["config"] = unibody.AutoConfig.from_pretrained("alice/word", trust_remote_code=True).width
+unibody.AutoConfig.register("word", WordConfig)
+unibody.AutoModel.register(WordConfig, WordModel)
+answers["registered"] = type(unibody.AutoModel.from_pretrained("alice/word")) is WordModel
+""")
+    assert "WordModel of modeling_word.py, beside width.py, at " in found["refused"]
+    assert (found["same"], found["config"], found["registered"]) == (True, 4, True)
+
+
 def test_code_of_another_repository(mine: Repository, hub: Hub, client: Client) -> None:
     """`owner/name--module.Class` names where the code is."""
     other = hub.repositories["alice/other"] = Repository()
@@ -174,10 +317,12 @@ def test_code_of_another_repository(mine: Repository, hub: Hub, client: Client) 
     other.commit({"config.json": json.dumps({"model_type": "other", **reference}).encode()}, "first", "main", None)
     found = client("""
 answers["no"] = error(lambda: unibody.AutoConfig.from_pretrained("alice/other"))
+answers["old"] = error(lambda: unibody.AutoConfig.from_pretrained("alice/other", code_revision="v1"))
 made = unibody.AutoConfig.from_pretrained("alice/other", trust_remote_code=True)
 answers["made"] = [made.value, made.values["model_type"]]
 """)  # fmt: skip
-    assert "alice/mine--modeling_mine.MineConfig" in found["no"]
+    for name, commit in (("no", mine.refs["main"]), ("old", mine.tags["v1"])):
+        assert f"MineConfig of alice/mine, modeling_mine.py, beside deeper.py, helper.py, at {commit}. " in found[name]
     assert found["made"] == [2, "other"]
 
 

@@ -172,6 +172,18 @@ again = unibody.AutoModelForCausalLM.from_pretrained("alice/tiny", token=token, 
 again.save_pretrained("saved")
 torch.save(again, "saved.pt")
 unibody.AutoConfig.from_pretrained("alice/tiny", token=token).save_pretrained("config")
+sys.path.insert(0, sys.argv[2])
+from oracle.quantization import inputs
+work = inputs.save_llama(Path("work").absolute())
+unibody.AutoTokenizer.from_pretrained(work, token=token).push_to_hub("alice/tokenizer", token=token, private=True)
+tokenizer = unibody.AutoTokenizer.from_pretrained("alice/tokenizer", token=token)
+tokenizer.save_pretrained("tokenizer")
+unibody.pipeline("text-generation", work, token=token).push_to_hub("alice/pipe", token=token, private=True)
+pipe = unibody.pipeline(model="alice/pipe", token=token)
+pipe.save_pretrained("pipe")
+unibody.GenerationConfig.from_pretrained("alice/pipe", token=token).save_pretrained("generation")
+settings = unibody.TrainingArguments("run", hub_token=token, report_to="none")
+print(vars(tokenizer), vars(pipe), settings, settings.to_json_string())
 for call in (
     lambda: again.push_to_hub("bob/tiny", token=token),
     lambda: unibody.AutoConfig.from_pretrained("alice/none", token=token),
@@ -187,5 +199,6 @@ for call in (
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 10
     assert not [path for path in written if b"hf_alice" in path.read_bytes()]
-    for files in hub.repositories["alice/tiny"].commits.values():
-        assert not [name for name, data in files.items() if b"hf_alice" in data]
+    pushed = [files for repository in hub.repositories.values() for files in repository.commits.values()]
+    assert {"alice/tiny", "alice/tokenizer", "alice/pipe"} == hub.repositories.keys()
+    assert not [name for files in pushed for name, data in files.items() if b"hf_alice" in data]

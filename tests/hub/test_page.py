@@ -7,13 +7,18 @@ from pathlib import Path
 
 from hub.conftest import Client
 from hub.loopback import Hub
+from hub.test_dynamic_modules import OURS, SIZES
 
 PAGE = Path(__file__).parents[2] / "docs/hub.md"
 
 
-def test_page(hub: Hub, client: Client) -> None:
+def test_page(hub: Hub, client: Client, tmp_path: Path) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
-    found = client(code + "\nanswers['all'] = [type(again).__name__, Path(path).name, there, type(shipped).__name__]")
-    assert found == {"all": ["LlamaForCausalLM", "config.json", True, "LlamaForCausalLM"]}
+    (tmp_path / "modeling_loud.py").write_text(OURS.replace("from .scale import SCALE", "SCALE = 2.0"))
+    found = client(
+        f"sys.path.insert(0, '.')\nsizes = {SIZES}\n{code}\n"
+        "answers['all'] = [type(again).__name__, Path(path).name, there, type(shipped).__name__, longest, type(loud).__name__]"
+    )
+    assert found == {"all": ["LlamaForCausalLM", "config.json", True, "LlamaForCausalLM", 12, "LoudForCausalLM"]}
     assert hub.repositories["alice/tiny"].private
     assert "refs/pr/1" in hub.repositories["alice/tiny"].refs

@@ -69,7 +69,7 @@ def test_own_pipeline(hub: Hub, client: Client, llama: Path, tmp_path: Path) -> 
     assert not [line for line in hub.asked if "model.safetensors" in line or ".py" in line]
     refusal = (
         "UntrustedCodeError: alice/surprisal brings code of its own, which would run on this machine: "
-        f"custom_pipeline.SurprisalPipeline at {repository.refs['main']}. "
+        f"SurprisalPipeline of custom_pipeline.py, at {repository.refs['main']}. "
         "Read it, and if you trust it, pass trust_remote_code=True"
     )
     assert found["refused"] == [refusal] * 3
@@ -89,7 +89,7 @@ def test_a_task_by_revision(hub: Hub, client: Client, tmp_path: Path) -> None:
 pipe = unibody.pipeline(model=folder)
 pipe.push_to_hub("alice/masks", revision="first")
 pipe.model.get_input_embeddings().weight.data.zero_()
-pipe.push_to_hub("alice/masks")
+pipe.push_to_hub("alice/masks", max_shard_size="10KB")
 answers["first"] = unibody.pipeline(model="alice/masks", revision="first")("the [MASK]")
 answers["folder"] = unibody.pipeline("fill-mask", folder)("the [MASK]")
 answers["main"] = unibody.pipeline(model="alice/masks", tokenizer=folder)("the [MASK]")
@@ -98,6 +98,7 @@ answers["missing"] = error(lambda: unibody.pipeline(model="alice/nothing"))
     assert found["first"] == found["folder"] != found["main"]
     assert found["missing"].startswith("HubError: alice/nothing is no repository that you can see")
     card = hub.repositories["alice/masks"]
+    assert "model.safetensors.index.json" in card.commits[card.refs["main"]]
     assert b'pipe = unibody.pipeline("fill-mask", model="alice/masks")' in card.commits[card.refs["main"]]["README.md"]
 
 

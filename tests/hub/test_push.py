@@ -106,6 +106,70 @@ answers["config"] = unibody.AutoConfig.from_pretrained("alice/config") == model.
     assert "alice/config" in hub.repositories
 
 
+def test_what_has_no_weights(hub: Hub, client: Client) -> None:
+    """All that can be saved is pushed with the same options, a processor of one's own too; each card's snippet runs."""
+    found = client("""
+sys.path.insert(0, ".")
+Path("prepare.py").write_text('''
+import json
+from pathlib import Path
+import unibody
+
+class Processor(unibody.PushToHubMixin):
+    def __init__(self, tokenizer, longest):
+        self.tokenizer, self.longest = tokenizer, longest
+
+    def save_pretrained(self, folder):
+        self.tokenizer.save_pretrained(folder)
+        Path(folder, "preprocessor_config.json").write_text(json.dumps({"longest": self.longest}))
+
+    @classmethod
+    def from_pretrained(cls, name):
+        file = unibody.cached_file(name, "preprocessor_config.json")
+        return cls(unibody.AutoTokenizer.from_pretrained(name), **json.loads(Path(file).read_text()))
+
+class Notes(unibody.PushToHubMixin):
+    def save_pretrained(self, folder):
+        Path(folder, "notes.txt").write_text("notes")
+''')
+from prepare import Notes, Processor
+sys.path.insert(0, sys.argv[2])
+from oracle.quantization import inputs
+import transformers
+work = inputs.save_llama(Path("work").absolute())
+tokenizer = unibody.AutoTokenizer.from_pretrained(work)
+objects = {
+    "processor": Processor(tokenizer, 12), "notes": Notes(), "tokenizer": tokenizer, "config": unibody.AutoConfig.from_pretrained(work),
+    "generation": unibody.GenerationConfig(top_k=7),
+}
+for name, pushed in objects.items():
+    repository = f"alice/{name}"
+    pushed.push_to_hub(
+        repository, commit_message="All", commit_description="of it", private=True, token="hf_" + "alice", revision="next", create_pr=False,
+        max_shard_size="1GB", tags=["demo"],
+    )
+    card = Path(unibody.cached_file(repository, "README.md", revision="next")).read_text()
+    space = {}
+    pushed.push_to_hub(repository)
+    exec(card.partition("```python\\n")[2].partition("```")[0], space)
+    answers[name] = ["- demo" in card, *sorted(type(value).__name__ for key, value in space.items() if key in ("found", "folder", "tokenizer", "config"))]
+answers["longest"] = Processor.from_pretrained("alice/processor").longest
+theirs = transformers.AutoTokenizer.from_pretrained("alice/tokenizer")
+answers["theirs"] = theirs("t5 t9 t3")["input_ids"] == tokenizer("t5 t9 t3")["input_ids"]
+theirs.push_to_hub("alice/theirs")
+transformers.GenerationConfig(do_sample=True, top_k=8).push_to_hub("alice/theirs")
+answers["back"] = unibody.AutoTokenizer.from_pretrained("alice/theirs")("t5 t9 t3")["input_ids"] == tokenizer("t5 t9 t3")["input_ids"]
+answers["top_k"] = [
+    transformers.GenerationConfig.from_pretrained("alice/generation").top_k, unibody.GenerationConfig.from_pretrained("alice/theirs").top_k,
+]
+""")  # fmt: skip
+    assert found == {
+        "processor": [True, "Processor"], "notes": [True, "str"], "tokenizer": [True, "PreTrainedTokenizerFast"],
+        "config": [True, "LlamaConfig"], "generation": [True, "GenerationConfig"], "longest": 12, "theirs": True, "back": True,
+        "top_k": [7, 8],
+    }  # fmt: skip
+
+
 def test_pull_requests_and_branches(hub: Hub, client: Client) -> None:
     found = client("""
 model = unibody.LlamaForCausalLM.from_pretrained(folder)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
+import transformers
 from oracle.inputs import token_ids
 from oracle.reference import values
 from oracle.zoo import cases, first_case
@@ -70,6 +73,58 @@ def test_classes_are_importable_from_the_library(model_type):
         found = getattr(unibody, name)
         assert found.__name__ == name
         assert name in dir(unibody)
+
+
+@pytest.mark.parametrize("name", ["AutoModelForSequenceClassification", "BertForSequenceClassification"])
+def test_other_settings_than_the_checkpoints(name, tmp_path):
+    """As in transformers: fields, or a configuration, go before config.json; a head of another size is new."""
+    sizes = {
+        "vocab_size": 32,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    torch.manual_seed(0)
+    base = unibody.BertModel(unibody.BertConfig(**sizes))
+    base.save_pretrained(tmp_path)
+    load = getattr(unibody, name).from_pretrained
+    ours = []
+    for options in ({"num_labels": 5}, {"id2label": {0: "a", 1: "b", 2: "c"}, "num_hidden_layers": 1}):
+        theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours.append(load(tmp_path, **options))
+        assert type(ours[-1]) is unibody.BertForSequenceClassification
+        assert ours[-1].config.num_labels == theirs.config.num_labels == ours[-1].classifier.out_features
+        assert set(ours[-1].config.id2label.values()) == set(theirs.config.id2label.values())
+        assert {key: value.shape for key, value in ours[-1].state_dict().items()} == {
+            key: value.shape for key, value in theirs.state_dict().items()
+        }
+        same = "bert.encoder.layer.0.output.dense.weight"
+        assert torch.equal(ours[-1].state_dict()[same], theirs.state_dict()[same])
+    ours[0].save_pretrained(tmp_path / "tuned")
+    again = load(tmp_path / "tuned", config=ours[0].config, attn_implementation="eager")
+    assert torch.equal(again.classifier.weight, ours[0].classifier.weight)
+    assert (again.config, again.config.attn_implementation) == (ours[0].config, "eager")
+    assert unibody.AutoConfig.from_pretrained(tmp_path, num_labels=7).num_labels == 7
+    pickle.loads(pickle.dumps(again))
+
+
+def test_options_that_there_are_not(checkpoint):
+    """The nearest is named; a configuration is that of the model."""
+    folder = checkpoint(first_case()).folder
+    for call in (unibody.AutoModelForCausalLM, unibody.LlamaForCausalLM):
+        with pytest.raises(
+            TypeError, match=r"^LlamaForCausalLM.from_pretrained has no option 'revison': did you mean revision\?$"
+        ):
+            call.from_pretrained(folder, revison="main")
+    with pytest.raises(
+        TypeError, match=r"^LlamaConfig.from_pretrained has no option 'num_label': did you mean num_labels\?$"
+    ):
+        unibody.AutoConfig.from_pretrained(folder, num_label=3)
+    with pytest.raises(ValueError, match=r"^config is one of 'bert', and LlamaForCausalLM takes one of 'llama'$"):
+        unibody.LlamaForCausalLM.from_pretrained(folder, config=unibody.BertConfig())
 
 
 def test_a_model_without_that_head(checkpoint, monkeypatch):

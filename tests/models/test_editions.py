@@ -58,9 +58,27 @@ def test_adopted(folder: Path) -> None:
         unibody.adopt(llama.LlamaForCausalLM.from_pretrained(folder))
 
 
-def test_dynamic_classes_last(folder: Path, tmp_path: Path) -> None:
-    """Through pickle, deepcopy, torch.save, torch.export and a whole graph of torch.compile."""
-    model, ids = unibody.LlamaForCausalLM.from_pretrained(folder), token_ids() % 64
+@pytest.mark.parametrize(
+    "name",
+    ["LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3ForSequenceClassification", "RobertaForTokenClassification"],
+)
+def test_dynamic_classes_last(name: str, tmp_path: Path) -> None:
+    """Through pickle, deepcopy, torch.save, torch.export and a whole graph of torch.compile, configurations too."""
+    kind: Any = getattr(unibody, name)
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    options: dict[str, Any] = {}
+    if not name.startswith("Roberta"):
+        sizes["num_key_value_heads"], options["use_cache"] = 2, False
+    model, ids = (
+        kind(getattr(unibody, kind.config_class.__name__)(**sizes, pad_token_id=0)).eval(),
+        token_ids() % 60 + 2,
+    )
     with torch.no_grad():
         expected = model(ids).logits
         torch.save(model, tmp_path / "model.pt")
@@ -68,12 +86,13 @@ def test_dynamic_classes_last(folder: Path, tmp_path: Path) -> None:
             pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False),
         ]  # fmt: skip
         for other in copies:
-            assert type(other) is unibody.LlamaForCausalLM
+            assert type(other) is kind
+            assert (type(other.config), other.config) == (type(model.config), model.config)
             assert torch.equal(other(ids).logits, expected)
         compiled = torch.compile(model, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(ids, use_cache=False).logits, expected)
-        exported = torch.export.export(model, (ids,), {"use_cache": False})
-        torch.testing.assert_close(exported.module()(ids, use_cache=False).logits, expected)
+        torch.testing.assert_close(compiled(ids, **options).logits, expected)
+        exported = torch.export.export(model, (ids,), options)
+        torch.testing.assert_close(exported.module()(ids, **options).logits, expected)
 
 
 def test_what_is_saved_names_the_class(folder: Path, tmp_path: Path) -> None:

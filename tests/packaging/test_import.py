@@ -29,6 +29,14 @@ def test_import_is_light() -> None:
     assert packages - sys.stdlib_module_names == {"unibody"}
 
 
+def test_import_is_quick() -> None:
+    """At most 50 ms, without torch; of the processor's time, which does not count what others do on this machine."""
+    code = "import time; t = time.process_time(); import unibody; print(time.process_time() - t); import sys; 'torch' in sys.modules and exit(1)"
+    runs = [run(code) for _ in range(3)]
+    assert all(done.returncode == 0 for done in runs), runs
+    assert min(float(done.stdout) for done in runs) <= 0.05
+
+
 def test_command_is_light() -> None:
     """`unibody --version` loads neither a compiler nor what only errors and long help need."""
     code = (

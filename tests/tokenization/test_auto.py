@@ -95,7 +95,12 @@ def test_registered(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(unibody.AutoTokenizer.from_pretrained(place)) is MineTokenizerFast
     with pytest.raises(ValueError, match="mine has a tokenizer already: pass exist_ok=True"):
         unibody.AutoTokenizer.register(MineConfig, fast_tokenizer_class=MineTokenizerFast)
-    unibody.AutoTokenizer.register(MineConfig, fast_tokenizer_class=MineTokenizerFast, exist_ok=True)
+    unibody.AutoTokenizer.register(MineConfig, MineTokenizerFast, exist_ok=True)
+    assert auto._registered["mine"] == (None, MineTokenizerFast)
+    unibody.AutoTokenizer.register(
+        MineConfig, unibody.BertTokenizer, fast_tokenizer_class=MineTokenizerFast, exist_ok=True
+    )
+    assert auto._registered["mine"] == (unibody.BertTokenizer, MineTokenizerFast)
     with pytest.raises(TypeError, match="register takes classes that inherit from PreTrainedTokenizer"):
         unibody.AutoTokenizer.register(MineConfig, str)
 
@@ -114,7 +119,7 @@ def test_one_that_comes_with_its_code(tweets: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path))
     assert (tweets / EXAMPLE.name).read_bytes() == EXAMPLE.read_bytes()
     with pytest.raises(
-        unibody.UntrustedCodeError, match=r"custom_tokenization\.TweetTokenizer.*trust_remote_code=True"
+        unibody.UntrustedCodeError, match=r": TweetTokenizer of custom_tokenization\.py, at /.*trust_remote_code=True"
     ):
         unibody.AutoTokenizer.from_pretrained(tweets)
     assert not any(tmp_path.iterdir())

@@ -212,7 +212,7 @@ class Pipeline(PushToHubMixin, ABC):
 
     def _model_card(self, repo_id: str, tags: list[str] | None) -> str:
         base, trust = getattr(self.model, "name_or_path", ""), ", trust_remote_code=True" if is_foreign(self) else ""
-        usage = f'pipe = unibody.pipeline("{self._name}", model="{repo_id}"{trust})'
+        usage = f'import unibody\n\npipe = unibody.pipeline("{self._name}", model="{repo_id}"{trust})'
         return model_card(repo_id, self.config.to_dict(), type(self.model).__name__, base, tags, usage=usage)
 
 

@@ -91,9 +91,8 @@ def choose_task(
 ) -> tuple[str, Task]:
     """The task that is asked for, or that the checkpoint is for."""
     if folder:
-        where = str(code_revision or hub.get("revision") or folder)
         code = {**hub, "code_revision": code_revision}
-        if shipped := find_shipped(values, task, str(model), trust, where, code):
+        if shipped := find_shipped(values, task, str(model), trust, code):
             return shipped
     return PIPELINE_REGISTRY.check_task(task or infer_task(values, folder, model))
 

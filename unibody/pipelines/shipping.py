@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import unibody
 from unibody.core.hub import read_json
 from unibody.core.saving import write_atomically, write_json
-from unibody.dynamic_modules import get_class_from_dynamic_module, needed_files, resolve_trust_remote_code
+from unibody.dynamic_modules import (
+    describe_code,
+    get_class_from_dynamic_module,
+    needed_files,
+    resolve_trust_remote_code,
+)
 from unibody.pipelines.registry import ALIASES, PIPELINE_REGISTRY, Task
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ def ship_pipeline(pipeline: Pipeline, folder: Path) -> None:
 
 
 def find_shipped(
-    values: dict[str, Any], task: str | None, source: str, trust: bool | None, where: str, hub: dict[str, Any]
+    values: dict[str, Any], task: str | None, source: str, trust: bool | None, hub: dict[str, Any]
 ) -> tuple[str, Task] | None:
     """The task that a checkpoint brings code for, if it is the one that is asked for, or the only one; its class is imported.
 
@@ -67,7 +72,8 @@ def find_shipped(
     classes = [classes] if isinstance(classes, str) else list(classes or ())
     if not isinstance(reference, str) or reference.rpartition("--")[2].count(".") != 1:
         raise ValueError(f"{source}: {KEY} says {entry!r} for {name}: expected {{'impl': 'module.Class', 'pt': […]}}")
-    if not resolve_trust_remote_code(trust, source, name in PIPELINE_REGISTRY.tasks, True, f"{reference} at {where}"):
+    files = partial(describe_code, reference, source, hub.get("code_revision"), hub)
+    if not resolve_trust_remote_code(trust, source, name in PIPELINE_REGISTRY.tasks, True, files):
         return None
     found = get_class_from_dynamic_module(reference, source, **hub)
     if not issubclass(found, unibody.Pipeline):

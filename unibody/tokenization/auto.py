@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from unibody.core.hub import read_json
-from unibody.dynamic_modules import find_reference, get_class_from_dynamic_module, resolve_trust_remote_code
+from unibody.dynamic_modules import (
+    describe_code,
+    find_reference,
+    get_class_from_dynamic_module,
+    resolve_trust_remote_code,
+)
 from unibody.hub import HUB_OPTIONS, commit_of, locate
 from unibody.tokenization.base import PreTrainedTokenizerBase
 from unibody.tokenization.fast import PreTrainedTokenizerFast
@@ -69,8 +75,8 @@ class AutoTokenizer:
         name = own.get("tokenizer_class") or model.get("tokenizer_class")
         found = local_class(name, model.get("model_type"), use_fast, (folder / "tokenizer.json").is_file())
         reference = find_tokenizer(own, use_fast) or find_tokenizer(model, use_fast)
-        where = f"{reference} at {hub.get('revision') or folder}" if reference else ""
-        if resolve_trust_remote_code(trust_remote_code, str(source), found is not None, reference is not None, where):
+        files = partial(describe_code, str(reference), source, code_revision, hub)
+        if resolve_trust_remote_code(trust_remote_code, str(source), found is not None, reference is not None, files):
             fetch = {key: value for key, value in hub.items() if key != "subfolder"}
             found = get_class_from_dynamic_module(str(reference), source, code_revision=code_revision, **fetch)
         if found is None:
@@ -84,11 +90,19 @@ class AutoTokenizer:
     def register(
         cls,
         config_class: Any,
+        tokenizer_class: type | None = None,
         slow_tokenizer_class: type | None = None,
         fast_tokenizer_class: type | None = None,
         exist_ok: bool = False,
     ) -> None:
-        """From now on checkpoints of a configuration's model type, and those that name one of the classes, get these."""
+        """From now on checkpoints of a configuration's model type, and those that name one of the classes, get these.
+
+        `tokenizer_class` is the one or the other, by what it inherits from.
+        """
+        if isinstance(tokenizer_class, type) and issubclass(tokenizer_class, PreTrainedTokenizerFast):
+            fast_tokenizer_class = fast_tokenizer_class or tokenizer_class
+        else:
+            slow_tokenizer_class = slow_tokenizer_class or tokenizer_class
         given = [found for found in (slow_tokenizer_class, fast_tokenizer_class) if found is not None]
         if not given or not all(
             isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase) for found in given
