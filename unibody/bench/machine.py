@@ -8,7 +8,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "libcst", "ruff", "unibody")
+PACKAGES = (
+    *("torch", "transformers", "safetensors", "tokenizers", "numpy", "libcst", "ruff", "unibody"),
+    *("accelerate", "bitsandbytes", "compressed-tensors", "torchao", "gptqmodel", "auto-round", "amd-quark", "hqq"),
+    *("optimum-quanto", "kernels", "fbgemm-gpu", "triton"),
+)
 
 
 def describe_machine() -> dict[str, Any]:
