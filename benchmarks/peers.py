@@ -68,7 +68,7 @@ TABLES = {
         {name: f"{phase}.cpu_time.p50" for name, phase in TIMES.items()} | {"memory": "decode.memory.max_ram"},
     ),
     "packages": Table(
-        "Quantizers that transformers reads with packages of their own: two such layers, a prompt of 32 tokens, 15 more",
+        "Quantizers whose checkpoints transformers reads with a package of its own, two such layers: a prompt of 32 tokens, 15 more",
         ("quantizer=gptq,awq,quark_4,rtn_4,bitnet,eetq,fbgemm_fp8", "model.config.num_hidden_layers=2", *SMALL),
         {name: f"{phase}.cpu_time.p50" for name, phase in TIMES.items()} | {"memory": "decode.memory.max_ram"},
     ),
@@ -181,7 +181,8 @@ Both sides read the same checkpoint on one thread, in processes of their own tha
 the list under a table says so. Times are medians of
 CPU seconds, because other programs ran on the machine: they disturb these less than wall time, and still share its caches and memory
 bandwidth, so figures of single cells may be off by a tenth and more. A ratio above 1 means that transformers takes so many times as
-much; brackets mark what is within the noise. Memory is the peak of the whole process, with what it has imported.
+much; brackets mark what is within the noise. Memory is the peak of the whole process, with what it has imported. A dash is what
+transformers could not run here; its own words for that stand below the table. (EETQ and FBGEMM have GPU code alone there.)
 """
 
 
