@@ -61,7 +61,10 @@ def test_counters_are_not_for_everyone(counters: Path, monkeypatch: pytest.Monke
     phase = Meter(iterations=2, warmup_runs=0).measure(lambda: work(0.001), 1, "tasks/s")
     assert phase["energy"] is None and phase["efficiency"] is None
     reason = phase["not_measured"]["energy.cpu, energy.ram"]
-    assert reason == f"{counters} has no counters that may be read, and codecarbon is not installed"
+    assert (
+        reason
+        == f"{counters} has no counters that may be read, and codecarbon is not installed: pip install 'unibody[codecarbon]'"
+    )
 
 
 def test_short_work_is_repeated(counters: Path) -> None:
@@ -82,7 +85,8 @@ def test_short_work_is_repeated(counters: Path) -> None:
 
 
 codecarbon = pytest.mark.skipif(
-    importlib.util.find_spec("codecarbon") is None, reason="codecarbon is not installed: pip install 'codecarbon>=3'"
+    importlib.util.find_spec("codecarbon") is None,
+    reason="codecarbon is not installed: pip install 'unibody[codecarbon]'",
 )
 
 

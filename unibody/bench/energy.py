@@ -58,7 +58,7 @@ class Energy:
             self.not_measured["energy.cpu, energy.ram"] = "codecarbon could not start; what it says is in the output"
         else:
             self.not_measured["energy.cpu, energy.ram"] = (
-                f"{RAPL} has no counters that may be read, and codecarbon is not installed"
+                f"{RAPL} has no counters that may be read, and codecarbon is not installed: pip install 'unibody[codecarbon]'"
             )
         if self._before is not None and after is not None:
             self.kwh["gpu"] = (after - self._before) / 1e3 / JOULES
