@@ -108,6 +108,6 @@ def test_the_cost_is_measured(tmp_path: Path) -> None:
             with recorder.sampling(benchmark, interval) as cost:
                 time.sleep(1)
             costs[interval] = cost
-    assert costs[0.002]["samples"] > 10 * costs[0.25]["samples"]
-    assert costs[0.002]["cpu_percent"] > 3 * costs[0.25]["cpu_percent"]
+    assert costs[0.002]["samples"] > 4 * costs[0.25]["samples"]  # a hundred times, were the machine idle
+    assert costs[0.002]["cpu_percent"] > 2 * costs[0.25]["cpu_percent"]
     assert costs[0.25]["cpu_percent"] < 5
