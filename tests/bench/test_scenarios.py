@@ -122,13 +122,13 @@ def test_perplexity(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["random", "text"])
 def test_quantizers_that_need_data(tmp_path: Path, model: str) -> None:
     """The ready ones calibrate on a text if the model has a tokenizer, and on random tokens if its weights are random."""
-    writer = (
-        () if model == "random" else ("model.config=null", f"model.writer={Path(__file__).parent / 'tiny.py'}:write")
-    )
-    options = ("+quantizer.options.group_size=32", "+quantizer.options.model_seqlen=64")
-    sizes = ("scenario.sequence_length=8", "scenario.new_tokens=2", "scenario=load", "quantizer=gptq,awq")
-    more = [option.replace("+", "") for option in options]
-    done = ready("inference", tmp_path, "--multirun", "model=tiny_llama", *writer, *QUICK[:3], *sizes, *more)
+    made = {
+        "random": ("model.config.num_hidden_layers=1", "model.config.hidden_size=64"),
+        "text": ("model.config=null", f"model.writer={Path(__file__).parent / 'tiny.py'}:write"),
+    }
+    options = ("quantizer.options.group_size=32", "quantizer.options.model_seqlen=64", "scenario=load")
+    sweep = ("--multirun", "quantizer=gptq,awq", "model=tiny_llama")
+    done = ready("inference", tmp_path, *sweep, *made[model], *QUICK[:3], *options)
     assert done.exit_code == 0, done.output
     assert set(results(tmp_path)) == {"quantizer=gptq", "quantizer=awq"}
 
