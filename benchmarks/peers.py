@@ -1,12 +1,13 @@
 """This library against transformers, model by model and quantizer by quantizer: the tables of benchmarks/results/.
 
+    make oracle-transformers oracle-gptqmodel oracle-quark oracle-auto-round  # the environments that transformers runs in
     python -m benchmarks.peers                      # all of it; an hour
     python -m benchmarks.peers decoders             # one of the tables
     python -m benchmarks.peers quantizers rounds=1  # with overrides
     python -m benchmarks.peers --report             # writes README.md anew from what is kept
 
 Each table is one run of `unibody bench`, whose summary and page are kept. Both sides read the same checkpoint, take turns in processes
-of their own on one thread, and have to generate the same tokens.
+and environments of their own on one thread, and have to generate the same tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +29,8 @@ from unibody.bench.tables import format_table, format_value
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 KEPT = ("summary.json", "summary.csv", "index.html")
-BASE = "backend=transformers"
+TRACEBACK = re.compile(r'("traceback": )"(?:[^"\\]|\\.)*"')  # shows lines of other projects, which do not belong here
+BASE = "backend=transformers_apart"
 
 
 class Table(NamedTuple):
@@ -39,6 +42,10 @@ class Table(NamedTuple):
 
 
 TIMES = {"load": "load_model", "prefill": "prefill", "decode": "decode"}
+SMALL = (
+    *("model=llama_135m", "model.dtype=bfloat16", "model.config.vocab_size=8192"),
+    *("scenario.sequence_length=32", "scenario.new_tokens=16", "scenario.iterations=3"),
+)
 TABLES = {
     "decoders": Table(
         "Decoders, float32, random weights: load, a prompt of 128 tokens, 31 more",
@@ -56,16 +63,15 @@ TABLES = {
     "quantizers": Table(
         "Quantizers, bfloat16, six layers of SmolLM2-135M's shape with random weights: a prompt of 32 tokens, 15 more",
         (
-            "quantizer=none,bnb_int8,bnb_nf4,ct_w8a8,ct_w4a16,ct_fp8,torchao_int8_dynamic,hqq_4,quanto_int8,fp8,rtn_4",
-            *(
-                "model=llama_135m",
-                "model.dtype=bfloat16",
-                "model.config.num_hidden_layers=6",
-                "model.config.vocab_size=8192",
-            ),
-            *("scenario.sequence_length=32", "scenario.new_tokens=16"),
-            "scenario.iterations=3",
+            "quantizer=none,bnb_int8,bnb_nf4,ct_w8a8,ct_w4a16,ct_fp8,torchao_int8_dynamic,hqq_4,quanto_int8,fp8",
+            "model.config.num_hidden_layers=6",
+            *SMALL,
         ),
+        {name: f"{phase}.cpu_time.p50" for name, phase in TIMES.items()} | {"memory": "decode.memory.max_ram"},
+    ),
+    "packages": Table(
+        "Quantizers whose checkpoints transformers reads with a package of its own, two such layers: a prompt of 32 tokens, 15 more",
+        ("quantizer=gptq,awq,quark_4,rtn_4,bitnet,eetq,fbgemm_fp8", "model.config.num_hidden_layers=2", *SMALL),
         {name: f"{phase}.cpu_time.p50" for name, phase in TIMES.items()} | {"memory": "decode.memory.max_ram"},
     ),
 }
@@ -86,7 +92,7 @@ def measure(name: str, more: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for file in KEPT:
             text = Path(scratch, file).read_text(encoding="utf-8")
-            (folder / file).write_text(without_places(text), encoding="utf-8")
+            (folder / file).write_text(TRACEBACK.sub(r"\1\"\"", without_places(text)), encoding="utf-8")
     (folder / "table.json").write_text(json.dumps({"load_before": load, "load_after": os.getloadavg()[0]}) + "\n")
 
 
@@ -107,13 +113,15 @@ def report(name: str) -> str:
     table, folder = TABLES[name], RESULTS / name
     told = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     busy = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-    by_quantizer = name == "quantizers"
+    words = told["command"].split()
+    base = words[words.index("--baseline") + 1]
+    by_quantizer = any(word.startswith("quantizer=") for word in words)
     changes = {(c["model"], c["config"], c["metric"]): c for c in told["changes"]}
     failures = {(f["model"], f["config"]): f["message"].splitlines()[0] for f in told["failures"]}
     rows, notes = [], []
     for model, configs in told["results"].items():
         for config in (config for config in configs if "backend=unibody" in config):
-            other = config.replace("backend=unibody", BASE)
+            other = config.replace("backend=unibody", base)
             label = (
                 next((p.partition("=")[2] for p in config.split(",") if p.startswith("quantizer=")), "")
                 if by_quantizer
@@ -141,20 +149,22 @@ def report(name: str) -> str:
         f"- {' and '.join(one['sides'])} generate different tokens ({one['model']})" for one in told["disagreements"]
     ]
     machine = told["machine"]
-    packages = ", ".join(
-        f"{key} {value}" for key, value in told["environments"]["transformers"]["packages"].items() if key != "unibody"
-    )
-    rounds = next((word.partition("=")[2] for word in told["command"].split() if word.startswith("rounds=")), "3")
+    rounds = next((word.partition("=")[2] for word in words if word.startswith("rounds=")), "3")
     parts = [
         f"## {table.title}",
         f"`{told['command']}`",
-        f"{told['created'][:10]}; {machine['cpu']}; {machine['cpu_count']} cores; Python {machine['python_version']}; {packages}; {rounds} rounds. "
+        f"{told['created'][:10]}; {machine['cpu']}; {machine['cpu_count']} cores; Python {machine['python_version']}; {rounds} rounds. "
         f"Load of the machine before and after: {busy['load_before']:.1f} and {busy['load_after']:.1f}.",
+        "\n".join(f"- {side}: {versions(found)}" for side, found in told["environments"].items()),
         format_table(head, rows),
     ]
     parts += ["Not measured:\n\n" + "\n".join(notes)] if notes else []
     parts += ["Not comparable:\n\n" + "\n".join(differ)] if differ else []
     return "\n\n".join(parts)
+
+
+def versions(environment: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in environment["packages"].items() if name != "unibody")
 
 
 def ratio(change: dict[str, Any] | None) -> str:
@@ -169,10 +179,12 @@ HEAD = """# Results
 
 Made by `python -m benchmarks.peers`, which runs the commands below; each folder has the page (`index.html`) and the numbers.
 
-Both sides read the same checkpoint on one thread, in processes of their own that take turns. Times are medians of
+Both sides read the same checkpoint on one thread, in processes of their own that take turns, and in environments of their own where
+the list under a table says so. Times are medians of
 CPU seconds, because other programs ran on the machine: they disturb these less than wall time, and still share its caches and memory
 bandwidth, so figures of single cells may be off by a tenth and more. A ratio above 1 means that transformers takes so many times as
-much; brackets mark what is within the noise. Memory is the peak of the whole process, with what it has imported.
+much; brackets mark what is within the noise. Memory is the peak of the whole process, with what it has imported. A dash is what
+transformers could not run here; its own words for that stand below the table. (EETQ and FBGEMM have GPU code alone there.)
 """
 
 

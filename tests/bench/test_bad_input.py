@@ -30,6 +30,8 @@ INFERENCE = ("--config-dir", str(CONFIG), "--config-name", "inference")
         ((*INFERENCE, "--multirun", "model=glob(nothing*)"), "model=glob(nothing*) sweeps over nothing: give it at least one value"),
         ((*INFERENCE, "backend=unibdy"), "Could not find 'backend/unibdy'"),
         ((*INFERENCE, "scenario.iteratons=3"), "Could not override 'scenario.iteratons'"),
+        ((*INFERENCE, "model=3"), "inference.yaml: Config group override must be a string or a list. Got int"),
+        ((*INFERENCE, "rounds"), "inference.yaml: "),
         ((*INFERENCE, "rounds=0"), "rounds is 0: give how often each configuration is run, 1 or more"),
         ((*INFERENCE, "launcher.name=docker"), "launcher.name is 'docker': give process or inprocess"),
         ((*INFERENCE, "launcher=inprocess", "--commit", "main"), "--commit needs launcher=process"),
@@ -51,6 +53,12 @@ def test_refused_at_once(
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "secret" not in done.output
+
+
+def test_unknown_option() -> None:
+    done = invoke(*INFERENCE, "--mutlirun")
+    assert done.exit_code == 2
+    assert "No such option '--mutlirun'. Did you mean '--multirun'?" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.browser import Browser, browser, find_chromium
-from bench.pages import example
+from bench.pages import example, measured
 from unibody.bench.page import write_page
+from unibody.bench.summary import Summary
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def test_plots(opened: Browser, page: Path) -> None:
     opened.events.clear()
     opened.open(page)
     assert opened.evaluate(HEADS) == [
-        "Failed: backend=unibody at bbbbbbbbbb", "Throughput and times by configuration", "History by commit", "Memory over time",
-        "Perplexity against bits", "Changes", "All numbers", "How it was measured",
+        "Throughput and times by configuration", "History by commit", "Memory over time",
+        "Perplexity against bits", "Failed", "Changes", "All numbers", "How it was measured",
     ]  # fmt: skip
     shapes = "[...document.querySelectorAll('main section')].map((card) => card.querySelectorAll('svg rect, svg path, svg circle').length)"
     drawn = dict(zip(opened.evaluate(HEADS), opened.evaluate(shapes), strict=True))
@@ -93,3 +94,21 @@ def test_page_is_self_contained(page: Path) -> None:
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, not an address that is asked
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=(?![\"']data:)", text)
+
+
+def test_many_configurations(opened: Browser, tmp_path: Path) -> None:
+    """More than there are colours: the sides of each comparison stand together, and a side has one colour."""
+    first = example().results[0].commit
+    names = [f"backend={side},quantizer={name}" for side in ("unibody", "transformers") for name in "abcdef"]
+    summary = Summary([measured(first, name, 0.02) for name in names], (), None, example().told)
+    write_page(summary, tmp_path / "index.html")
+    opened.events.clear()
+    opened.open(tmp_path / "index.html")
+    bars = "[...document.querySelectorAll('main section:nth-of-type(1) svg g')].map((bar) => [bar.querySelector('text').textContent, bar.querySelector('rect').getAttribute('fill')])"
+    found = opened.evaluate(bars)
+    assert [name for name, _ in found[:4]] == [names[0], names[6], names[1], names[7]]
+    assert {name.split(",")[0]: fill for name, fill in found} == {
+        "backend=unibody": "var(--c0)",
+        "backend=transformers": "var(--c1)",
+    }
+    assert opened.complaints() == []

@@ -21,7 +21,7 @@ from bench.conftest import empty_database
 from bench.postgres import Server
 from bench.small_repository import Repository
 from unibody.bench import BenchmarkError, MetricsRecorder
-from unibody.bench.database import Database
+from unibody.bench.database import MIGRATIONS, Database
 from unibody.bench.spool import spool_folder
 
 THREADS, EACH = 8, 2500
@@ -311,3 +311,47 @@ def test_recording_is_cheap(tmp_path: Path) -> None:
             recorder.collect_model_measurements(benchmark, {"number": number})
             times.append(time.perf_counter() - start)
     assert sorted(times)[150] < 0.002
+
+
+def test_database_of_an_older_version(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next version's schema: whoever opens an old database first brings it up to date, once, and loses nothing."""
+    with MetricsRecorder(database) as recorder:
+        benchmark = recorder.initialise_benchmark({})
+        record(recorder, benchmark, 0, 10)
+    calls = []
+
+    def add_column(connection: sa.Connection) -> None:
+        calls.append(1)
+        connection.execute(sa.text("ALTER TABLE benchmarks ADD COLUMN host VARCHAR(80)"))
+
+    monkeypatch.setattr("unibody.bench.database.FORMAT_VERSION", 2)
+    monkeypatch.setitem(MIGRATIONS, 1, add_column)
+    openers = [threading.Thread(target=lambda: Database(database).close()) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert calls == [1]
+    assert numbers(database) == {(0, number): 1 for number in range(10)}
+    reader = Database(database)
+    assert reader.read(sa.text("SELECT host FROM benchmarks")) == [{"host": None}]  # type: ignore[arg-type]
+    assert [row["version"] for row in reader.read(sa.text("SELECT version FROM format_version ORDER BY 1"))] == [1, 2]  # type: ignore[arg-type]
+    reader.close()
+
+
+def test_migration_that_fails(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it stays, and the database is what it was."""
+    Database(database).close()
+
+    def fail(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE benchmarks ADD COLUMN host VARCHAR(80)"))
+        connection.execute(sa.text("SELECT no_such_column FROM benchmarks"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unibody.bench.database.FORMAT_VERSION", 2)
+        patch.setitem(MIGRATIONS, 1, fail)
+        with pytest.raises(BenchmarkError, match="cannot be used"):
+            Database(database)
+    reader = Database(database)
+    assert [column["name"] for column in sa.inspect(reader.engine).get_columns("benchmarks")][-1] == "metadata"
+    reader.close()

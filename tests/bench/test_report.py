@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from unibody.bench import BenchmarkError, Meter, read_results
 from unibody.bench.comparison import compare
-from unibody.bench.energy import Energy
 from unibody.bench.measures import report_times
 from unibody.bench.memory import PeakMemory
 from unibody.bench.report import merge_rounds, metric_unit, read_json
@@ -171,32 +170,6 @@ def test_peak_memory_by_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     del held
     assert before.peaks["max_ram"] is not None and peak.peaks["max_ram"] is not None
     assert 180 < peak.peaks["max_ram"] - before.peaks["max_ram"] < 300
-
-
-def test_energy_of_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two packages and a memory zone, one of whose counters starts again from zero."""
-    monkeypatch.setattr("unibody.bench.energy.RAPL", tmp_path)
-    monkeypatch.setattr("unibody.bench.energy.gpu_millijoules", lambda: None)
-    zones = {
-        "intel-rapl:0": "package-0",
-        "intel-rapl:0:0": "dram",
-        "intel-rapl:1": "package-1",
-        "intel-rapl:0:1": "core",
-    }
-    for zone, name in zones.items():
-        (tmp_path / zone).mkdir()
-        (tmp_path / zone / "name").write_text(name + "\n")
-        (tmp_path / zone / "energy_uj").write_text("9000000\n")
-        (tmp_path / zone / "max_energy_range_uj").write_text("10000000\n")
-    with Energy() as energy:
-        (tmp_path / "intel-rapl:0/energy_uj").write_text("9500000")  # 0.5 J
-        (tmp_path / "intel-rapl:1/energy_uj").write_text("500000")  # 1.5 J, over the end of the counter
-        (tmp_path / "intel-rapl:0:0/energy_uj").write_text("9100000")  # 0.1 J
-    found = energy.report(runs=2)
-    assert found is not None
-    joules = {name: None if found[name] is None else found[name] * 3.6e6 for name in ("cpu", "ram", "gpu", "total")}
-    assert joules == {"cpu": pytest.approx(1.0), "ram": pytest.approx(0.05), "gpu": None, "total": pytest.approx(1.05)}
-    assert "pynvml" in energy.not_measured["energy.gpu"]
 
 
 def test_meter() -> None:

@@ -119,6 +119,20 @@ def test_perplexity(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("model", ["random", "text"])
+def test_quantizers_that_need_data(tmp_path: Path, model: str) -> None:
+    """The ready ones calibrate on a text if the model has a tokenizer, and on random tokens if its weights are random."""
+    made = {
+        "random": ("model.config.num_hidden_layers=1", "model.config.hidden_size=64"),
+        "text": ("model.config=null", f"model.writer={Path(__file__).parent / 'tiny.py'}:write"),
+    }
+    options = ("quantizer.options.group_size=32", "quantizer.options.model_seqlen=64", "scenario=load")
+    sweep = ("--multirun", "quantizer=gptq,awq", "model=tiny_llama")
+    done = ready("inference", tmp_path, *sweep, *made[model], *QUICK[:3], *options)
+    assert done.exit_code == 0, done.output
+    assert set(results(tmp_path)) == {"quantizer=gptq", "quantizer=awq"}
+
+
 def test_linear_layer(tmp_path: Path) -> None:
     sizes = ("scenario.in_features=128", "scenario.out_features=64", "scenario.rows=[1,3]")
     done = ready("linear", tmp_path, "--multirun", "quantizer=none,gptq,hqq_4", *QUICK[:3], *sizes)

@@ -25,6 +25,8 @@ MADE_FROM = (
     "dtype",
     "seed",
 )  # what says how a checkpoint is made
+CALIBRATED = ("gptq", "awq", "auto-round")  # methods that look at what a model does with data
+WINDOWS, WINDOW_LENGTH = 8, 256  # of the data, where a configuration names no dataset of its own
 RANDOM = 0.04  # the standard deviation of random weights, unless the configuration says another
 
 
@@ -115,10 +117,26 @@ def write_random(model: dict[str, Any], folder: Path) -> None:
 def quantize(plain: Path, quantizer: dict[str, Any], dtype: str, folder: Path) -> None:
     from unibody.quantize import quantize
 
-    options = [f"--{name}={json.dumps(value)}" for name, value in (quantizer.get("options") or {}).items()]
+    values = dict(quantizer.get("options") or {})
+    if quantizer["method"] in CALIBRATED and values.get("iters") != 0:
+        values.setdefault("dataset", calibration_tokens(plain, values.get("model_seqlen") or values.get("seqlen")))
+    options = [f"--{name}={json.dumps(value)}" for name, value in values.items()]
     with contextlib.redirect_stdout(sys.stderr):
         if quantize(str(plain), quantizer["method"], folder, options, dtype):
             raise SystemExit(1)  # the reason has been written
+
+
+def calibration_tokens(plain: Path, length: int | None) -> list[list[int]]:
+    """Windows of a text that perplexity is not measured on; random tokens for a model that has no tokenizer."""
+    from unibody.bench.scenarios.inference import random_tokens
+    from unibody.bench.scenarios.perplexity import text_windows
+
+    count, length = WINDOWS, length or WINDOW_LENGTH
+    if (plain / "tokenizer.json").is_file():
+        windows = text_windows(plain, count, length, slice(20, 40))
+    else:
+        windows = random_tokens(plain, {"batch_size": count, "sequence_length": length}, "cpu")
+    return windows.tolist()  # type: ignore[no-any-return]
 
 
 def main() -> None:

@@ -52,7 +52,13 @@ def read_configurations(
         with initialize_config_dir(str(config_dir.resolve()), version_base="1.3", job_name="unibody-bench"):
             points = expand(parse(overrides), multirun)
             return [read_point(name, config_dir, fixed, swept) for fixed, swept in points]
-    except (HydraException, OmegaConfBaseException) as error:
+    except BenchmarkError:
+        raise
+    except (
+        HydraException,
+        OmegaConfBaseException,
+        ValueError,
+    ) as error:  # Hydra has no class of its own for some of them
         raise BenchmarkError(f"{config_dir / name}.yaml: {first_lines(error)}") from error
 
 

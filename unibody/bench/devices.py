@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from unibody.bench.gpus import Gpus
+
 
 class Sample(NamedTuple):
     """A look at the devices; None is what cannot be seen here."""
@@ -27,7 +29,9 @@ class Devices:
         self.not_measured: dict[str, str] = {}
         self._spent: dict[int, float] = {}
         self._time = time.perf_counter()
-        self._gpus, self._pynvml = self._find_gpus()
+        self._gpus = Gpus()
+        if self._gpus.missing:
+            self.not_measured["gpu_util, gpu_mem_megabytes"] = self._gpus.missing
         self.look()
 
     def look(self) -> Sample:
@@ -53,27 +57,19 @@ class Devices:
         except psutil.Error:
             return []
 
-    def _find_gpus(self) -> tuple[list[Any], Any]:
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            found = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        except ImportError:
-            self.not_measured["gpu_util, gpu_mem_megabytes"] = "pynvml is not installed: pip install nvidia-ml-py"
-            return [], None
-        except Exception as error:  # noqa: BLE001  no driver or no device: each has its own class
-            self.not_measured["gpu_util, gpu_mem_megabytes"] = f"pynvml finds no GPU ({error})"
-            return [], None
-        return found, pynvml
-
     def _look_at_gpus(self) -> tuple[float | None, float | None]:
         """Mean utilisation in per cent, and memory of all GPUs in MB."""
-        if not self._gpus:
+        if not self._gpus.handles:
             return None, None
-        used = [self._pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu for gpu in self._gpus]
-        memory = [self._pynvml.nvmlDeviceGetMemoryInfo(gpu).used for gpu in self._gpus]
-        return sum(used) / len(used), sum(memory) / 1e6
+        used = self._ask("gpu_util", lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
+        held = self._ask("gpu_mem_megabytes", lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used)
+        return sum(used) / len(used) if used else None, sum(held) / 1e6 if held else None
+
+    def _ask(self, name: str, question: Callable[[Any, Any], Any]) -> list[Any]:
+        answers, refused = self._gpus.ask(question)
+        if refused:
+            self.not_measured[name] = refused
+        return answers
 
 
 class Sampler:

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import inspect
+import logging
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from unibody.bench.gpus import Gpus
+
 RAPL = Path("/sys/class/powercap")
 JOULES = 3.6e6  # in a kWh
+LEAST_SECONDS = 1.0  # of work: counters and estimates are brought up to date some times a second
 
 
 class Energy:
     """Measures the block that it is entered for; `kwh` holds cpu, ram, gpu and total, and None for what is not counted.
 
-    The counters are of whole devices, so other programs on them count too. `measurable` is whether there are any.
+    The counters are of whole devices, so other programs on them count too. `measurable` is whether there are any, `source` is where
+    the figures of the processor and the memory come from.
     """
 
     def __init__(self) -> None:
-        self._zones, self._gpu = find_zones(), gpu_millijoules()
+        self._zones, self._gpus = find_zones(), Gpus()
         self._has_codecarbon = not self._zones and importlib.util.find_spec("codecarbon") is not None
-        self.measurable = bool(self._zones or self._gpu or self._has_codecarbon)
+        counts = gpu_millijoules(self._gpus)[0] is not None
+        self.measurable = bool(self._zones or counts or self._has_codecarbon)
+        self.source = "RAPL" if self._zones else "codecarbon" if self._has_codecarbon else None
         self.kwh: dict[str, float | None] = {"cpu": None, "ram": None, "gpu": None, "total": None}
         self.not_measured: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._counters = {zone: read_microjoules(zone) for zone in self._zones}
         self._estimate = start_codecarbon() if self._has_codecarbon else None
-        self._before = self._gpu() if self._gpu else 0
+        self._before, _ = gpu_millijoules(self._gpus)
+        self._start = time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        seconds = time.perf_counter() - self._start
+        after, refused = gpu_millijoules(self._gpus)
         if self._counters:
             self.kwh["cpu"] = self._consumed("package") / 1e6 / JOULES
             ram = self._consumed("dram") / 1e6 / JOULES
@@ -41,15 +52,18 @@ class Energy:
         elif self._estimate is not None:
             self._estimate.stop()
             data = self._estimate.final_emissions_data
-            self.kwh |= {"cpu": data.cpu_energy, "ram": data.ram_energy}
+            share = seconds / data.duration  # it goes on for a moment while it stops
+            self.kwh |= {"cpu": data.cpu_energy * share, "ram": data.ram_energy * share}
+        elif self._has_codecarbon:
+            self.not_measured["energy.cpu, energy.ram"] = "codecarbon could not start; what it says is in the output"
         else:
             self.not_measured["energy.cpu, energy.ram"] = (
-                f"{RAPL} has no counters that may be read, and codecarbon is not installed"
+                f"{RAPL} has no counters that may be read, and codecarbon is not installed: pip install 'unibody[codecarbon]'"
             )
-        if self._gpu:
-            self.kwh["gpu"] = (self._gpu() - self._before) / 1e3 / JOULES
-        else:
-            self.not_measured["energy.gpu"] = "no GPU counts its energy through pynvml"
+        if self._before is not None and after is not None:
+            self.kwh["gpu"] = (after - self._before) / 1e3 / JOULES
+        if refused:
+            self.not_measured["energy.gpu"] = refused
         known = [value for value in self.kwh.values() if value is not None]
         self.kwh["total"] = sum(known) if known else None
 
@@ -57,7 +71,8 @@ class Energy:
         """The energy of one of so many runs; None if nothing could be measured."""
         if self.kwh["total"] is None:
             return None
-        return {"unit": "kWh", **{key: None if value is None else value / runs for key, value in self.kwh.items()}}
+        each = {key: None if value is None else value / runs for key, value in self.kwh.items()}
+        return {"unit": "kWh", **each, "source": self.source}
 
     def _consumed(self, prefix: str) -> float:
         """Microjoules of the zones of one kind; a counter that has started again from zero is followed over its end."""
@@ -91,24 +106,23 @@ def read_microjoules(zone: Path) -> int:
 
 
 def start_codecarbon() -> Any:
-    """A running tracker of codecarbon that writes nothing."""
+    """A running tracker of codecarbon that writes no file and asks no network; None if it could not start.
+
+    It is told a country, because offline it wants one for the emissions; the energy does not depend on it.
+    """
     from codecarbon import OfflineEmissionsTracker
+    from codecarbon.emissions_tracker import BaseEmissionsTracker
 
-    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="error")
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it tells of itself before it heeds log_level
+    known = inspect.signature(BaseEmissionsTracker.__init__).parameters
+    silent: dict[str, Any] = {"output_methods": []} if "output_methods" in known else {"save_to_file": False}
+    tracker = OfflineEmissionsTracker(country_iso_code="USA", log_level="error", **silent)
     tracker.start()
-    return tracker
+    running = getattr(tracker, "_start_time", None) is not None  # it logs its errors, and raises none
+    return tracker if running else None
 
 
-def gpu_millijoules() -> Callable[[], int] | None:
-    """A function that reads how much all GPUs have consumed; None where none of them says so."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        if not handles:
-            return None
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handles[0])
-    except Exception:  # noqa: BLE001  no package, no driver, no device, or one that does not count: each has its own class
-        return None
-    return lambda: sum(int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles)
+def gpu_millijoules(gpus: Gpus) -> tuple[int | None, str]:
+    """How much the GPUs have consumed that count it, and why others do not; None where none of them does."""
+    found, refused = gpus.ask(lambda nvml, gpu: int(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu)))
+    return sum(found) if found else None, refused

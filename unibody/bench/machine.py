@@ -8,7 +8,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "libcst", "ruff", "unibody")
+from unibody.bench.gpus import Gpus
+
+PACKAGES = (
+    *("torch", "transformers", "safetensors", "tokenizers", "numpy", "libcst", "ruff", "unibody"),
+    *("accelerate", "bitsandbytes", "compressed-tensors", "torchao", "gptqmodel", "auto-round", "amd-quark", "hqq"),
+    *("optimum-quanto", "kernels", "fbgemm-gpu", "triton"),
+)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -44,14 +50,10 @@ def describe_cpu() -> str:
 
 def describe_gpus() -> list[tuple[str, int]]:
     """Name and bytes of memory of each GPU that pynvml tells of."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [(str(pynvml.nvmlDeviceGetName(h)), int(pynvml.nvmlDeviceGetMemoryInfo(h).total)) for h in handles]
-    except Exception:  # noqa: BLE001  no package, no driver or no device: each has its own class
-        return []
+    found, _ = Gpus().ask(
+        lambda nvml, gpu: (str(nvml.nvmlDeviceGetName(gpu)), int(nvml.nvmlDeviceGetMemoryInfo(gpu).total))
+    )
+    return found
 
 
 def find_version(package: str) -> str | None:

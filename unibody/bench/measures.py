@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unibody.bench.energy import Energy
+from unibody.bench.energy import LEAST_SECONDS, Energy
 from unibody.bench.memory import PeakMemory, synchronise
 from unibody.bench.timings import describe_times
 
@@ -75,12 +75,15 @@ class Meter:
             phase["memory"] = peak.report()
             phase["not_measured"] |= peak.not_measured
         if again is not None and self.energy:
+            runs = 0
             with Energy() as energy:
-                for _ in range(self.iterations if energy.measurable else 0):
+                start = time.perf_counter()
+                while energy.measurable and (runs < self.iterations or time.perf_counter() - start < LEAST_SECONDS):
                     prepare()
                     again()
+                    runs += 1
                 synchronise()
-            phase["energy"] = energy.report(self.iterations)
+            phase["energy"] = energy.report(max(runs, 1))
             phase["not_measured"] |= energy.not_measured
         return complete(phase, volume)
 

@@ -234,7 +234,7 @@ def current_commit(repository: Path) -> str | None:
 
 def describe_run(options: Options, results: Sequence[Result]) -> dict[str, Any]:
     environments = {
-        str(result.configuration.values["backend"]["name"]): result.environment
+        side_name(result.configuration.values["backend"]): result.environment
         for result in results
         if result.environment
     }
@@ -245,6 +245,12 @@ def describe_run(options: Options, results: Sequence[Result]) -> dict[str, Any]:
         "machine": describe_machine(),
         "environments": environments,
     }
+
+
+def side_name(backend: dict[str, Any]) -> str:
+    """Whose versions are told: a backend, and its environment if that is one of its own."""
+    name, python = str(backend["name"]), backend.get("python")
+    return name if python is None else f"{name} in {Path(python).absolute().parents[1].name}"
 
 
 def command_line(options: Options) -> str:

@@ -159,7 +159,7 @@ def card(folder: Path, repo: str) -> None:
     sys.exit(write_card(folder, repo))
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--config-dir", type=FOLDER, required=True, help="The folder of configurations and their groups.")
 @click.option("--config-name", required=True, help="The configuration, such as `inference`.")
@@ -182,7 +182,8 @@ def bench(overrides: tuple[str, ...], **options: object) -> None:
     """Measure speed and memory, and compare commits.
 
     Of models, quantizers, kernels and the compiler, and of other libraries beside them. KEY=VALUE changes the configuration, as
-    Hydra reads it. Exits with 0; with 1 if a run failed or there is a regression; with 2 if nothing could be done.
+    Hydra reads it. Exits with 0; with 1 if a run failed or there is a regression; with 2 if nothing could be done; with 130 if it was
+    interrupted, and has written what there was.
     """
     try:
         from unibody.bench.command import bench

@@ -29,6 +29,7 @@ function figures(value) {
 
 function format(value, unit) {
   if (value === null || value === undefined) return "–";
+  if (value === 0 && unit === "s") return "0 s";
   if (unit === "s") {
     const scales = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
     const [size, name] = scales.find(([least]) => Math.abs(value) >= least) || scales[3];
@@ -64,21 +65,23 @@ function shorten(text, most) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
-// Bars, one for each item {group, label, value, values, colour, text}; the dots are the single measurements.
+// Bars, one for each item {group, label, value, values, colour, text}, each group on a scale of its own; the dots are the single
+// measurements.
 function bars(width, items, unit) {
-  const left = Math.min(300, width * 0.34), right = 110, row = 30, head = 28;
-  const most = Math.max(...items.flatMap((item) => [item.value || 0, ...item.values]), 0) || 1;
-  const scale = (value) => (width - left - right) * value / most;
+  const left = Math.min(340, width * 0.36), right = 110, row = 30, head = 28;
+  let scale;
   const parts = [];
   let at = 4, group = null;
   for (const item of items) {
     if (item.group !== group) {
       group = item.group;
+      const most = Math.max(...items.filter((other) => other.group === group).flatMap((other) => [other.value || 0, ...other.values]), 0) || 1;
+      scale = (value) => (width - left - right) * value / most;
       parts.push(draw("text", { class: "group", x: 0, y: at + 17 }, group));
       at += head;
     }
     const shown = draw("g", {});
-    shown.append(draw("text", { x: left - 10, y: at + 15, "text-anchor": "end" }, shorten(item.label, Math.floor(left / 7))));
+    shown.append(draw("text", { x: left - 10, y: at + 15, "text-anchor": "end" }, shorten(item.label, Math.floor(left / 6.6))));
     if (item.value !== null) {
       shown.append(draw("rect", { x: left, y: at + 2, width: Math.max(1, scale(item.value)), height: 18, rx: 4, fill: item.colour, "fill-opacity": 0.82 }));
       for (const value of item.values.slice(0, 120)) {
@@ -95,7 +98,7 @@ function bars(width, items, unit) {
 
 // Lines or points over two axes: series {label, colour, points: [[x, y, text?]], line, dots}.
 function plane(width, height, series, options) {
-  const left = 64, right = 18, top = 12, bottom = 40;
+  const left = 64, right = 18, top = options.yTitle ? 30 : 12, bottom = 40;
   const all = series.flatMap((one) => one.points);
   const xs = all.map((point) => point[0]), ys = all.map((point) => point[1]);
   const warp = options.log ? Math.log10 : (value) => value;
@@ -116,6 +119,7 @@ function plane(width, height, series, options) {
   for (const [x, name] of below) parts.push(draw("text", { class: "soft", x: px(x), y: height - bottom + 18, "text-anchor": "middle" }, shorten(name, 16)));
   parts.push(draw("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   parts.push(draw("text", { class: "soft", x: width - right, y: height - 4, "text-anchor": "end" }, options.xTitle || ""));
+  parts.push(draw("text", { class: "soft", x: 0, y: 12 }, options.yTitle || ""));
   for (const one of series) {
     if (one.line) {
       const path = one.points.map((point, index) => `${index && point[3] === one.points[index - 1][3] ? "L" : "M"}${px(point[0]).toFixed(1)} ${py(point[1]).toFixed(1)}`).join("");
@@ -131,5 +135,5 @@ function plane(width, height, series, options) {
 }
 
 function legend(series) {
-  return make("div", { class: "legend" }, series.map((one) => make("span", {}, make("i", { style: `background:${one.colour}` }), one.label)));
+  return make("div", { class: "legend" }, series.map((one) => make("span", {}, make("i", { class: one.line ? "line" : "", style: `border-top-style:${one.dashed ? "dashed" : "solid"};color:${one.colour}` }), one.label)));
 }

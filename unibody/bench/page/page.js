@@ -1,12 +1,20 @@
 // The page: what is shown of the data, in which order.
 const data = JSON.parse(document.getElementById("data").textContent);
+const MOST_LINES = 12;
 const page = document.getElementById("page");
 const metrics = Object.keys(data.units);
 const commits = Object.keys(data.commits);
 const configs = [...new Set(data.rows.map((row) => row.config))];
 const models = [...new Set(data.rows.map((row) => row.model))];
 const name = (row) => [models.length > 1 ? row.model : "", configs.length > 1 || commits.length < 2 ? row.config : "", commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · ") || row.model;
-const tint = (row) => colour(configs.length > 1 ? configs.indexOf(row.config) : commits.indexOf(row.commit));
+// More configurations than colours: they are coloured by the first thing that differs, such as the backend, and sorted by the others.
+const side = (config) => config.split(",")[0];
+const rest = (config) => config.split(",").slice(1).join(",");
+const sides = [...new Set(configs.map(side))];
+const rests = [...new Set(configs.map(rest))];
+const bySide = configs.length > COLOURS && rests.length > 1;
+const shade = (config) => colour(bySide ? sides.indexOf(side(config)) : configs.indexOf(config));
+const tint = (row) => configs.length > 1 ? shade(row.config) : colour(commits.indexOf(row.commit));
 
 function card(title, half, control, ...content) {
   const element = make("section", { class: half ? "card half" : "card" }, make("div", { class: "head" }, make("h2", {}, title), control || ""), content);
@@ -24,8 +32,8 @@ function live(paint) {
   return box;
 }
 
-function chooser(names, chosen, changed) {
-  const select = make("select", { "aria-label": "metric", onchange: () => changed(select.value) });
+function chooser(names, chosen, changed, label = "metric") {
+  const select = make("select", { "aria-label": label, onchange: () => changed(select.value) });
   for (const one of names) select.append(make("option", one === chosen ? { value: one, selected: "" } : { value: one }, one));
   return select;
 }
@@ -43,13 +51,17 @@ function tiles() {
   page.append(make("div", { class: "tiles" }, told.map(([number, text, bad]) => make("div", { class: bad ? "tile bad" : "tile" }, make("b", {}, String(number)), text))));
 }
 
+function sorted(rows) {
+  return bySide ? [...rows].sort((a, b) => rests.indexOf(rest(a.config)) - rests.indexOf(rest(b.config))) : rows;
+}
+
 function comparison() {
   if (!metrics.length) return;
   let metric = metrics.find((one) => one.startsWith("decode.throughput")) || metrics.find((one) => one.includes("throughput")) || metrics.find((one) => one.startsWith("decode")) || metrics[0];
-  const items = () => models.flatMap((model) => data.rows.filter((row) => row.model === model)).filter((row) => row.failed || row.metrics[metric] !== null).map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
+  const items = () => models.flatMap((model) => sorted(data.rows.filter((row) => row.model === model))).filter((row) => row.failed || row.metrics[metric] !== null).map((row) => ({ group: row.model, label: [row.config, commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · "), value: row.metrics[metric], values: row.values[metric], colour: tint(row), text: row.failed ? "failed" : "not measured" }));
   const plot = live((width) => bars(width, items(), data.units[metric]));
   const note = make("p", { class: "note" });
-  const tell = () => { note.textContent = `${data.better[metric] === "more" ? "More" : "Less"} is better. Dots are single measurements.`; };
+  const tell = () => { note.textContent = `${data.better[metric] === "more" ? "More" : "Less"} is better. Dots are single measurements.${models.length > 1 ? " Each model has a scale of its own." : ""}`; };
   card("Throughput and times by configuration", false, chooser(metrics, metric, (chosen) => { metric = chosen; tell(); plot.again(); }), plot, note);
   tell();
 }
@@ -57,11 +69,11 @@ function comparison() {
 function history() {
   if (commits.length < 2 || !metrics.length) return;
   let metric = metrics.find((one) => one.includes("latency.p50")) || metrics[0];
-  const series = () => models.flatMap((model) => configs.map((config, index) => ({
-    label: models.length > 1 ? `${model} · ${config}` : config, colour: colour(index), line: true, dots: true,
+  const series = () => models.flatMap((model) => configs.map((config) => ({
+    label: models.length > 1 ? `${model} · ${config}` : config, colour: shade(config), line: true, dots: true,
     points: commits.flatMap((commit, at) => data.rows.filter((row) => row.model === model && row.config === config && row.commit === commit && row.metrics[metric] !== null).map((row) => [at, row.metrics[metric], `${commit} ${data.commits[commit].subject}\n${config}\n${format(row.metrics[metric], data.units[metric])}`])),
   }))).filter((one) => one.points.length);
-  const plot = live((width) => [plane(width, 280, series(), { zero: true, unit: data.units[metric], names: commits, x: [-0.3, commits.length - 0.7] }), legend(series())]);
+  const plot = live((width) => [plane(width, 280, series(), { zero: true, unit: data.units[metric], yTitle: data.units[metric] === "s" ? metric : `${metric}${data.units[metric] ? `, ${data.units[metric]}` : ""}`, names: commits, x: [-0.3, commits.length - 0.7] }), legend(series())]);
   card("History by commit", false, chooser(metrics, metric, (chosen) => { metric = chosen; plot.again(); }), plot);
 }
 
@@ -70,10 +82,16 @@ function overTime(half) {
   if (!rows.length) return;
   const kinds = { "memory of the process, MB": "memory", "processor, % of a core": "cpu", "memory of the GPU, MB": "gpu" };
   const there = Object.keys(kinds).filter((kind) => rows.some((row) => row.timeline[kinds[kind]].some((value) => value !== null)));
-  let kind = there[0];
-  const series = () => rows.slice(0, 12).map((row) => ({ label: name(row), colour: tint(row), line: true, dashed: configs.length > 1 && commits.indexOf(row.commit) > 0, points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at], null, row.timeline.round[at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
-  const plot = live((width) => [plane(width, 280, series(), { zero: true, xTitle: "seconds, each round from its beginning" }), legend(series())]);
-  card("Memory over time", half, chooser(there, kind, (chosen) => { kind = chosen; plot.again(); }), plot, rows.length > 12 ? make("p", { class: "note" }, `The first 12 of ${rows.length}.`) : "");
+  const drawn = models.filter((model) => rows.some((row) => row.model === model));
+  let kind = there[0], model = drawn[0];
+  const label = (row) => [configs.length > 1 || commits.length < 2 ? row.config : "", commits.length > 1 ? row.commit : ""].filter(Boolean).join(" · ");
+  const dashed = (row) => (configs.length > 1 && commits.indexOf(row.commit) > 0) || (bySide ? rests.indexOf(rest(row.config)) % 2 === 1 : configs.indexOf(row.config) >= COLOURS);
+  const shown = () => sorted(rows.filter((row) => row.model === model));
+  const series = () => shown().slice(0, MOST_LINES).map((row) => ({ label: label(row), colour: tint(row), line: true, dashed: dashed(row), points: row.timeline.seconds.map((second, at) => [second, row.timeline[kinds[kind]][at], null, row.timeline.round[at]]).filter((point) => point[1] !== null) })).filter((one) => one.points.length);
+  const note = () => shown().length > MOST_LINES ? make("p", { class: "note" }, `The first ${MOST_LINES} of ${shown().length}.`) : "";
+  const plot = live((width) => [plane(width, 280, series(), { zero: true, xTitle: "seconds, each round from its beginning", yTitle: kind }), legend(series()), note()]);
+  const controls = make("div", { class: "controls" }, chooser(there, kind, (chosen) => { kind = chosen; plot.again(); }, "device"), drawn.length > 1 ? chooser(drawn, model, (chosen) => { model = chosen; plot.again(); }, "model") : "");
+  card("Memory over time", half, controls, plot);
 }
 
 function quality(half) {
@@ -84,7 +102,7 @@ function quality(half) {
     const [bits, value] = [row.metrics[`${phase}.quality.bits_per_weight`], row.metrics[`${phase}.quality.perplexity`]];
     return { label: row.config.replace(/^quantizer=/, ""), colour: tint(row), dots: true, named: true, points: [[bits, value, `${name(row)}\nperplexity ${figures(value)}, ${figures(bits)} bits per weight`]] };
   });
-  if (series.length) card("Perplexity against bits", half, null, live((width) => plane(width, 300, series, { log: true, xTitle: "bits per weight" })), make("p", { class: "note" }, "Less is better on both axes; the vertical one is logarithmic."));
+  if (series.length) card("Perplexity against bits", half, null, live((width) => plane(width, 300, series, { log: true, xTitle: "bits per weight", yTitle: "perplexity" })), make("p", { class: "note" }, "Less is better on both axes; the vertical one is logarithmic."));
 }
 
 function table(heads, rows) {
@@ -125,13 +143,23 @@ function chip(change) {
 }
 
 function numbers() {
-  const rows = data.rows.map((row) => [[row.model, row.model], [row.config, row.config], [row.commit, row.commit], ...metrics.map((metric) => [format(row.metrics[metric], data.units[metric]), row.metrics[metric] ?? -Infinity, "number"])]);
+  const rows = sorted(data.rows).map((row) => [[row.model, row.model], [row.config, row.config], [row.commit, row.commit], ...metrics.map((metric) => [format(row.metrics[metric], data.units[metric]), row.metrics[metric] ?? -Infinity, "number"])]);
   card("All numbers", false, null, table([["model"], ["configuration"], ["commit"], ...metrics.map((metric) => [metric, "number"])], rows));
 }
 
+// One line for each failure; where it comes from unfolds.
 function problems() {
-  for (const failure of data.failures) card(`Failed: ${failure.config} at ${failure.commit}`, false, make("span", { class: "chip bad" }, failure.model), make("p", {}, failure.message), failure.traceback ? make("pre", {}, failure.traceback) : "");
-  for (const one of data.disagreements) card("Not comparable", false, make("span", { class: "chip bad" }, one.model), make("p", {}, `${one.sides.join(" and ")} generate different tokens, so their times are of different work.`));
+  if (data.failures.length) {
+    const lines = data.failures.map((failure) => make("li", {},
+      make("b", {}, [models.length > 1 ? failure.model : "", failure.config, commits.length > 1 ? failure.commit : ""].filter(Boolean).join(" · ")),
+      make("p", {}, failure.message),
+      failure.traceback ? make("details", {}, make("summary", {}, "where"), make("pre", {}, failure.traceback)) : ""));
+    card("Failed", false, make("span", { class: "chip bad" }, `${data.failures.length} of ${data.rows.length}`), make("ul", { class: "failures" }, lines));
+  }
+  if (data.disagreements.length) {
+    const lines = data.disagreements.map((one) => make("li", {}, make("b", {}, one.model), make("p", {}, one.sides.join(" and "))));
+    card("Not comparable", false, null, make("p", { class: "note" }, "These generate different tokens, so their times are of different work."), make("ul", { class: "failures" }, lines));
+  }
 }
 
 function facts() {
@@ -156,12 +184,12 @@ theme();
 document.body.append(tip);
 document.getElementById("told").textContent = `${(data.created || "").replace("T", " ").slice(0, 16)} UTC · ${models.join(", ")}`;
 tiles();
-problems();
 comparison();
 history();
 const both = data.rows.some((row) => row.timeline.seconds.length > 1) && metrics.some((metric) => metric.endsWith("quality.bits_per_weight"));
 overTime(both);
 quality(both);
+problems();
 changes();
 numbers();
 facts();
