@@ -661,13 +661,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""

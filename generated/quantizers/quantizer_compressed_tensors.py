@@ -31,7 +31,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
@@ -918,13 +918,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -1017,6 +1021,17 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 f"consecutive columns; a layer has {', '.join(lacking[0])}"
             )
         return super().update_missing_keys(model, missing_keys, prefix)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(
+            super().saved_config(model),
+            "ignore",
+            model,
+            config.ignore or (),
+            lambda *named: config.scheme_of(*named) is not None,
+        )
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -1484,6 +1499,24 @@ def round_caches(model: Any, args: QuantizationArgs) -> None:
             for buffer in () if args.dynamic else ("k_scale", "v_scale"):
                 module.register_buffer(buffer, torch.ones(1))
             module.register_forward_pre_hook(wrap)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

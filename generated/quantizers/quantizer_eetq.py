@@ -21,7 +21,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -448,13 +448,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -475,6 +479,11 @@ class EetqHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         whole = linear.in_features % 64 == 0 and linear.out_features % 16 == 0
         return self.linear_class(linear, self.quantization_config) if whole else None
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that are no whole tiles."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, lambda *_: True)
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -667,6 +676,24 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:

@@ -25,7 +25,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -509,13 +509,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -533,12 +537,22 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = FP8Linear
     packed_tensor: ClassVar[str] = "weight_scale_inv"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the layer is to be converted, if it is not among those that are not."""
+        only = self.quantization_config.modules_to_convert
+        return only is None or any(names_module(entry, name) for entry in only)
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        only, layer = self.quantization_config.modules_to_convert, self.linear_class(linear, self.quantization_config)
-        if only is not None and not any(names_module(entry, name) for entry in only):
+        if not self.means(name, linear):
             return None
+        layer = self.linear_class(linear, self.quantization_config)
         divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
         return layer if self.pre_quantized or divides else None
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that are no whole blocks."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         model = super().postprocess_model(model, **kwargs)
@@ -663,6 +677,24 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -25,7 +25,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -916,13 +916,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -949,6 +953,17 @@ class QuarkHfQuantizer(HfQuantizer):
             return None
         layers = {("int", 4): QuarkGroupLinear, ("int", 8): QuarkInt8Linear, ("float", 8): QuarkFloat8Linear}
         return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(
+            super().saved_config(model),
+            "exclude",
+            model,
+            config.exclude or (),
+            lambda *named: config.scheme_of(*named) is not None,
+        )
 
 
 @dataclass
@@ -1262,6 +1277,24 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
         }
         layer.hold({**stored, **learned})
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):

@@ -35,6 +35,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.packing import pack_words, unpack_words
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.presets import plain_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
@@ -292,6 +293,17 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 f"consecutive columns; a layer has {', '.join(lacking[0])}"
             )
         return super().update_missing_keys(model, missing_keys, prefix)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(
+            super().saved_config(model),
+            "ignore",
+            model,
+            config.ignore or (),
+            lambda *named: config.scheme_of(*named) is not None,
+        )
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

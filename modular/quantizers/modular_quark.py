@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
@@ -219,3 +220,14 @@ class QuarkHfQuantizer(HfQuantizer):
             return None
         layers = {("int", 4): QuarkGroupLinear, ("int", 8): QuarkInt8Linear, ("float", 8): QuarkFloat8Linear}
         return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(
+            super().saved_config(model),
+            "exclude",
+            model,
+            config.exclude or (),
+            lambda *named: config.scheme_of(*named) is not None,
+        )
