@@ -405,7 +405,7 @@ class Int8SchemeLinear(SchemeLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             entry="triton_int8_matmul",
@@ -591,7 +591,7 @@ class Float4SchemeLinear(SchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.bits = self.weights.num_bits
+        self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
 
     def empty_tensors(self) -> dict[str, Tensor]:
         overall = self.weights.strategy == "tensor_group"
@@ -606,7 +606,7 @@ class Float4SchemeLinear(SchemeLinear):
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
+        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.element)}
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -615,7 +615,9 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.element)).view(
+            *scales.shape, -1
+        )
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
@@ -1200,6 +1202,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
+    element: str | None = None  # bits of exponent and mantissa of float6; None: "e2m3"
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1231,9 +1234,15 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
-        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
-        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
+    if (
+        args.scale_dtype == "torch.uint8"
+    ):  # powers of two: from 1.75 · 2^n on (of more bits, nearer to 2), as for 2^(n+1)
+        half = {(6, None): 0x80000, (6, "e2m3"): 0x80000, (6, "e3m2"): 0x100000}.get(
+            (args.num_bits, args.element), 0x200000
+        )
+        exponents = (largest.float().view(torch.int32) + half >> 23) - (
+            8 if args.num_bits == 8 else 4 if args.element == "e3m2" else 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1253,7 +1262,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.element or "e2m3") if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
@@ -1954,13 +1963,20 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.int8_rows()
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
         parts = codes.split(max(1, 2**21 // codes.shape[1]))
         y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 def widen_float8(values: Tensor) -> Tensor:
@@ -1976,9 +1992,20 @@ def float8_as_half(values: Tensor) -> Tensor:
 
 
 def float8_product(x: Tensor, codes: Tensor) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
-    parts = codes.split(max(1, 2**18 // codes.shape[1]))
-    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
+    """float32 [..., N] of x float32 [..., K] and codes [N, K].
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for part in parts:
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = (
+            bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)
+        )  # as float8_as_half; a product is faster than a shift
+        found.append(F.linear(x, rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:
@@ -2197,25 +2224,35 @@ def unpack_float4(packed: Tensor) -> Tensor:
     return found.view(torch.float32).view(packed.shape[0], -1)
 
 
-# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
-FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
+FLOAT6 = {
+    "e2m3": (
+        *(step / 8 for step in range(8)),
+        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
+    ),
+    "e3m2": (
+        *(step / 16 for step in range(4)),
+        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
+    ),
+}
 
 
-def round_to_float6(values: Tensor) -> Tensor:
-    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
-    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+def round_to_float6(values: Tensor, element: str) -> Tensor:
+    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
 
 
-def pack_float6(numbers: Tensor) -> Tensor:
+def pack_float6(numbers: Tensor, element: str) -> Tensor:
     """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
-    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    table = numbers.new_tensor(FLOAT6[element])
+    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
     return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
 
 
-def unpack_float6(packed: Tensor) -> Tensor:
+def unpack_float6(packed: Tensor, element: str) -> Tensor:
     """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
-    codes = unpack_words(packed.view(torch.int32).T, 6).T
-    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
+    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
+    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
 
 
 class Int4PackLayout:

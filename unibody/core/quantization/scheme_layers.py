@@ -119,7 +119,7 @@ class Int8SchemeLinear(SchemeLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             template="int8_matmul.triton.py.j2",
@@ -238,7 +238,7 @@ class Float4SchemeLinear(SchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.bits = self.weights.num_bits
+        self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
 
     def empty_tensors(self) -> dict[str, Tensor]:
         overall = self.weights.strategy == "tensor_group"
@@ -253,7 +253,7 @@ class Float4SchemeLinear(SchemeLinear):
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
+        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.element)}
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -262,7 +262,9 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.element)).view(
+            *scales.shape, -1
+        )
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:

@@ -27,6 +27,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
+    element: str | None = None  # bits of exponent and mantissa of float6; None: "e2m3"
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -58,9 +59,15 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
-        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
-        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
+    if (
+        args.scale_dtype == "torch.uint8"
+    ):  # powers of two: from 1.75 · 2^n on (of more bits, nearer to 2), as for 2^(n+1)
+        half = {(6, None): 0x80000, (6, "e2m3"): 0x80000, (6, "e3m2"): 0x100000}.get(
+            (args.num_bits, args.element), 0x200000
+        )
+        exponents = (largest.float().view(torch.int32) + half >> 23) - (
+            8 if args.num_bits == 8 else 4 if args.element == "e3m2" else 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -80,7 +87,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.element or "e2m3") if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
