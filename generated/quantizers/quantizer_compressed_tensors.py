@@ -32,7 +32,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache
@@ -335,6 +335,9 @@ class SchemeLinear(PackedLinear):
             return [] if self.flat else [1]
         return [self.grid[0]] if self.flat else list(self.grid)
 
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return {
             **static_tensors(self.inputs, "input_", self.flat),
@@ -415,18 +418,6 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
-            "weight_scale": torch.empty(shape),
-            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
-            **self.usual_tensors(),
-        }
-        if self.weights.symmetric and not self.flat:
-            del found["weight_zero_point"]
-        return found
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -593,16 +584,6 @@ class Float4SchemeLinear(SchemeLinear):
         super().__init__(linear, config, scheme)
         self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        overall = self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        return {
-            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
-            "weight_scale": torch.empty(self.grid, dtype=kind),
-            **({"weight_global_scale": torch.empty(1)} if overall else {}),
-            **self.usual_tensors(),
-        }
-
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
@@ -749,16 +730,6 @@ class CompressedGroupLinear(GroupSchemeLinear):
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
-        found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
-            "weight_scale": torch.empty(rows, groups),
-            **self.other_tensors({}),
-        }
-        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
-
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
@@ -800,11 +771,9 @@ LAYERS = {
 }
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class HfQuantizer:

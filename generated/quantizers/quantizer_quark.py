@@ -29,7 +29,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
@@ -392,6 +392,9 @@ class SchemeLinear(PackedLinear):
             return [] if self.flat else [1]
         return [self.grid[0]] if self.flat else list(self.grid)
 
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return {
             **static_tensors(self.inputs, "input_", self.flat),
@@ -571,11 +574,6 @@ class QuarkGroupLinear(GroupSchemeLinear):
         super().__init__(linear, config, scheme)
         self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        codes = torch.zeros(self.out_features, self.in_features, dtype=torch.uint8)
-        scales = torch.empty(self.grid)
-        return {**self.pack_codes(GroupwiseCodes(codes, scales, scales)), **self.usual_tensors()}
-
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.T if self.turned else weight.codes
         scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
@@ -615,18 +613,6 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
-            "weight_scale": torch.empty(shape),
-            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
-            **self.usual_tensors(),
-        }
-        if self.weights.symmetric and not self.flat:
-            del found["weight_zero_point"]
-        return found
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -799,16 +785,6 @@ class Float4SchemeLinear(SchemeLinear):
         super().__init__(linear, config, scheme)
         self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        overall = self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        return {
-            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
-            "weight_scale": torch.empty(self.grid, dtype=kind),
-            **({"weight_global_scale": torch.empty(1)} if overall else {}),
-            **self.usual_tensors(),
-        }
-
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
@@ -848,11 +824,9 @@ class QuarkFloat4Linear(Float4SchemeLinear):
         return super().find_codes(weight, told) + 0
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class HfQuantizer:

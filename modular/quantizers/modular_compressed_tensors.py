@@ -21,8 +21,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -153,16 +152,6 @@ class CompressedGroupLinear(GroupSchemeLinear):
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
-        found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
-            "weight_scale": torch.empty(rows, groups),
-            **self.other_tensors({}),
-        }
-        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
-
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
@@ -204,11 +193,9 @@ LAYERS = {
 }
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class CompressedTensorsHfQuantizer(HfQuantizer):

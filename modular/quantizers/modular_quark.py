@@ -17,8 +17,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, ClassVar
@@ -194,11 +193,6 @@ class QuarkGroupLinear(GroupSchemeLinear):
         super().__init__(linear, config, scheme)
         self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        codes = torch.zeros(self.out_features, self.in_features, dtype=torch.uint8)
-        scales = torch.empty(self.grid)
-        return {**self.pack_codes(GroupwiseCodes(codes, scales, scales)), **self.usual_tensors()}
-
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.T if self.turned else weight.codes
         scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
@@ -247,11 +241,9 @@ class QuarkFloat4Linear(Float4SchemeLinear):
         return super().find_codes(weight, told) + 0
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class QuarkHfQuantizer(HfQuantizer):

@@ -67,6 +67,9 @@ class SchemeLinear(PackedLinear):
             return [] if self.flat else [1]
         return [self.grid[0]] if self.flat else list(self.grid)
 
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return {
             **static_tensors(self.inputs, "input_", self.flat),
@@ -129,18 +132,6 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry=dequantize_matmul),
     )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
-            "weight_scale": torch.empty(shape),
-            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
-            **self.usual_tensors(),
-        }
-        if self.weights.symmetric and not self.flat:
-            del found["weight_zero_point"]
-        return found
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -239,16 +230,6 @@ class Float4SchemeLinear(SchemeLinear):
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
         self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        overall = self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        return {
-            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
-            "weight_scale": torch.empty(self.grid, dtype=kind),
-            **({"weight_global_scale": torch.empty(1)} if overall else {}),
-            **self.usual_tensors(),
-        }
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
