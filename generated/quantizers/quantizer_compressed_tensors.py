@@ -811,6 +811,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -833,6 +834,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -926,6 +931,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
@@ -996,13 +1004,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
         config = self.quantization_config
-        return with_plain_layers(
-            super().saved_config(model),
-            "ignore",
-            model,
-            config.ignore or (),
-            lambda *named: config.scheme_of(*named) is not None,
-        )
+        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

@@ -370,6 +370,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -392,6 +393,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -483,7 +488,7 @@ class EetqHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that are no whole tiles."""
         skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, lambda *_: True)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:

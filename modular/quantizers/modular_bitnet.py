@@ -195,7 +195,7 @@ class BitNetHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers whose rows are not in fours."""
         skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, lambda *_: True)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def dequantize(self, model: Any) -> Any:
         """Refused where inputs are normalized: a plain linear layer does not do that."""

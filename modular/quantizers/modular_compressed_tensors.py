@@ -214,6 +214,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
@@ -284,13 +287,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
         config = self.quantization_config
-        return with_plain_layers(
-            super().saved_config(model),
-            "ignore",
-            model,
-            config.ignore or (),
-            lambda *named: config.scheme_of(*named) is not None,
-        )
+        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

@@ -138,13 +138,10 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
     packed_tensor: ClassVar[str] = "weight_scale_inv"
 
     def means(self, name: str, linear: nn.Linear) -> bool:
-        """Whether the layer is to be converted, if it is not among those that are not."""
         only = self.quantization_config.modules_to_convert
         return only is None or any(names_module(entry, name) for entry in only)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if not self.means(name, linear):
-            return None
         layer = self.linear_class(linear, self.quantization_config)
         divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
         return layer if self.pre_quantized or divides else None

@@ -254,6 +254,9 @@ class QuarkHfQuantizer(HfQuantizer):
     skipped_by: ClassVar[str] = "exclude"
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
@@ -269,10 +272,4 @@ class QuarkHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
         config = self.quantization_config
-        return with_plain_layers(
-            super().saved_config(model),
-            "exclude",
-            model,
-            config.exclude or (),
-            lambda *named: config.scheme_of(*named) is not None,
-        )
+        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)

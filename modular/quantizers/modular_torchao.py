@@ -297,6 +297,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = TorchAoLinear
     packed_tensor: ClassVar[str] = "_weight_qdata"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.type_of(name) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
