@@ -582,12 +582,14 @@ class Float4SchemeLinear(SchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
+        self.bits = self.weights.num_bits
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.element)}
+        found = {
+            self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
+        }
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -596,7 +598,7 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.element)).view(
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.weights.split)).view(
             *scales.shape, -1
         )
         if "weight_global_scale" in stored:
@@ -1173,7 +1175,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
-    element: str | None = None  # bits of exponent and mantissa of float6; None: "e2m3"
+    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1191,9 +1193,16 @@ class QuantizationArgs:
             )
 
     @property
+    def split(self) -> str:
+        """The bits of exponent and mantissa of floating-point codes."""
+        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
+
+    @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
+        if self.type == "int":
+            return (2**self.num_bits - 1) / 2
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1205,15 +1214,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if (
-        args.scale_dtype == "torch.uint8"
-    ):  # powers of two: from 1.75 · 2^n on (of more bits, nearer to 2), as for 2^(n+1)
-        half = {(6, None): 0x80000, (6, "e2m3"): 0x80000, (6, "e3m2"): 0x100000}.get(
-            (args.num_bits, args.element), 0x200000
-        )
-        exponents = (largest.float().view(torch.int32) + half >> 23) - (
-            8 if args.num_bits == 8 else 4 if args.element == "e3m2" else 2
-        )
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
+        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1233,7 +1236,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values, args.element or "e2m3") if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:

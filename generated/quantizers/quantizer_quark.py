@@ -201,8 +201,9 @@ class QuarkConfig(QuantizationConfigMixin):
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
                 )
         self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for groups in (self.layer_quant_config, self.layer_type_quant_config):
-            groups.update({name: whole_group(group) for name, group in groups.items() if group})
+        for name in ("layer_quant_config", "layer_type_quant_config"):
+            groups = getattr(self, name).items()
+            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -577,23 +578,24 @@ class QuarkGroupLinear(GroupSchemeLinear):
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.T if self.turned else weight.codes
         scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
-        found = {"weight": self.pack_words(codes), "weight_scale": scales, "weight_zero_point": self.pack_words(zeros)}
+        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
         if not self.turned:
             found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, groups = self.unpack_words(stored["weight"]), self.grid[1]
-        zeros = self.unpack_words(stored["weight_zero_point"].view(groups, -1)).T
+        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
+        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
         return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
 
-    def pack_words(self, codes: Tensor) -> Tensor:
+    def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
         if self.bits == 4:
             return pack_interleaved((codes + self.first) & 15)
         return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
 
-    def unpack_words(self, stored: Tensor) -> Tensor:
+    def from_stored(self, stored: Tensor) -> Tensor:
+        """The inverse of to_stored."""
         codes = unpack_interleaved(stored) if self.bits == 4 else stored
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
@@ -783,12 +785,14 @@ class Float4SchemeLinear(SchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
+        self.bits = self.weights.num_bits
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.element)}
+        found = {
+            self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
+        }
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -797,7 +801,7 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.element)).view(
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.weights.split)).view(
             *scales.shape, -1
         )
         if "weight_global_scale" in stored:
@@ -1011,7 +1015,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
-    element: str | None = None  # bits of exponent and mantissa of float6; None: "e2m3"
+    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1029,9 +1033,16 @@ class QuantizationArgs:
             )
 
     @property
+    def split(self) -> str:
+        """The bits of exponent and mantissa of floating-point codes."""
+        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
+
+    @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
+        if self.type == "int":
+            return (2**self.num_bits - 1) / 2
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1043,15 +1054,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if (
-        args.scale_dtype == "torch.uint8"
-    ):  # powers of two: from 1.75 · 2^n on (of more bits, nearer to 2), as for 2^(n+1)
-        half = {(6, None): 0x80000, (6, "e2m3"): 0x80000, (6, "e3m2"): 0x100000}.get(
-            (args.num_bits, args.element), 0x200000
-        )
-        exponents = (largest.float().view(torch.int32) + half >> 23) - (
-            8 if args.num_bits == 8 else 4 if args.element == "e3m2" else 2
-        )
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
+        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1071,7 +1076,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values, args.element or "e2m3") if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:

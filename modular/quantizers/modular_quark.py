@@ -163,8 +163,9 @@ class QuarkConfig(QuantizationConfigMixin):
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
                 )
         self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for groups in (self.layer_quant_config, self.layer_type_quant_config):
-            groups.update({name: whole_group(group) for name, group in groups.items() if group})
+        for name in ("layer_quant_config", "layer_type_quant_config"):
+            groups = getattr(self, name).items()
+            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -196,23 +197,24 @@ class QuarkGroupLinear(GroupSchemeLinear):
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.T if self.turned else weight.codes
         scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
-        found = {"weight": self.pack_words(codes), "weight_scale": scales, "weight_zero_point": self.pack_words(zeros)}
+        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
         if not self.turned:
             found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, groups = self.unpack_words(stored["weight"]), self.grid[1]
-        zeros = self.unpack_words(stored["weight_zero_point"].view(groups, -1)).T
+        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
+        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
         return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
 
-    def pack_words(self, codes: Tensor) -> Tensor:
+    def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
         if self.bits == 4:
             return pack_interleaved((codes + self.first) & 15)
         return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
 
-    def unpack_words(self, stored: Tensor) -> Tensor:
+    def from_stored(self, stored: Tensor) -> Tensor:
+        """The inverse of to_stored."""
         codes = unpack_interleaved(stored) if self.bits == 4 else stored
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 

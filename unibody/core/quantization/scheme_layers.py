@@ -229,12 +229,14 @@ class Float4SchemeLinear(SchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.bits, self.element = self.weights.num_bits, self.weights.element or "e2m3"
+        self.bits = self.weights.num_bits
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.element)}
+        found = {
+            self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
+        }
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -243,7 +245,7 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.element)).view(
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.weights.split)).view(
             *scales.shape, -1
         )
         if "weight_global_scale" in stored:
