@@ -384,6 +384,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -402,6 +403,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -454,13 +459,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -496,6 +505,11 @@ class BitNetHfQuantizer(HfQuantizer):
                 setattr(norm, name, nn.Parameter(torch.ones(norm.normalized_shape, dtype=self.dtype)))
         missing = super().update_missing_keys(model, missing_keys, prefix)
         return [key for key in missing if not key.endswith(".rms_norm.weight")]
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers whose rows are not in fours."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def dequantize(self, model: Any) -> Any:
         """Refused where inputs are normalized: a plain linear layer does not do that."""
@@ -705,6 +719,24 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):

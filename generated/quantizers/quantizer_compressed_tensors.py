@@ -32,7 +32,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache, partial
@@ -309,6 +309,9 @@ class SchemeLinear(PackedLinear):
             return [] if self.flat else [1]
         return [self.grid[0]] if self.flat else list(self.grid)
 
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return {
             **static_tensors(self.inputs, "input_", self.flat),
@@ -379,7 +382,7 @@ class Int8SchemeLinear(SchemeLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             entry="triton_int8_matmul",
@@ -389,18 +392,6 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
-            "weight_scale": torch.empty(shape),
-            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
-            **self.usual_tensors(),
-        }
-        if self.weights.symmetric and not self.flat:
-            del found["weight_zero_point"]
-        return found
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -567,20 +558,12 @@ class Float4SchemeLinear(SchemeLinear):
         super().__init__(linear, config, scheme)
         self.bits = self.weights.num_bits
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        overall = self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        return {
-            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
-            "weight_scale": torch.empty(self.grid, dtype=kind),
-            **({"weight_global_scale": torch.empty(1)} if overall else {}),
-            **self.usual_tensors(),
-        }
-
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
+        found = {
+            self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
+        }
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -589,7 +572,9 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.weights.split)).view(
+            *scales.shape, -1
+        )
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
@@ -695,16 +680,6 @@ class CompressedGroupLinear(GroupSchemeLinear):
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
-        found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
-            "weight_scale": torch.empty(rows, groups),
-            **self.other_tensors({}),
-        }
-        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
-
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
@@ -746,11 +721,9 @@ LAYERS = {
 }
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class HfQuantizer:
@@ -792,6 +765,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -810,6 +784,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -862,13 +840,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -894,6 +876,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
@@ -961,6 +946,11 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 f"consecutive columns; a layer has {', '.join(lacking[0])}"
             )
         return super().update_missing_keys(model, missing_keys, prefix)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -1125,6 +1115,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
+    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1142,9 +1133,16 @@ class QuantizationArgs:
             )
 
     @property
+    def split(self) -> str:
+        """The bits of exponent and mantissa of floating-point codes."""
+        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
+
+    @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
+        if self.type == "int":
+            return (2**self.num_bits - 1) / 2
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1156,9 +1154,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
-        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
-        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
+        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1178,7 +1176,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
@@ -1407,6 +1405,24 @@ def round_caches(model: Any, args: QuantizationArgs) -> None:
             for buffer in () if args.dynamic else ("k_scale", "v_scale"):
                 module.register_buffer(buffer, torch.ones(1))
             module.register_forward_pre_hook(wrap)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def packed_layers(model: Any) -> dict[str, Any]:
@@ -1766,13 +1782,20 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.int8_rows()
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
         parts = codes.split(max(1, 2**21 // codes.shape[1]))
         y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 def widen_float8(values: Tensor) -> Tensor:
@@ -1787,10 +1810,19 @@ def float8_as_half(values: Tensor) -> Tensor:
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
 
 
-def float8_product(x: Tensor, codes: Tensor) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
-    parts = codes.split(max(1, 2**18 // codes.shape[1]))
-    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
+def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for number, part in enumerate(parts):
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
+        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:
@@ -1810,8 +1842,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
         y = float8_product(inputs, codes) * rows
     elif height >= 32:
         columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
-        blocks = zip(columns, codes.split(height), strict=True)
-        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+        y = float8_product(inputs, codes, columns, height)
     else:
         starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
         y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
@@ -2009,25 +2040,35 @@ def unpack_float4(packed: Tensor) -> Tensor:
     return found.view(torch.float32).view(packed.shape[0], -1)
 
 
-# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
-FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
+FLOAT6 = {
+    "e2m3": (
+        *(step / 8 for step in range(8)),
+        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
+    ),
+    "e3m2": (
+        *(step / 16 for step in range(4)),
+        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
+    ),
+}
 
 
-def round_to_float6(values: Tensor) -> Tensor:
-    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
-    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+def round_to_float6(values: Tensor, element: str) -> Tensor:
+    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
 
 
-def pack_float6(numbers: Tensor) -> Tensor:
+def pack_float6(numbers: Tensor, element: str) -> Tensor:
     """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
-    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    table = numbers.new_tensor(FLOAT6[element])
+    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
     return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
 
 
-def unpack_float6(packed: Tensor) -> Tensor:
+def unpack_float6(packed: Tensor, element: str) -> Tensor:
     """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
-    codes = unpack_words(packed.view(torch.int32).T, 6).T
-    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
+    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
+    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64

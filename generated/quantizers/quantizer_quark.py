@@ -7,11 +7,14 @@
 |---|---|
 | `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
 | | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
-| `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number |
+| `int4`, `uint4` by row | `weight` int32 [N, K / 8]: eight inputs in a word; `weight_scale` [N], `weight_zero_point` int32 [N / 8] |
+| `int8`, `uint8` by group | `weight` int8 or uint8 [K, N]; `weight_scale`, `weight_zero_point` [K / g, N] |
+| `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
 | `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
 | `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
+| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
 | W | (code − zero point) · scale |
-| x | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point`, one number each |
+| x, y | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -26,7 +29,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
@@ -40,42 +43,93 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TYPES = {"int4": (4, "int"), "uint4": (4, "int"), "int8": (8, "int"), "fp8_e4m3": (8, "float"), "fp4": (4, "float")}
+TYPES = {  # bits, kind and first code
+    "int4": (4, "int", -8),
+    "uint4": (4, "int", 0),
+    "int8": (8, "int", -128),
+    "uint8": (8, "int", 0),
+    "fp8_e4m3": (8, "float", 0),
+    "fp6_e2m3": (6, "float", 0),
+    "fp6_e3m2": (6, "float", 0),
+    "fp4": (4, "float", 0),
+}
 STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
-SPEC = {  # of weights or inputs, with the values of Quark's classes where nothing is said
+SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
     "block_size": None,
     "ch_axis": None,
     "dtype": "int8",
+    "enable_buffer_reuse": False,
     "group_size": None,
     "is_dynamic": False,
+    "is_scale_quant": False,
+    "max_input_numel": 4194304,
     "mx_element_dtype": None,
+    "observer_cls": None,
     "qscheme": "per_tensor",
+    "round_method": "half_even",
     "scale_calculation_mode": None,
     "scale_format": None,
+    "scale_type": "float",
     "symmetric": None,
+    "zero_point_type": "int32",
 }
+GROUP = {"bias": None, "input_tensors": None, "output_tensors": None, "target_device": None, "weight": None}
+ROUNDED = ("weight", "input_tensors", "output_tensors")
 
 
-def read_spec(spec: dict[str, Any], of_inputs: bool = False) -> QuantizationArgs:
-    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
-    values = {**SPEC, **spec}
-    kind, scheme = values["dtype"], values["qscheme"]
-    if kind not in TYPES or scheme not in STRATEGIES or values["scale_calculation_mode"] not in (None, "even"):
+def whole_group(group: dict[str, Any]) -> dict[str, Any]:
+    """A group of layers with all keys, without which Quark does not read it."""
+    found = {**GROUP, **group}
+    if found["bias"] is not None or any(isinstance(found[name], list) for name in ROUNDED):
         raise ValueError(
-            f"QuarkConfig: dtype {kind!r}, qscheme {scheme!r}, scale_calculation_mode "
-            f"{values['scale_calculation_mode']!r} have no layer here: there are {', '.join(TYPES)}; "
-            f"{', '.join(STRATEGIES)}; 'even'"
+            "QuarkConfig: no layer here rounds a bias, or in two stages: leave out bias, and lists of specs"
         )
-    bits, number = TYPES[kind]
-    tokens = of_inputs and scheme == "per_channel"
+    return found | {name: whole_spec(found[name], name) for name in ROUNDED if found[name] is not None}
+
+
+def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    """How a tensor is rounded, with all keys."""
+    found = {**SPEC, **spec}
+    kind, scheme = TYPES.get(found["dtype"], (0, "", 0))[1], found["qscheme"]
+    observers = {"per_tensor": "PerTensorMinMax", "per_channel": "PerChannelMinMax", "per_group": "PerGroupMinMax"}
+    observer = "PerBlockMX" if kind == "float" and scheme == "per_group" else observers.get(scheme, "Placeholder")
+    usual = {
+        "ch_axis": {"per_group": -1, "per_channel": 0 if name == "weight" else 1}.get(scheme),
+        "observer_cls": f"{observer}Observer",
+        "symmetric": None if observer == "PerBlockMX" else True,
+    }
+    return found | {key: value for key, value in usual.items() if found[key] is None}
+
+
+def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
+    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
+    kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
+    along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
+    bits, number, first = TYPES.get(kind, (0, "", 0))
+    refused = {
+        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight"),
+        "qscheme": scheme not in STRATEGIES or (kind == "uint8" and scheme == "per_tensor"),
+        "ch_axis": axis not in along.get(scheme, (axis,)),
+        "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
+        "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
+        "is_scale_quant": spec["is_scale_quant"],
+        "mx_element_dtype": spec["mx_element_dtype"],
+    }
+    if found := [f"{key} {spec[key]!r}" for key, is_refused in refused.items() if is_refused]:
+        raise ValueError(
+            f"QuarkConfig: {', '.join(found)} of {name} has no layer here: there are {', '.join(TYPES)} (of inputs and outputs "
+            f"not the unsigned), {', '.join(STRATEGIES)}, and 'e8m0' scales of float4 and float6"
+        )
+    tokens = name != "weight" and scheme == "per_channel"
     return QuantizationArgs(
         num_bits=bits,
         type=number,
-        symmetric=values["symmetric"] is not False,
-        group_size=values["group_size"],
+        symmetric=spec["symmetric"] is not False,
+        group_size=spec["group_size"],
         strategy="token" if tokens else STRATEGIES[scheme],
-        dynamic=bool(values["is_dynamic"]),
-        scale_dtype="torch.uint8" if values["scale_format"] == "e8m0" else None,
+        dynamic=bool(spec["is_dynamic"]),
+        scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
+        element=kind.removeprefix("fp6_") if bits == 6 else None,
     )
 
 
@@ -146,15 +200,10 @@ class QuarkConfig(QuantizationConfigMixin):
                 raise ValueError(
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
                 )
-        for group in (
-            self.global_quant_config,
-            *self.layer_quant_config.values(),
-            *self.layer_type_quant_config.values(),
-        ):
-            if group and group.get("output_tensors") is not None:
-                raise ValueError(
-                    "QuarkConfig: output_tensors are to be rounded, which is not compared with Quark: leave them out"
-                )
+        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
+        for name in ("layer_quant_config", "layer_type_quant_config"):
+            groups = getattr(self, name).items()
+            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -165,14 +214,11 @@ class QuarkConfig(QuantizationConfigMixin):
         by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
-        if not group or group.get("weight") is None:
+        if not group or group["weight"] is None:
             return None
-        inputs = group.get("input_tensors")
-        return {
-            "weights": read_spec(group["weight"]).to_dict(),
-            "input_activations": None if inputs is None else read_spec(inputs, True).to_dict(),
-            "unsigned": group["weight"].get("dtype") == "uint4",
-        }
+        parts = (None if group[part] is None else read_spec(group[part], part).to_dict() for part in ROUNDED)
+        names = ("weights", "input_activations", "output_activations")
+        return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
 
 
 class PackedLinear(nn.Module):
@@ -321,6 +367,9 @@ class SchemeLinear(PackedLinear):
             return [] if self.flat else [1]
         return [self.grid[0]] if self.flat else list(self.grid)
 
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
     def usual_tensors(self) -> dict[str, Tensor]:
         return {
             **static_tensors(self.inputs, "input_", self.flat),
@@ -464,7 +513,7 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
-    """A linear layer of 4-bit integers by group, in words along the outputs."""
+    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
@@ -472,28 +521,31 @@ class QuarkGroupLinear(GroupSchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, words = self.in_features // self.group_size, self.out_features // 8
-        return {
-            "weight": torch.empty(self.in_features, words, dtype=torch.int32),
-            "weight_scale": torch.empty(groups, self.out_features),
-            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32),
-            **self.usual_tensors(),
-        }
+        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        return {
-            "weight": pack_interleaved((weight.codes.T + self.shift) & 15),
-            "weight_scale": weight.scales.T.contiguous(),
-            "weight_zero_point": pack_interleaved((weight.zeros.to(torch.uint8).T + self.shift) & 15),
-            **self.others,
-        }
+        codes = weight.codes.T if self.turned else weight.codes
+        scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
+        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
+        if not self.turned:
+            found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
+        return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
-        return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
+        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
+        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
+        return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
+
+    def to_stored(self, codes: Tensor) -> Tensor:
+        """Codes from 0 as they are stored, and signed where the format says so."""
+        if self.bits == 4:
+            return pack_interleaved((codes + self.first) & 15)
+        return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
+
+    def from_stored(self, stored: Tensor) -> Tensor:
+        """The inverse of to_stored."""
+        codes = unpack_interleaved(stored) if self.bits == 4 else stored
+        return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
 class Int8SchemeLinear(SchemeLinear):
@@ -501,7 +553,7 @@ class Int8SchemeLinear(SchemeLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             entry="triton_int8_matmul",
@@ -511,18 +563,6 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        shape = self.scale_shape()
-        found = {
-            "weight": torch.empty(self.out_features, self.in_features, dtype=torch.int8),
-            "weight_scale": torch.empty(shape),
-            "weight_zero_point": torch.empty(shape, dtype=torch.int8),
-            **self.usual_tensors(),
-        }
-        if self.weights.symmetric and not self.flat:
-            del found["weight_zero_point"]
-        return found
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -695,20 +735,12 @@ class Float4SchemeLinear(SchemeLinear):
         super().__init__(linear, config, scheme)
         self.bits = self.weights.num_bits
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        overall = self.weights.strategy == "tensor_group"
-        kind = torch.float8_e4m3fn if overall else torch.uint8
-        return {
-            self.packed_name: torch.empty(self.out_features, self.in_features * self.bits // 8, dtype=torch.uint8),
-            "weight_scale": torch.empty(self.grid, dtype=kind),
-            **({"weight_global_scale": torch.empty(1)} if overall else {}),
-            **self.usual_tensors(),
-        }
-
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         overall, scales = told.get("weight_global_scale"), told["weight_scale"].float().view(self.grid)
         numbers = self.find_codes(weight, told)
-        found = {self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers)}
+        found = {
+            self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
+        }
         if overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
@@ -717,7 +749,9 @@ class Float4SchemeLinear(SchemeLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         packed, scales = stored[self.packed_name], stored["weight_scale"]
-        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed)).view(*scales.shape, -1)
+        values = (unpack_float4(packed) if self.bits == 4 else unpack_float6(packed, self.weights.split)).view(
+            *scales.shape, -1
+        )
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
@@ -733,22 +767,18 @@ class Float4SchemeLinear(SchemeLinear):
 
 
 class QuarkFloat4Linear(Float4SchemeLinear):
-    """A linear layer of MXFP4."""
+    """A linear layer of MXFP4 or MXFP6."""
 
     packed_name: ClassVar[str] = "weight"
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """Without negative zeros."""
-        found = super().quantize(weight)
-        low, high = found["weight"] & 15, found["weight"] >> 4
-        return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
+    def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
+        """Without negative zeros, which adding zero turns."""
+        return super().find_codes(weight, told) + 0
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class HfQuantizer:
@@ -790,6 +820,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -808,6 +839,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -860,13 +895,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -885,14 +924,25 @@ class QuarkHfQuantizer(HfQuantizer):
     skipped_by: ClassVar[str] = "exclude"
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
         args = QuantizationArgs(**scheme["weights"])
-        if linear.in_features % (args.group_size or 1) or (args.num_bits == 4 and linear.out_features % 8):
+        words = 8 if args.num_bits == 4 else 1
+        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
             return None
-        layers = {("int", 4): QuarkGroupLinear, ("int", 8): QuarkInt8Linear, ("float", 8): QuarkFloat8Linear}
-        return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
+        rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
+        layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
+        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        return layer(linear, self.quantization_config, scheme)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)
 
 
 @dataclass
@@ -909,6 +959,7 @@ class QuantizationArgs:
     actorder: str | None = None
     scale_dtype: Any = None
     zp_dtype: Any = None
+    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -926,9 +977,16 @@ class QuantizationArgs:
             )
 
     @property
+    def split(self) -> str:
+        """The bits of exponent and mantissa of floating-point codes."""
+        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
+
+    @property
     def largest(self) -> float:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        return (2**self.num_bits - 1) / 2 if self.type == "int" else {4: 6.0, 6: 7.5, 8: 448.0}[self.num_bits]
+        if self.type == "int":
+            return (2**self.num_bits - 1) / 2
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -940,9 +998,9 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (of six bits 1.9375), as for 2^(n+1)
-        bits = largest.float().view(torch.int32) + (0x80000 if args.num_bits == 6 else 0x200000)
-        exponents = (bits >> 23) - (8 if args.num_bits == 8 else 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
+        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -962,7 +1020,7 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values) if args.num_bits == 6 else round_to_float4(values)
+    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
 
 
 def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
@@ -1195,6 +1253,24 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
         }
         layer.hold({**stored, **learned})
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -1895,13 +1971,20 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.int8_rows()
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
         parts = codes.split(max(1, 2**21 // codes.shape[1]))
         y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 def widen_float8(values: Tensor) -> Tensor:
@@ -1916,10 +1999,19 @@ def float8_as_half(values: Tensor) -> Tensor:
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
 
 
-def float8_product(x: Tensor, codes: Tensor) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
-    parts = codes.split(max(1, 2**18 // codes.shape[1]))
-    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
+def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for number, part in enumerate(parts):
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
+        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:
@@ -1939,8 +2031,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
         y = float8_product(inputs, codes) * rows
     elif height >= 32:
         columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
-        blocks = zip(columns, codes.split(height), strict=True)
-        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+        y = float8_product(inputs, codes, columns, height)
     else:
         starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
         y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
@@ -2138,25 +2229,35 @@ def unpack_float4(packed: Tensor) -> Tensor:
     return found.view(torch.float32).view(packed.shape[0], -1)
 
 
-# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
-FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
+FLOAT6 = {
+    "e2m3": (
+        *(step / 8 for step in range(8)),
+        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
+    ),
+    "e3m2": (
+        *(step / 16 for step in range(4)),
+        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
+    ),
+}
 
 
-def round_to_float6(values: Tensor) -> Tensor:
-    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
-    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+def round_to_float6(values: Tensor, element: str) -> Tensor:
+    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
 
 
-def pack_float6(numbers: Tensor) -> Tensor:
+def pack_float6(numbers: Tensor, element: str) -> Tensor:
     """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
-    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    table = numbers.new_tensor(FLOAT6[element])
+    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
     return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
 
 
-def unpack_float6(packed: Tensor) -> Tensor:
+def unpack_float6(packed: Tensor, element: str) -> Tensor:
     """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
-    codes = unpack_words(packed.view(torch.int32).T, 6).T
-    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
+    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
+    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

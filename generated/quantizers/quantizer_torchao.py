@@ -291,7 +291,7 @@ class TorchAoLinear(PackedLinear):
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             entry="triton_int8_matmul",
@@ -504,6 +504,7 @@ class HfQuantizer:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
+        linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
         for name, linear in list(linears.items()):
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
@@ -522,6 +523,10 @@ class HfQuantizer:
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether the configuration means a layer that is not among those to be left."""
+        return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -574,13 +579,17 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
-        model.config.quantization_config = self.quantization_config.to_dict()
+        model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -597,6 +606,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "torchao"
     linear_class: ClassVar[Any] = TorchAoLinear
     packed_tensor: ClassVar[str] = "_weight_qdata"
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.type_of(name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
@@ -1203,13 +1215,20 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.int8_rows()
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
         parts = codes.split(max(1, 2**21 // codes.shape[1]))
         y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 def widen_float8(values: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.int8 import int8_product
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, owner, set_module
 from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
@@ -190,6 +191,11 @@ class BitNetHfQuantizer(HfQuantizer):
                 setattr(norm, name, nn.Parameter(torch.ones(norm.normalized_shape, dtype=self.dtype)))
         missing = super().update_missing_keys(model, missing_keys, prefix)
         return [key for key in missing if not key.endswith(".rms_norm.weight")]
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers whose rows are not in fours."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def dequantize(self, model: Any) -> Any:
         """Refused where inputs are normalized: a plain linear layer does not do that."""

@@ -21,8 +21,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +34,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.packing import pack_words, unpack_words
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.presets import plain_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
@@ -152,16 +152,6 @@ class CompressedGroupLinear(GroupSchemeLinear):
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, (rows, columns) = self.in_features // self.group_size, (self.out_features, self.in_features)
-        words = [-(-size // self.in_words) * self.in_words * self.bits // 32 for size in (rows, columns)]
-        found = {
-            "weight_packed": torch.empty(rows, words[1], dtype=torch.int32),
-            "weight_scale": torch.empty(rows, groups),
-            **self.other_tensors({}),
-        }
-        return found if self.symmetric else found | {"weight_zero_point": torch.empty(words[0], groups).int()}
-
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
 
@@ -203,11 +193,9 @@ LAYERS = {
 }
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class CompressedTensorsHfQuantizer(HfQuantizer):
@@ -225,6 +213,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         if told == "naive-quantized":
             return "float-quantized" if weights.type == "float" else "int-quantized"
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
@@ -292,6 +283,11 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 f"consecutive columns; a layer has {', '.join(lacking[0])}"
             )
         return super().update_missing_keys(model, missing_keys, prefix)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

@@ -22,6 +22,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 
 __all__ = ["EetqConfig", "EetqHfQuantizer", "EetqLinear"]
@@ -137,3 +138,8 @@ class EetqHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         whole = linear.in_features % 64 == 0 and linear.out_features % 16 == 0
         return self.linear_class(linear, self.quantization_config) if whole else None
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that are no whole tiles."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from unibody.core.quantization.config import QuantizationConfigMixin, has_type, require_choice
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.schemes import in_blocks
@@ -136,12 +137,19 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = FP8Linear
     packed_tensor: ClassVar[str] = "weight_scale_inv"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        only = self.quantization_config.modules_to_convert
+        return only is None or any(names_module(entry, name) for entry in only)
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        only, layer = self.quantization_config.modules_to_convert, self.linear_class(linear, self.quantization_config)
-        if only is not None and not any(names_module(entry, name) for entry in only):
-            return None
+        layer = self.linear_class(linear, self.quantization_config)
         divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
         return layer if self.pre_quantized or divides else None
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that are no whole blocks."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         model = super().postprocess_model(model, **kwargs)

@@ -68,7 +68,9 @@ class QuantoLinear(GroupwiseLinear):
             multiples=(1, 32),
         ),
         Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", package="triton", bits=(8,)),
-        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), bits=(8,)),
+        Kernel(
+            "int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 16), bits=(8,)
+        ),
         *GroupwiseLinear.kernels,
     )
 

@@ -4,18 +4,20 @@
 |---|---|
 | `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
 | | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
-| `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number |
+| `int4`, `uint4` by row | `weight` int32 [N, K / 8]: eight inputs in a word; `weight_scale` [N], `weight_zero_point` int32 [N / 8] |
+| `int8`, `uint8` by group | `weight` int8 or uint8 [K, N]; `weight_scale`, `weight_zero_point` [K / g, N] |
+| `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
 | `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
 | `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
+| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
 | W | (code − zero point) · scale |
-| x | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point`, one number each |
+| x, y | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, ClassVar
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
@@ -43,42 +46,93 @@ __all__ = [
     "calibrate",
 ]
 
-TYPES = {"int4": (4, "int"), "uint4": (4, "int"), "int8": (8, "int"), "fp8_e4m3": (8, "float"), "fp4": (4, "float")}
+TYPES = {  # bits, kind and first code
+    "int4": (4, "int", -8),
+    "uint4": (4, "int", 0),
+    "int8": (8, "int", -128),
+    "uint8": (8, "int", 0),
+    "fp8_e4m3": (8, "float", 0),
+    "fp6_e2m3": (6, "float", 0),
+    "fp6_e3m2": (6, "float", 0),
+    "fp4": (4, "float", 0),
+}
 STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
-SPEC = {  # of weights or inputs, with the values of Quark's classes where nothing is said
+SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
     "block_size": None,
     "ch_axis": None,
     "dtype": "int8",
+    "enable_buffer_reuse": False,
     "group_size": None,
     "is_dynamic": False,
+    "is_scale_quant": False,
+    "max_input_numel": 4194304,
     "mx_element_dtype": None,
+    "observer_cls": None,
     "qscheme": "per_tensor",
+    "round_method": "half_even",
     "scale_calculation_mode": None,
     "scale_format": None,
+    "scale_type": "float",
     "symmetric": None,
+    "zero_point_type": "int32",
 }
+GROUP = {"bias": None, "input_tensors": None, "output_tensors": None, "target_device": None, "weight": None}
+ROUNDED = ("weight", "input_tensors", "output_tensors")
 
 
-def read_spec(spec: dict[str, Any], of_inputs: bool = False) -> QuantizationArgs:
-    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
-    values = {**SPEC, **spec}
-    kind, scheme = values["dtype"], values["qscheme"]
-    if kind not in TYPES or scheme not in STRATEGIES or values["scale_calculation_mode"] not in (None, "even"):
+def whole_group(group: dict[str, Any]) -> dict[str, Any]:
+    """A group of layers with all keys, without which Quark does not read it."""
+    found = {**GROUP, **group}
+    if found["bias"] is not None or any(isinstance(found[name], list) for name in ROUNDED):
         raise ValueError(
-            f"QuarkConfig: dtype {kind!r}, qscheme {scheme!r}, scale_calculation_mode "
-            f"{values['scale_calculation_mode']!r} have no layer here: there are {', '.join(TYPES)}; "
-            f"{', '.join(STRATEGIES)}; 'even'"
+            "QuarkConfig: no layer here rounds a bias, or in two stages: leave out bias, and lists of specs"
         )
-    bits, number = TYPES[kind]
-    tokens = of_inputs and scheme == "per_channel"
+    return found | {name: whole_spec(found[name], name) for name in ROUNDED if found[name] is not None}
+
+
+def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    """How a tensor is rounded, with all keys."""
+    found = {**SPEC, **spec}
+    kind, scheme = TYPES.get(found["dtype"], (0, "", 0))[1], found["qscheme"]
+    observers = {"per_tensor": "PerTensorMinMax", "per_channel": "PerChannelMinMax", "per_group": "PerGroupMinMax"}
+    observer = "PerBlockMX" if kind == "float" and scheme == "per_group" else observers.get(scheme, "Placeholder")
+    usual = {
+        "ch_axis": {"per_group": -1, "per_channel": 0 if name == "weight" else 1}.get(scheme),
+        "observer_cls": f"{observer}Observer",
+        "symmetric": None if observer == "PerBlockMX" else True,
+    }
+    return found | {key: value for key, value in usual.items() if found[key] is None}
+
+
+def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
+    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
+    kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
+    along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
+    bits, number, first = TYPES.get(kind, (0, "", 0))
+    refused = {
+        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight"),
+        "qscheme": scheme not in STRATEGIES or (kind == "uint8" and scheme == "per_tensor"),
+        "ch_axis": axis not in along.get(scheme, (axis,)),
+        "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
+        "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
+        "is_scale_quant": spec["is_scale_quant"],
+        "mx_element_dtype": spec["mx_element_dtype"],
+    }
+    if found := [f"{key} {spec[key]!r}" for key, is_refused in refused.items() if is_refused]:
+        raise ValueError(
+            f"QuarkConfig: {', '.join(found)} of {name} has no layer here: there are {', '.join(TYPES)} (of inputs and outputs "
+            f"not the unsigned), {', '.join(STRATEGIES)}, and 'e8m0' scales of float4 and float6"
+        )
+    tokens = name != "weight" and scheme == "per_channel"
     return QuantizationArgs(
         num_bits=bits,
         type=number,
-        symmetric=values["symmetric"] is not False,
-        group_size=values["group_size"],
+        symmetric=spec["symmetric"] is not False,
+        group_size=spec["group_size"],
         strategy="token" if tokens else STRATEGIES[scheme],
-        dynamic=bool(values["is_dynamic"]),
-        scale_dtype="torch.uint8" if values["scale_format"] == "e8m0" else None,
+        dynamic=bool(spec["is_dynamic"]),
+        scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
+        element=kind.removeprefix("fp6_") if bits == 6 else None,
     )
 
 
@@ -108,15 +162,10 @@ class QuarkConfig(QuantizationConfigMixin):
                 raise ValueError(
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
                 )
-        for group in (
-            self.global_quant_config,
-            *self.layer_quant_config.values(),
-            *self.layer_type_quant_config.values(),
-        ):
-            if group and group.get("output_tensors") is not None:
-                raise ValueError(
-                    "QuarkConfig: output_tensors are to be rounded, which is not compared with Quark: leave them out"
-                )
+        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
+        for name in ("layer_quant_config", "layer_type_quant_config"):
+            groups = getattr(self, name).items()
+            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
         if vars(self).get("kv_cache_quant_config"):
             raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
@@ -127,18 +176,15 @@ class QuarkConfig(QuantizationConfigMixin):
         by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
-        if not group or group.get("weight") is None:
+        if not group or group["weight"] is None:
             return None
-        inputs = group.get("input_tensors")
-        return {
-            "weights": read_spec(group["weight"]).to_dict(),
-            "input_activations": None if inputs is None else read_spec(inputs, True).to_dict(),
-            "unsigned": group["weight"].get("dtype") == "uint4",
-        }
+        parts = (None if group[part] is None else read_spec(group[part], part).to_dict() for part in ROUNDED)
+        names = ("weights", "input_activations", "output_activations")
+        return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
-    """A linear layer of 4-bit integers by group, in words along the outputs."""
+    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
@@ -146,28 +192,31 @@ class QuarkGroupLinear(GroupSchemeLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.shift = 0 if scheme["unsigned"] else 8  # what makes stored codes unsigned
-
-    def empty_tensors(self) -> dict[str, Tensor]:
-        groups, words = self.in_features // self.group_size, self.out_features // 8
-        return {
-            "weight": torch.empty(self.in_features, words, dtype=torch.int32),
-            "weight_scale": torch.empty(groups, self.out_features),
-            "weight_zero_point": torch.empty(groups, words, dtype=torch.int32),
-            **self.usual_tensors(),
-        }
+        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        return {
-            "weight": pack_interleaved((weight.codes.T + self.shift) & 15),
-            "weight_scale": weight.scales.T.contiguous(),
-            "weight_zero_point": pack_interleaved((weight.zeros.to(torch.uint8).T + self.shift) & 15),
-            **self.others,
-        }
+        codes = weight.codes.T if self.turned else weight.codes
+        scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
+        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
+        if not self.turned:
+            found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
+        return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, zeros = (unpack_interleaved(stored[name]).T for name in ("weight", "weight_zero_point"))
-        return GroupwiseCodes((codes + self.shift) & 15, stored["weight_scale"].T, (zeros + self.shift) & 15)
+        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
+        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
+        return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
+
+    def to_stored(self, codes: Tensor) -> Tensor:
+        """Codes from 0 as they are stored, and signed where the format says so."""
+        if self.bits == 4:
+            return pack_interleaved((codes + self.first) & 15)
+        return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
+
+    def from_stored(self, stored: Tensor) -> Tensor:
+        """The inverse of to_stored."""
+        codes = unpack_interleaved(stored) if self.bits == 4 else stored
+        return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
 class QuarkInt8Linear(Int8SchemeLinear):
@@ -185,22 +234,18 @@ class QuarkFloat8Linear(Float8SchemeLinear):
 
 
 class QuarkFloat4Linear(Float4SchemeLinear):
-    """A linear layer of MXFP4."""
+    """A linear layer of MXFP4 or MXFP6."""
 
     packed_name: ClassVar[str] = "weight"
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
-        """Without negative zeros."""
-        found = super().quantize(weight)
-        low, high = found["weight"] & 15, found["weight"] >> 4
-        return {**found, "weight": torch.where(low == 8, 0, low) | torch.where(high == 8, 0, high) << 4}
+    def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
+        """Without negative zeros, which adding zero turns."""
+        return super().find_codes(weight, told) + 0
 
 
-@contextmanager
-def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the range of these, from which their scale follows."""
-    with calibrated_scales(model):
-        yield
+def calibrate(model: Any) -> AbstractContextManager[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    return calibrated_scales(model)
 
 
 class QuarkHfQuantizer(HfQuantizer):
@@ -211,11 +256,22 @@ class QuarkHfQuantizer(HfQuantizer):
     skipped_by: ClassVar[str] = "exclude"
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.scheme_of(name, linear) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
         args = QuantizationArgs(**scheme["weights"])
-        if linear.in_features % (args.group_size or 1) or (args.num_bits == 4 and linear.out_features % 8):
+        words = 8 if args.num_bits == 4 else 1
+        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
             return None
-        layers = {("int", 4): QuarkGroupLinear, ("int", 8): QuarkInt8Linear, ("float", 8): QuarkFloat8Linear}
-        return layers.get((args.type, args.num_bits), QuarkFloat4Linear)(linear, self.quantization_config, scheme)
+        rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
+        layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
+        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        return layer(linear, self.quantization_config, scheme)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        config = self.quantization_config
+        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)

@@ -116,7 +116,7 @@ class TorchAoLinear(PackedLinear):
     packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",)),
+        Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
             template="int8_matmul.triton.py.j2",
@@ -296,6 +296,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "torchao"
     linear_class: ClassVar[Any] = TorchAoLinear
     packed_tensor: ClassVar[str] = "_weight_qdata"
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.type_of(name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:

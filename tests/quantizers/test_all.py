@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from oracle.inputs import token_ids
 from quantizers.files import generated
 from torch import nn
 
 import unibody
 from benchmarks.quantizers import EXAMPLES, PAGE, layer_classes, pages
+from unibody import cli
 from unibody.generated.registry import QUANTIZERS
 from unibody.quantize import quantize, read_options
 
@@ -86,6 +89,22 @@ def test_shards_and_mixed_layers(packed: Path, tmp_path: Path) -> None:
     again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(token_ids() % 64).logits, model(token_ids() % 64).logits)
+
+
+def test_inspection(packed: Path) -> None:
+    """`unibody inspect` names the method, counts layers and bits, and says which kernel runs these here, as the model's layers do."""
+    written = json.loads((packed / "config.json").read_text())["quantization_config"]
+    result = CliRunner().invoke(cli.unibody, ["inspect", str(packed), "--device", "cpu", "--format", "json"])
+    assert result.exit_code == 0, result.output
+    found, model = json.loads(result.output), unibody.AutoModelForCausalLM.from_pretrained(packed)
+    assert found["method"] == written["quant_method"]
+    assert sum(use["layers"] for use in found["kernels"]) == 14
+    assert {(use["layer"], use["kernel"]) for use in found["kernels"]} == {
+        (type(layer).__name__, layer.kernel) for layer in layers(model)
+    }
+    weights = sum(layer.in_features * layer.out_features for layer in layers(model))
+    stored = sum(tensor.nbytes for layer in layers(model) for tensor in layer.stored_tensors().values())
+    assert found["bits_per_weight"] == pytest.approx(8 * stored / weights)
 
 
 def test_dequantized_model_is_plain(packed: Path, tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ SCHEMES = {
     "fp8-static": "QuarkFloat8Linear",
     "fp8-tokens": "QuarkFloat8Linear",
     "mxfp4": "QuarkFloat4Linear",
+    "mxfp6-e2m3": "QuarkFloat4Linear",
+    "mxfp6-e3m2": "QuarkFloat4Linear",
+    "int4-rows": "QuarkGroupLinear",
+    "uint8-rows": "QuarkGroupLinear",
+    "int8-groups": "QuarkGroupLinear",
+    "int8-outputs": "QuarkInt8Linear",
+    "fp8-outputs": "QuarkFloat8Linear",
 }
 
 
@@ -82,14 +89,15 @@ def test_codes(scheme: str) -> None:
                 expected = stored[f"{module}.{key}"]
                 assert tensor.dtype == expected.dtype
                 assert tensor.shape == expected.shape, key
-                assert key.startswith("input_") or torch.equal(as_bytes(tensor), as_bytes(expected)), key
+                assert key.startswith(("input_", "output_")) or torch.equal(as_bytes(tensor), as_bytes(expected)), key
                 seen += 1
-    assert seen == 7 * {"mxfp4": 2, "fp8-tokens": 2, "fp8-static": 3, "int8-static": 5}.get(scheme, 3)
+    counts = {"fp8-tokens": 2, "fp8-static": 3, "int8-static": 5, "int8-outputs": 5, "fp8-outputs": 4}
+    assert seen == 7 * counts.get(scheme, 2 if scheme.startswith("mx") else 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if not scheme.endswith("outputs")])
 def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
     """The product of rounded inputs and dequantized weights, by every kernel."""
     config = quark.QuarkConfig.from_dict(read_config(scheme))
@@ -108,7 +116,7 @@ def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
         expected, found = values @ layer.dequantize().t() + layer.bias, layer(x)
     eps = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
     assert (found.float() - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
-    kernels = {"int4": "int4pack_cpu", "uint4": "int4pack_cpu", "int8-static": "int8_product"}
+    kernels = {**dict.fromkeys(("int4", "uint4", "int4-rows"), "int4pack_cpu"), "int8-static": "int8_product"}
     fits = scheme in kernels and (dtype == torch.bfloat16 or scheme == "int8-static")
     assert layer.kernel == (kernels[scheme] if fits else "torch")
 
@@ -165,7 +173,8 @@ def test_configuration(scheme: str) -> None:
     [
         ({"export": {"pack_method": "order"}}, "pack_method of export is 'order', expected 'reorder'"),
         ({"export": {"weight_format": "fake_quantized"}}, "weight_format of export is 'fake_quantized'"),
-        ({"global_quant_config": {"output_tensors": {}}}, "output_tensors are to be rounded"),
+        ({"global_quant_config": {"bias": {}}}, "no layer here rounds a bias, or in two stages"),
+        ({"layer_quant_config": {"a": {"weight": [{}, {}]}}}, "no layer here rounds a bias, or in two stages"),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
@@ -173,12 +182,61 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
         quark.QuarkConfig(**options)
 
 
-def test_types_without_a_layer() -> None:
-    config = quark.QuarkConfig(global_quant_config={"weight": {"dtype": "int3", "qscheme": "per_group"}})
-    with pytest.raises(
-        ValueError, match="dtype 'int3', qscheme 'per_group', scale_calculation_mode None have no layer"
-    ):
+@pytest.mark.parametrize(
+    ("part", "spec", "message"),
+    [
+        ("weight", {"dtype": "int3", "qscheme": "per_group"}, "dtype 'int3' of weight has no layer here"),
+        ("weight", {"qscheme": "per_block"}, "qscheme 'per_block' of weight has no layer"),
+        ("weight", {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 1}, "ch_axis 1 of weight has no layer"),
+        (
+            "weight",
+            {"dtype": "fp4", "qscheme": "per_group", "scale_calculation_mode": "floor"},
+            "scale_calculation_mode 'floor'",
+        ),
+        (
+            "weight",
+            {"dtype": "fp4", "qscheme": "per_group", "scale_format": "float32"},
+            "scale_format 'float32' of weight",
+        ),
+        ("weight", {"is_scale_quant": True}, "is_scale_quant True of weight has no layer"),
+        ("weight", {"mx_element_dtype": "int8"}, "mx_element_dtype 'int8' of weight has no layer"),
+        ("input_tensors", {"dtype": "uint4"}, "dtype 'uint4' of input_tensors has no layer"),
+    ],
+)
+def test_what_no_layer_rounds(part: str, spec: dict[str, Any], message: str) -> None:
+    config = quark.QuarkConfig(global_quant_config={"weight": {"dtype": "int8"}, part: spec})
+    with pytest.raises(ValueError, match=message):
         quark.QuarkHfQuantizer(config, pre_quantized=False).make_linear("layer", nn.Linear(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "part", "spec"),
+    [
+        ("int4", "weight", {"dtype": "int4", "qscheme": "per_group", "group_size": 32}),
+        ("fp8-static", "weight", {"dtype": "fp8_e4m3"}),
+        ("int8", "weight", {"qscheme": "per_channel", "symmetric": False}),
+        (
+            "mxfp4",
+            "weight",
+            {
+                "dtype": "fp4",
+                "qscheme": "per_group",
+                "group_size": 32,
+                "scale_format": "e8m0",
+                "scale_calculation_mode": "even",
+            },
+        ),
+        ("fp8-tokens", "input_tensors", {"dtype": "fp8_e4m3", "qscheme": "per_channel", "is_dynamic": True}),
+    ],
+)
+def test_specs_that_say_little(scheme: str, part: str, spec: dict[str, Any]) -> None:
+    """They are saved with all keys, as Quark writes them: it does not read less."""
+    config = quark.QuarkConfig(global_quant_config={part: spec})
+    group = read_config(scheme)["global_quant_config"]
+    found = config.to_dict()["global_quant_config"]
+    for spec in (found[part], group[part]):
+        spec["scale_type"] = spec["scale_type"] or "float"  # the same to Quark
+    assert found == {**group, **dict.fromkeys(group), part: group[part]}
 
 
 def test_gradients() -> None:

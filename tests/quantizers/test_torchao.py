@@ -266,6 +266,17 @@ def test_refusals(given: Any, options: dict[str, Any], message: str) -> None:
         torchao.TorchAoConfig(given, **options)
 
 
+@pytest.mark.parametrize("packing", ["plain", "preshuffled", "plain_int32", "tile_packed_to_4d"])
+def test_what_only_a_gpu_packs(packing: str) -> None:
+    """torchao itself makes no layer of four packed bits on a CPU: there is nothing that one of ours could be compared with."""
+    config = ao.Int4WeightOnlyConfig(int4_packing_format=packing)
+    model = nn.Sequential(nn.Linear(256, 256, bias=False, dtype=torch.bfloat16))
+    with pytest.raises((AssertionError, ImportError, NotImplementedError, RuntimeError, ValueError)):
+        ao.quantize_(model, config)
+    with pytest.raises(ValueError, match="have layouts that only GPU kernels make"):
+        torchao.TorchAoConfig(config)
+
+
 def test_untying_alone_changes_nothing() -> None:
     with pytest.warns(UserWarning, match="changes nothing without include_input_output_embeddings"):
         torchao.TorchAoConfig("int8_weight_only", untie_embedding_weights=True)

@@ -105,6 +105,9 @@ def groups() -> Iterator[Any]:
     for kind in ("int4", "uint4"):
         packed = quark({"dtype": kind, "qscheme": "per_group", "group_size": 32, "symmetric": kind == "int4"})
         yield arranged(packed, file("quark").ColumnsLayout), "triton_groups"
+    for kind, scheme in (("int4", "per_channel"), ("uint8", "per_channel"), ("int8", "per_group")):
+        packed = quark({"dtype": kind, "qscheme": scheme, "group_size": 32 if scheme == "per_group" else None})
+        yield arranged(packed, file("quark").ColumnsLayout), "triton_groups"
     for name in ("intx_weight_only", "int8_dynamic_activation_intx_weight"):
         for kind, mapping in (("int3", "SYMMETRIC"), ("int6", "ASYMMETRIC"), ("int7", "ASYMMETRIC")):
             packed = torchao(name, group_size=32, weight_dtype=kind, mapping_type=mapping)

@@ -33,6 +33,17 @@ SCHEMES: dict[str, tuple[Any, Any]] = {
         spec("FP8E4M3PerChannelSpec", ch_axis=1, is_dynamic=True),
     ),
     "mxfp4": (spec("OCP_MXFP4Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP4Spec", ch_axis=-1)),
+    "mxfp6-e2m3": (spec("OCP_MXFP6E2M3Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP6E2M3Spec", ch_axis=-1)),
+    "mxfp6-e3m2": (spec("OCP_MXFP6E3M2Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP6E3M2Spec", ch_axis=-1)),
+    "int4-rows": (spec("Int4PerChannelSpec", ch_axis=0), None),
+    "uint8-rows": (spec("Uint8PerChannelSpec", ch_axis=0, symmetric=False), None),
+    "int8-groups": (spec("Int8PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "int8-outputs": (spec("Int8PerTensorSpec", **INT8), None),
+    "fp8-outputs": (spec("FP8E4M3PerTensorSpec"), spec("FP8E4M3PerTensorSpec")),
+}
+OUTPUTS = {
+    "int8-outputs": spec("Int8PerTensorSpec", observer_method="min_max", symmetric=False),
+    "fp8-outputs": spec("FP8E4M3PerTensorSpec"),
 }
 
 
@@ -40,7 +51,7 @@ SCHEMES: dict[str, tuple[Any, Any]] = {
 def record(name: str) -> None:
     weight, tokens = SCHEMES[name]
     ids, samples = inputs.token_ids(1, 9), inputs.token_ids(2, 16, seed=50)
-    group = specs.QLayerConfig(weight=weight, input_tensors=tokens)
+    group = specs.QLayerConfig(weight=weight, input_tensors=tokens, output_tensors=OUTPUTS.get(name))
     quantizer = ModelQuantizer(specs.QConfig(global_quant_config=group, exclude=["lm_head"]))
     model = inputs.llama(num_hidden_layers=1)
     weights = {f"weight/{key}": layer.weight.detach().clone() for key, layer in inputs.linears(model).items()}

@@ -1,4 +1,4 @@
-"""Numbers of four bits, E2M1, and of six, E2M3 (Open Compute Project, microscaling formats, version 1.0, §5.3.2 and §5.3.3)."""
+"""Numbers of four bits, E2M1, and of six, E2M3 and E3M2 (Open Compute Project, microscaling formats, version 1.0, §5.3.2 and §5.3.3)."""
 
 from __future__ import annotations
 
@@ -39,22 +39,32 @@ def unpack_float4(packed: Tensor) -> Tensor:
     return found.view(torch.float32).view(packed.shape[0], -1)
 
 
-# Eight steps below 1, and eight in each of three powers of two; codes from 32 are the negative ones.
-FLOAT6 = (*(step / 8 for step in range(8)), *((1 + step / 8) * 2**power for power in range(3) for step in range(8)))
+# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
+FLOAT6 = {
+    "e2m3": (
+        *(step / 8 for step in range(8)),
+        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
+    ),
+    "e3m2": (
+        *(step / 16 for step in range(4)),
+        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
+    ),
+}
 
 
-def round_to_float6(values: Tensor) -> Tensor:
-    """The nearest of FLOAT6 and its negatives, as round_to_float4 does it; zeros keep their sign."""
-    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6)), values)
+def round_to_float6(values: Tensor, element: str) -> Tensor:
+    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
 
 
-def pack_float6(numbers: Tensor) -> Tensor:
+def pack_float6(numbers: Tensor, element: str) -> Tensor:
     """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
-    codes = torch.searchsorted(numbers.new_tensor(FLOAT6), numbers.abs()) | torch.signbit(numbers).long() << 5
+    table = numbers.new_tensor(FLOAT6[element])
+    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
     return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
 
 
-def unpack_float6(packed: Tensor) -> Tensor:
+def unpack_float6(packed: Tensor, element: str) -> Tensor:
     """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
-    codes = unpack_words(packed.view(torch.int32).T, 6).T
-    return torch.tensor((*FLOAT6, *(-number for number in FLOAT6)), device=packed.device)[codes.int()]
+    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
+    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]

@@ -19,10 +19,19 @@ def float8_as_half(values: Tensor) -> Tensor:
     return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
 
 
-def float8_product(x: Tensor, codes: Tensor) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; a hundred or so rows are widened at a time: they stay in the cache."""
-    parts = codes.split(max(1, 2**18 // codes.shape[1]))
-    return 256 * torch.cat([F.linear(x, float8_as_half(part).float()) for part in parts], -1)
+def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for number, part in enumerate(parts):
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
+        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
 
 
 def round_to_float8(values: Tensor) -> Tensor:

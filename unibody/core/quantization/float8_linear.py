@@ -25,8 +25,7 @@ def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
         y = float8_product(inputs, codes) * rows
     elif height >= 32:
         columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
-        blocks = zip(columns, codes.split(height), strict=True)
-        y = torch.cat([float8_product(inputs * scale, some) for scale, some in blocks], -1)
+        y = float8_product(inputs, codes, columns, height)
     else:
         starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
         y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)

@@ -34,13 +34,20 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.int8_rows()
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) <= 12:
-        y = torch._weight_int8pack_mm(rows, codes, scales.to(x.dtype))
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
         parts = codes.split(max(1, 2**21 // codes.shape[1]))
         y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
         y = (y.float() * scales.float()).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 class MainWeightMatmul(torch.autograd.Function):
