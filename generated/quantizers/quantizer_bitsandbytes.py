@@ -137,7 +137,7 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    y = int8_product(codes, weight).float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -1146,8 +1146,9 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
-    largest = magnitudes.amax(-1).float()
-    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
+    largest = magnitudes.amax(-1, keepdim=True).float()
+    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
+    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    y = int8_product(codes, weight).float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)

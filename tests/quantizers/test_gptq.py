@@ -17,6 +17,7 @@ from torch import nn
 
 gptq, llama = generated("gptq"), generated("llama")
 SOLVED, PACKED = fixtures.load("gptqmodel/solved").tensors, fixtures.load("gptqmodel/packed").tensors
+AWARE = fixtures.load("gptqmodel/group_aware").tensors
 LAYERS = sorted({name.rpartition("/")[0] for name in PACKED if name.endswith("/qweight")})
 PACKED_TENSORS = ("qweight", "qzeros", "scales", "g_idx")
 CHECKPOINTS = sorted(path.name for path in (fixtures.FOLDER / "gptqmodel").glob("llama-*"))
@@ -274,6 +275,24 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor.float(), together[name].float(), rtol=1e-3, atol=0)
     with pytest.raises(ValueError, match="batch_size is 2 and samples differ in length: set pad_token_id"):
         quantized(tmp_path, batch_size=2)
+
+
+@pytest.mark.parametrize("name", sorted({key.rpartition("/")[0] for key in AWARE if key.endswith("/codes")}))
+def test_solver_that_is_aware_of_groups(name: str) -> None:
+    """gptqmodel's codes with `act_group_aware`, its usual way, on columns that differ in size."""
+    bits, symmetric, group = int(name.partition("/")[0]), name.endswith("/sym"), 64 if "group_64" in name else 32
+    hidden = AWARE["inputs"].float()
+    config = gptq.GPTQConfig(bits=bits, group_size=group, sym=symmetric)
+    layer = gptq.GPTQLinear(nn.Linear(192, 32, bias=False), config)
+    solved = gptq.solve_codes(AWARE["weight"], 2 / len(hidden) * hidden.T @ hidden, layer, damp=0.05)
+    assert torch.equal(solved.zeros.int(), AWARE[f"{name}/zeros"])
+    assert torch.equal(solved.groups, AWARE[f"{name}/g_idx"])
+    assert (solved.codes != AWARE[f"{name}/codes"]).sum() <= 19, "of 6,144 a few may fall on the other side of a tie"
+    torch.testing.assert_close(solved.scales, AWARE[f"{name}/scales"], rtol=1e-5, atol=0)
+    apart = gptq.GPTQConfig(bits=bits, group_size=group, sym=symmetric, act_group_aware=False)
+    other = gptq.GPTQLinear(nn.Linear(192, 32, bias=False), apart)
+    plain = gptq.solve_codes(AWARE["weight"], 2 / len(hidden) * hidden.T @ hidden, other, damp=0.05)
+    assert (plain.codes != AWARE[f"{name}/codes"]).sum() > 100, "without it they would not be these"
 
 
 def test_columns_by_activation_within_their_groups() -> None:

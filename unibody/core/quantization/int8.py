@@ -14,8 +14,9 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
-    largest = magnitudes.amax(-1).float()
-    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
+    largest = magnitudes.amax(-1, keepdim=True).float()
+    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
+    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
