@@ -44,6 +44,23 @@ class QuantizationMethod(StrEnum):
     AUTOROUND = "auto-round"
 
 
+class AWQLinearVersion(StrEnum):
+    """The values of `AwqConfig.version`, whose newer name is `format`."""
+
+    GEMM = "gemm"
+    GEMV = "gemv"
+    EXLLAMA = "exllama"
+    GEMV_FAST = "gemv_fast"
+    LLM_AWQ = "llm-awq"
+
+
+class AwqBackendPackingMethod(StrEnum):
+    """The values of `AwqConfig.backend` that say who packed a checkpoint."""
+
+    AUTOAWQ = "autoawq"
+    LLMAWQ = "llm-awq"
+
+
 _configs: dict[str, Any] = {}  # registered by users, by method
 _quantizers: dict[str, Any] = {}
 

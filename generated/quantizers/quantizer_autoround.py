@@ -22,6 +22,7 @@ import logging
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
@@ -61,6 +62,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -131,6 +133,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
         for name, least in (("iters", 0), ("seqlen", 1), ("nsamples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
+        require_dataset(self)
         for name in self.layer_config or {}:
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
@@ -663,7 +666,7 @@ class AutoRoundQuantizer(HfQuantizer):
         }
         calls = list(block_inputs(model, blocks[0], samples))
         full = calls
-        for block in blocks:
+        for block in progress(blocks):
             targets = block_outputs(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
@@ -1060,6 +1063,115 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
+class BlockReachedError(Exception):
+    """Ends a forward pass at the block whose inputs are wanted."""
+
+
+def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
+    """The model's repeated blocks: the list of this name, or the longest."""
+    lists = {
+        path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
+    }
+    if name is not None and name not in lists:
+        raise ValueError(
+            f"block_name_to_quantize {name!r} is no list of blocks: there are {', '.join(lists) or 'none'}"
+        )
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
+    return lists[name] if name is not None else max(lists.values(), key=len)
+
+
+@torch.no_grad()
+def block_inputs(
+    model: Any, block: nn.Module, samples: list[Tensor]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The arguments with which the model calls a block, for each sample of token ids [B, S]."""
+    seen: list[Any] = []
+
+    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
+        seen.append((arguments, options))
+        raise BlockReachedError
+
+    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for ids in samples:
+            try:
+                model(ids.to(model.device), use_cache=False)
+            except BlockReachedError:
+                yield seen.pop()
+    finally:
+        hook.remove()
+
+
+def progress(blocks: Any) -> Any:
+    """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
+    if find_spec("tqdm") is None or not sys.stderr.isatty():
+        return blocks
+    return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
+
+
+def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
+    return [block(*arguments, **options) for arguments, options in calls]
+
+
+# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
+NAMED_DATASETS: dict[str, dict[str, Any]] = {
+    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
+    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
+}
+
+
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
+def fetch_texts(name: str, count: int = 128) -> list[str]:
+    """The first texts of a named data set on the Hub that are longer than a heading."""
+    try:
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
+        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
+    except ImportError:
+        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
+    except OSError as error:
+        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
+
+
+def find_tokenizer(tokenizer: Any) -> Any:
+    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    file = Path(tokenizer, "tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
+    except Exception as error:  # that library raises nothing more specific
+        raise ValueError(
+            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        ) from error
+
+
+def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
+    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
+    if dataset is None or len(dataset) == 0:
+        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
+    tokenizer, samples = find_tokenizer(tokenizer), []
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
+        if isinstance(entry, str):
+            if tokenizer is None:
+                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
+            encoded = tokenizer.encode(entry)
+            entry = getattr(encoded, "ids", encoded)
+        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
+    return samples
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -1334,101 +1446,6 @@ def check_devices(device_map: dict[str, Any] | None) -> None:
             raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
 
-class BlockReachedError(Exception):
-    """Ends a forward pass at the block whose inputs are wanted."""
-
-
-def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
-    """The model's repeated blocks: the list of this name, or the longest."""
-    lists = {
-        path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
-    }
-    if name is not None and name not in lists:
-        raise ValueError(
-            f"block_name_to_quantize {name!r} is no list of blocks: there are {', '.join(lists) or 'none'}"
-        )
-    if not lists:
-        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
-    return lists[name] if name is not None else max(lists.values(), key=len)
-
-
-@torch.no_grad()
-def block_inputs(
-    model: Any, block: nn.Module, samples: list[Tensor]
-) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments with which the model calls a block, for each sample of token ids [B, S]."""
-    seen: list[Any] = []
-
-    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
-        seen.append((arguments, options))
-        raise BlockReachedError
-
-    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        for ids in samples:
-            try:
-                model(ids.to(model.device), use_cache=False)
-            except BlockReachedError:
-                yield seen.pop()
-    finally:
-        hook.remove()
-
-
-def run_block(block: nn.Module, calls: list[Any]) -> list[Any]:
-    return [block(*arguments, **options) for arguments, options in calls]
-
-
-# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
-NAMED_DATASETS: dict[str, dict[str, Any]] = {
-    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "train"},
-    "c4": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-    "c4-new": {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}, "split": "train"},
-}
-
-
-def fetch_texts(name: str, count: int = 128) -> list[str]:
-    """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
-    try:
-        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
-        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
-    except ImportError:
-        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
-    except OSError as error:
-        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
-
-
-def find_tokenizer(tokenizer: Any) -> Any:
-    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
-    if not isinstance(tokenizer, (str, os.PathLike)):
-        return tokenizer
-    from tokenizers import Tokenizer
-
-    file = Path(tokenizer, "tokenizer.json")
-    try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(str(tokenizer))
-    except Exception as error:  # that library raises nothing more specific
-        raise ValueError(
-            f"tokenizer {str(tokenizer)!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
-        ) from error
-
-
-def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
-    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
-    if dataset is None or len(dataset) == 0:
-        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
-    tokenizer, samples = find_tokenizer(tokenizer), []
-    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
-        if isinstance(entry, str):
-            if tokenizer is None:
-                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
-            encoded = tokenizer.encode(entry)
-            entry = getattr(encoded, "ids", encoded)
-        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
-    return samples
-
-
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -1495,7 +1512,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
                 return kernel
             reasons[kernel.name] = reason
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

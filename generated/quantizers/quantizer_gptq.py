@@ -52,6 +52,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -126,10 +127,14 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        require_dataset(self)
+        require_exllama_version(self)
+        self.act_group_aware = self.act_group_aware and not self.desc_act
+        self.backend = self.backend or "auto"
         if self.backend in ("torch", "triton"):
             ordered = self.backend == "triton" and self.desc_act
             self.kernel = self.kernel or ("triton_ordered" if ordered else self.backend)
-        idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
+        idle = [] if self.backend in ("auto", "torch", "triton") else ["backend"]
         exllama = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length"
         idle += [
             name
@@ -138,6 +143,8 @@ class GPTQConfig(QuantizationConfigMixin):
         ]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
+        if self.use_exllama and self.bits == 4:
+            self.exllama_config = self.exllama_config or {"version": 1}
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
@@ -702,8 +709,7 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         in_groups = in_groups[sizes.amax(1).argsort(descending=True)]
         order = in_groups.flatten()
     weight, hessian = weight[:, order], hessian[order][:, order]
-    hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    factor = inverse_factor(hessian, damp)
     codes, groups = torch.empty_like(weight, dtype=torch.uint8), []
     for start in range(0, columns, block_size):
         block, rows = weight[:, start : start + block_size], factor[start : start + block_size]
@@ -729,6 +735,22 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         place = (in_groups[:, 0] // size).argsort()
         return GroupwiseCodes(codes[:, back], scales[:, place], zeros[:, place], back.sort().values.int() // size)
     return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())
+
+
+def inverse_factor(hessian: Tensor, damp: float) -> Tensor:
+    """The upper Cholesky factor of the inverse Hessian; where few inputs leave it singular, it is damped a hundredth more each time."""
+    mean = hessian.diagonal().mean()
+    for more in range(100):
+        damped = hessian.clone()
+        damped.diagonal().add_((damp + more / 100) * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed:
+            return factor
+    raise ValueError(
+        f"GPTQ's Hessian cannot be inverted with damp_percent {damp}: its largest entry is {hessian.abs().max()}"
+    )
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1098,88 +1120,11 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(
-            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
-        )
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = torch.zeros(
-        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
-    )
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return to_int32(words[:, :-1]).flatten(0, 1)
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
-            1, -1, *[1] * (words.dim() - 1)
-        )
-        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
-def to_int32(words: Tensor) -> Tensor:
-    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
-
-
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
-            codes.shape[1] // scales.shape[1]
-        )
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
-    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
-
-    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
-    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
-    """
-    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
-    top = 2**bits - 1
-    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
-    if symmetric:
-        high = torch.maximum(-low, high)
-        low = torch.where(low < 0, -high, low)
-    scales = torch.where(high > low, high - low, 2.0) / top
-    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
-    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
-    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
+def require_exllama_version(config: Any) -> None:
+    """Refuses an `exllama_config` without a version that there is."""
+    settings = config.exllama_config
+    if settings is not None and settings.get("version") not in (1, 2):
+        raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
 
 
 class BlockReachedError(Exception):
@@ -1282,10 +1227,17 @@ NAMED_DATASETS: dict[str, dict[str, Any]] = {
 }
 
 
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
 def fetch_texts(name: str, count: int = 128) -> list[str]:
     """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
     try:
         rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], streaming=True)
         return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
@@ -1334,6 +1286,90 @@ def batch_samples(samples: list[Tensor], size: int, pad_token_id: int | None) ->
             raise ValueError(f"batch_size is {size} and samples differ in length: set pad_token_id, or batch_size=1")
         batches.append(nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=pad_token_id or 0))
     return batches
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(
+            f"{codes.shape[0]} codes of {bits} bits do not fill whole words: expected a multiple of {count}"
+        )
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = torch.zeros(
+        groups.shape[0], count * bits // 32 + 1, *codes.shape[1:], dtype=torch.int64, device=codes.device
+    )
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return to_int32(words[:, :-1]).flatten(0, 1)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32).view(
+            1, -1, *[1] * (words.dim() - 1)
+        )
+        return ((words[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+def to_int32(words: Tensor) -> Tensor:
+    """The int32 with the same 32 bits as an int64 from 0 to 2³² − 1."""
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        groups = torch.arange(scales.shape[1], device=codes.device).repeat_interleave(
+            codes.shape[1] // scales.shape[1]
+        )
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
+    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
+
+    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
+    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
+    """
+    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
+    top = 2**bits - 1
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
+    if symmetric:
+        high = torch.maximum(-low, high)
+        low = torch.where(low < 0, -high, low)
+    scales = torch.where(high > low, high - low, 2.0) / top
+    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
+    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
+    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -1447,7 +1483,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
                 return kernel
             reasons[kernel.name] = reason
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples
+from unibody.core.quantization.calibration import (
+    block_inputs,
+    find_blocks,
+    progress,
+    require_dataset,
+    run_block,
+    tokenize_samples,
+)
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -85,6 +92,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
         for name, least in (("iters", 0), ("seqlen", 1), ("nsamples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
+        require_dataset(self)
         for name in self.layer_config or {}:
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
@@ -190,7 +198,7 @@ class AutoRoundQuantizer(GptqHfQuantizer):
         }
         calls = list(block_inputs(model, blocks[0], samples))
         full = calls
-        for block in blocks:
+        for block in progress(blocks):
             targets = block_outputs(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
