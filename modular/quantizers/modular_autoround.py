@@ -31,6 +31,7 @@ from unibody.core.quantization.calibration import (
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import packed_layers
@@ -126,6 +127,14 @@ class AutoRoundLinear(GPTQLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_awq", entry="triton_matmul", layout=ColumnsLayout, device="cuda", package="triton", bits=(4,)),
+        Kernel(
+            "int8pack_cpu",
+            entry=int8_groups_matmul,
+            layout=Int8GroupsLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
         *GroupwiseLinear.kernels,
     )
 

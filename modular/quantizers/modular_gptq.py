@@ -31,6 +31,7 @@ from unibody.core.quantization.calibration import (
 )
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_exllama_version
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -144,6 +145,14 @@ class GPTQLinear(GroupwiseLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", template="groupwise_matmul.triton.py.j2", device="cuda", package="triton"),
         Kernel("triton_ordered", entry="triton_matmul", layout=OrderedLayout, device="cuda", package="triton"),
+        Kernel(
+            "int8pack_cpu",
+            entry=int8_groups_matmul,
+            layout=Int8GroupsLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
         *GroupwiseLinear.kernels,
     )
 
