@@ -1441,8 +1441,9 @@ class Int8GroupsLayout:
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = (x if x is None else x.contiguous() for x in layer.unpack_codes(stored))
-        return {"int8": (codes ^ 128).view(torch.int8), "group_scales": scales, "group_zeros": zeros}
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
+        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
