@@ -1,6 +1,6 @@
 """One quantized linear layer, 2048 x 2048 in bfloat16 on one thread, against the method's own package in the same process.
 
-    python -m benchmarks.quant_linear [--rounds 40] [--output benchmarks/results]
+    python -m benchmarks.quant_linear [--rounds 40] [--only NF4 LLM.int8] [--output benchmarks/results]
 
 Ours and the reference take turns; the ratio is the median of the rounds' ratios, below 1 where ours is faster. gptqmodel's CPU kernel
 for 4-bit groups is torch's own product, `_weight_int4pack_mm_for_cpu`, so that bare call stands for it (and for AWQ's and AutoRound's).
@@ -217,12 +217,13 @@ PAIRS: dict[str, tuple[Callable[[], Product], Callable[[], Product]]] = {
 }
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, only: list[str] | None = None) -> dict[str, Any]:
     """Seconds of CPU time of each side, for 1 and 32 rows of input."""
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     plain = nn.Linear(SIZE, SIZE, bias=False).bfloat16()
-    for name, pair in {**PAIRS, "(bfloat16, F.linear)": (lambda: plain, lambda: plain)}.items():
+    pairs = {name: pair for name, pair in PAIRS.items() if not only or any(part in name for part in only)}
+    for name, pair in {**pairs, "(bfloat16, F.linear)": (lambda: plain, lambda: plain)}.items():
         layers = {"ours": pair[0](), "reference": pair[1]()}
         for rows in (1, 32):
             x = torch.randn(rows, SIZE).bfloat16()
@@ -250,9 +251,10 @@ def report(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quant_linear")
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--only", nargs="*", metavar="LAYER", help="parts of layers' names")
     parser.add_argument("--output", type=Path, help="folder for the single measurements as JSON")
     options = parser.parse_args()
-    machine, results = describe_machine(), measure(options.rounds)
+    machine, results = describe_machine(), measure(options.rounds, options.only)
     print(f"{machine['cpu']}; one thread; Python {machine['python_version']}\n\n{report(results)}")
     write_results(options.output, "quant_linear", results)
 

@@ -1,7 +1,8 @@
 """Every quantization method on a real model: SmolLM2-135M, quantized by `unibody quantize`, and what is left of it.
 
-    python -m benchmarks.quant_table                  # quantizes, measures and prints the table; half an hour
+    python -m benchmarks.quant_table                  # quantizes, measures and prints the table; an hour
     python -m benchmarks.quant_table --only gptq awq  # some of the methods
+    python -m benchmarks.quant_table --resume build/table.json   # what that file has is not measured again, the rest is added
     python -m benchmarks.quant_table --output benchmarks/results --plot docs/quantization.svg
 
 The weights come from a file of 4-bit blocks and lie on its grid, so that round-to-nearest would seem to lose nothing. They are
@@ -187,16 +188,17 @@ def evaluate(folder: Path) -> dict[str, Any]:
     }
 
 
-def measure(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The results of each method, by its name in the table."""
-    results: dict[str, dict[str, Any]] = {}
+def measure(names: list[str], file: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The results of each method, by its name in the table; those in the file are taken from it, the others added to it."""
+    known: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    results = {name: known[name] for name in ("none", *names) if name in known}
     with tempfile.TemporaryDirectory() as scratch:
         plain, data = Path(scratch, "plain"), Path(scratch, "calibration.txt")
         run("-m", "benchmarks.quant_table", "--write", str(plain))  # its memory would count as the others'
         data.write_text(
             "\n\n".join(text[:4000] for text in TOPICS[20:] if len(text) > 1500)[:64_000], encoding="utf-8"
         )
-        for name in ("none", *names):
+        for name in (name for name in ("none", *names) if name not in known):
             folder, made = plain, (0.0, 0.0)
             if name != "none":
                 method, *options = METHODS[name]
@@ -212,10 +214,12 @@ def measure(names: list[str]) -> dict[str, dict[str, Any]]:
                 "peak megabytes": memory,
             }
             print(name, results[name], file=sys.stderr, flush=True)
+            if file:
+                file.write_text(json.dumps({**known, **results}, indent=1), encoding="utf-8")
             if name != "none":
-                for file in folder.iterdir():
-                    file.unlink()
-    return results
+                for written in folder.iterdir():
+                    written.unlink()
+    return {name: results[name] for name in ("none", *names)}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -263,6 +267,9 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quant_table")
     parser.add_argument("--only", nargs="*", metavar="METHOD", help="names of methods, such as gptq")
+    parser.add_argument(
+        "--resume", type=Path, help="JSON file of what is measured already, to which the rest is added"
+    )
     parser.add_argument("--output", type=Path, help="folder for the results as JSON")
     parser.add_argument("--plot", type=Path, help="SVG file to draw (needs matplotlib)")
     parser.add_argument("--evaluate", type=Path, help=argparse.SUPPRESS)
@@ -276,7 +283,7 @@ def main() -> None:
         return
     names = [name for name, (method, *_) in METHODS.items() if not options.only or method in options.only]
     machine = describe_machine()
-    results = measure(names)
+    results = measure(names, options.resume)
     print(f"{machine['cpu']}; one thread; Python {machine['python_version']}\n\n{table(results)}")
     write_results(options.output, "quantization", {"methods": results})
     if options.plot:

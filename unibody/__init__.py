@@ -95,6 +95,8 @@ if TYPE_CHECKING:
     from unibody.quantization import (
         AutoHfQuantizer,
         AutoQuantizationConfig,
+        AwqBackendPackingMethod,
+        AWQLinearVersion,
         HfQuantizer,
         QuantizationConfigMixin,
         QuantizationMethod,
@@ -142,9 +144,9 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "PIPELINE_REGISTRY", "AddedToken", "AutoConfig", "AutoHfQuantizer", "AutoModel", "AutoModelForCausalLM",
+    "PIPELINE_REGISTRY", "AWQLinearVersion", "AddedToken", "AutoConfig", "AutoHfQuantizer", "AutoModel", "AutoModelForCausalLM",
     "AutoModelForMaskedLM", "AutoModelForQuestionAnswering", "AutoModelForSequenceClassification",
-    "AutoModelForTokenClassification", "AutoQuantizationConfig", "AutoTokenizer", "BaseStreamer", "BatchEncoding",
+    "AutoModelForTokenClassification", "AutoQuantizationConfig", "AutoTokenizer", "AwqBackendPackingMethod", "BaseStreamer", "BatchEncoding",
     "BertTokenizer", "BertTokenizerFast", "CharSpan", "ChatTemplateError", "ChunkPipeline",
     "DataCollatorForLanguageModeling", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
     "DefaultFlowCallback", "DistributedConfig", "EarlyStoppingCallback", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper",
@@ -207,7 +209,8 @@ _PLACES = {  # the module below `unibody` of each name of the library
     ),
     "publishing": ("PushToHubMixin",),
     "quantization": (
-        *("AutoHfQuantizer", "AutoQuantizationConfig", "HfQuantizer", "QuantizationConfigMixin"),
+        *("AWQLinearVersion", "AutoHfQuantizer", "AutoQuantizationConfig", "AwqBackendPackingMethod", "HfQuantizer"),
+        "QuantizationConfigMixin",
         *("QuantizationMethod", "register_quantization_config", "register_quantizer"),
     ),
     "tensor_parallel.settings": ("DistributedConfig",),

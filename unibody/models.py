@@ -155,7 +155,7 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             if not isinstance(stored, dict | None):
                 file = folder / "config.json"
                 raise ValueError(f"{file} says quantization_config {stored!r}, expected an object of keys and values")
-            options["quantizer"] = find_quantizer(stored, quantization_config)
+            options["quantizer"] = find_quantizer(stored, quantization_config, folder)
         placement = None
         if is_deepspeed_zero3_enabled():
             from unibody.integrations.deepspeed.partition import partition_instead

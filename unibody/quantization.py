@@ -44,6 +44,23 @@ class QuantizationMethod(StrEnum):
     AUTOROUND = "auto-round"
 
 
+class AWQLinearVersion(StrEnum):
+    """The values of `AwqConfig.version`, whose newer name is `format`."""
+
+    GEMM = "gemm"
+    GEMV = "gemv"
+    EXLLAMA = "exllama"
+    GEMV_FAST = "gemv_fast"
+    LLM_AWQ = "llm-awq"
+
+
+class AwqBackendPackingMethod(StrEnum):
+    """The values of `AwqConfig.backend` that say who packed a checkpoint."""
+
+    AUTOAWQ = "autoawq"
+    LLMAWQ = "llm-awq"
+
+
 _configs: dict[str, Any] = {}  # registered by users, by method
 _quantizers: dict[str, Any] = {}
 
@@ -222,13 +239,30 @@ class AutoHfQuantizer:
         return quantization_config
 
 
-def find_quantizer(stored: dict[str, Any] | None, given: Any) -> Any:
-    """The quantizer that a checkpoint's `quantization_config` and the user's ask for; None if neither does."""
+def find_quantizer(stored: dict[str, Any] | None, given: Any, folder: Path) -> Any:
+    """The quantizer that a checkpoint's `quantization_config`, or its map of Quanto's types, and the user's ask for; None if none does."""
+    if stored is None and (file := folder / "quanto_qmap.json").is_file():
+        stored = read_types(file)
     if stored is not None:
         return AutoHfQuantizer.from_config(
             AutoHfQuantizer.merge_quantization_configs(stored, given), pre_quantized=True
         )
     return None if given is None else AutoHfQuantizer.from_config(given, pre_quantized=False)
+
+
+def read_types(file: Path) -> dict[str, Any]:
+    """The settings of a checkpoint in optimum-quanto's own form, of the types that its map has for each layer."""
+    entries = read_bounded_json(file)
+    found: dict[str, Any] = {"quant_method": "quanto"}
+    for field in ("weights", "activations"):
+        try:
+            kinds = {str(entry[field]) for entry in entries.values()}
+        except (KeyError, TypeError):
+            raise ValueError(f"{file} is no map of layers to the types of their {field}: fetch it again") from None
+        if len(kinds) != 1:
+            raise ValueError(f"{file} has {field} of {', '.join(sorted(kinds))}: layers of one type are read")
+        found[field] = None if (kind := kinds.pop()) == "none" else kind.removeprefix("q").removesuffix("_e4m3fn")
+    return found
 
 
 def register_quantization_config(method: str) -> Callable[[type], type]:

@@ -864,8 +864,8 @@ def load_checkpoint(
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
     if isinstance(name := dtype, str):
         dtype = getattr(torch, name, None)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ValueError(f"dtype {name!r} is not a type of torch: write for example 'float32' or 'bfloat16'")
+    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype {name!r} is not a type for weights: write for example 'float32' or 'bfloat16'")
     ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
     device_map = ask("update_device_map", device_map, device_map) or device_map
     dtype = ask("update_dtype", dtype, dtype)
@@ -887,10 +887,11 @@ def load_checkpoint(
             mismatched.append(f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}")
         elif not key.endswith(COMPUTED_BUFFERS):
             unexpected.append(key)
-    if mismatched:
-        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
     tied = share_tied_weights(model, state)
     missing = sorted(expected - state.keys() - tied)
+    refuse_packed_weights(folder, prefix, loaded, unexpected, {*missing, *state})
+    if mismatched:
+        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected, prefix)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
@@ -908,6 +909,27 @@ def load_checkpoint(
     ask("postprocess_model", None, model=model)
     info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set[str]()}
     return (model, info) if output_loading_info else model
+
+
+def refuse_packed_weights(
+    folder: Path, prefix: str, loaded: dict[str, Tensor], unexpected: list[str], names: set[str]
+) -> None:
+    """Refuses weights that only a quantizer reads: other tensors in a weight's place, or scales beside integers or float8."""
+    packed: dict[str, list[str]] = {}
+    for key in unexpected:
+        module, inside, rest = key.partition(".weight.")
+        module, rest = (module, f"weight.{rest}") if inside else (key.rpartition(".")[0], key.rpartition(".")[2])
+        stored = loaded.get(f"{module}.weight")
+        is_plain = stored is not None and stored.is_floating_point() and stored.element_size() > 1 and not inside
+        forms = module, prefix + module, module.removeprefix(prefix)
+        if not is_plain and rest != "bias" and any(f"{form}.weight" in names for form in forms):
+            packed.setdefault(module, []).append(rest)
+    if packed:
+        module, tensors = next(iter(packed.items()))
+        raise ValueError(
+            f"{folder} holds {len(packed)} layers packed, such as {module} ({', '.join(sorted(tensors))}), and its config.json "
+            "does not say how: pass the quantizer that reads it, quantizer=…"
+        )
 
 
 class Uninitialized(TorchFunctionMode):

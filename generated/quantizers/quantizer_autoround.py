@@ -22,6 +22,7 @@ import logging
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -62,6 +63,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -132,6 +134,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
         for name, least in (("iters", 0), ("seqlen", 1), ("nsamples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
+        require_dataset(self)
         for name in self.layer_config or {}:
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
@@ -343,6 +346,14 @@ class AutoRoundLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -575,7 +586,7 @@ class AutoRoundQuantizer(HfQuantizer):
         linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
         names = {module: name for name, module in linears.items()}
         full = calls = block_inputs(model, blocks[0], samples)
-        for block in blocks:
+        for block in progress(blocks):
             targets = run_block(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}
@@ -836,6 +847,114 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
+class BlockReachedError(Exception):
+    """Ends a forward pass at the block whose inputs are wanted."""
+
+
+def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
+    """The model's repeated blocks: the list of this name, or the longest."""
+    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
+    if name is not None and name not in lists:
+        known = ", ".join(lists) or "none"
+        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
+    return lists[name] if name is not None else max(lists.values(), key=len)
+
+
+@torch.no_grad()
+def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
+    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
+    calls: list[Any] = []
+
+    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
+        calls.append((arguments, options))
+        raise BlockReachedError
+
+    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for ids in samples:
+            with suppress(BlockReachedError):
+                model(ids.to(model.device), use_cache=False)
+    finally:
+        hook.remove()
+    return calls
+
+
+@torch.no_grad()
+def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
+    """The hidden states that the block returns."""
+    outputs = (block(*arguments, **options) for arguments, options in calls)
+    return [y[0] if isinstance(y, tuple) else y for y in outputs]
+
+
+def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
+    """The calls with other hidden states."""
+    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
+
+
+def progress(blocks: Any) -> Any:
+    """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
+    if find_spec("tqdm") is None or not sys.stderr.isatty():
+        return blocks
+    return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
+
+
+# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
+C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
+WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
+NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
+
+
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
+def fetch_texts(name: str, count: int = 128) -> list[str]:
+    """The first texts of a named data set on the Hub that are longer than a heading."""
+    try:
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
+        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
+    except ImportError:
+        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
+    except OSError as error:
+        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
+
+
+def find_tokenizer(tokenizer: Any) -> Any:
+    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # that library raises nothing more specific
+        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        raise ValueError(found) from error
+
+
+def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
+    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
+    if dataset is None or len(dataset) == 0:
+        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
+    tokenizer, samples = find_tokenizer(tokenizer), []
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
+        if isinstance(entry, str):
+            if tokenizer is None:
+                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
+            encoded = tokenizer.encode(entry)
+            entry = getattr(encoded, "ids", encoded)
+        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
+    return samples
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -1075,102 +1194,47 @@ class ColumnsLayout:
         return found
 
 
+class Int8GroupsLayout:
+    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
+        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        codes = held["int8"].view(torch.uint8) ^ 128
+        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
+
+
+def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
+
+    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
+    product of bfloat16 is faster; a million codes are converted at a time.
+    """
+    held = layer._buffers
+    scales, rows = held["group_scales"], x.reshape(-1, x.shape[-1])
+    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
+    parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
+    y = parts.float().sum(-1) @ layer.offsets(scales.float(), held["group_zeros"].float()).T
+    if len(rows) <= 4:
+        one = torch.ones(len(codes), dtype=x.dtype)
+        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
+        for part, some, scale in zip(*groups, strict=True):
+            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
+    else:
+        step, wide = max(1, 2**20 // layer.in_features), scales.to(x.dtype)[..., None]
+        some = (part.to(x.dtype).mul_(scale) for part, scale in zip(codes.split(step), wide.split(step), strict=True))
+        y += torch.cat([F.linear(rows, weight.flatten(1)) for weight in some], 1)
+    y = y if layer.bias is None else y.add_(layer.bias)
+    return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-class BlockReachedError(Exception):
-    """Ends a forward pass at the block whose inputs are wanted."""
-
-
-def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
-    """The model's repeated blocks: the list of this name, or the longest."""
-    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
-    if name is not None and name not in lists:
-        known = ", ".join(lists) or "none"
-        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
-    if not lists:
-        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
-    return lists[name] if name is not None else max(lists.values(), key=len)
-
-
-@torch.no_grad()
-def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
-    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
-    calls: list[Any] = []
-
-    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
-        calls.append((arguments, options))
-        raise BlockReachedError
-
-    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        for ids in samples:
-            with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
-    finally:
-        hook.remove()
-    return calls
-
-
-@torch.no_grad()
-def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
-    """The hidden states that the block returns."""
-    outputs = (block(*arguments, **options) for arguments, options in calls)
-    return [y[0] if isinstance(y, tuple) else y for y in outputs]
-
-
-def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
-    """The calls with other hidden states."""
-    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
-
-
-# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
-C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
-WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
-NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
-
-
-def fetch_texts(name: str, count: int = 128) -> list[str]:
-    """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
-    try:
-        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
-        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
-    except ImportError:
-        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
-    except OSError as error:
-        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
-
-
-def find_tokenizer(tokenizer: Any) -> Any:
-    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
-    if not isinstance(tokenizer, (str, os.PathLike)):
-        return tokenizer
-    from tokenizers import Tokenizer
-
-    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
-    try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
-    except Exception as error:  # that library raises nothing more specific
-        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
-        raise ValueError(found) from error
-
-
-def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
-    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
-    if dataset is None or len(dataset) == 0:
-        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
-    tokenizer, samples = find_tokenizer(tokenizer), []
-    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
-        if isinstance(entry, str):
-            if tokenizer is None:
-                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
-            encoded = tokenizer.encode(entry)
-            entry = getattr(encoded, "ids", encoded)
-        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
-    return samples
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -1236,7 +1300,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

@@ -62,6 +62,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -143,7 +144,16 @@ class AwqConfig(QuantizationConfigMixin):
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
+        require_exllama_version(self)
         self.exllama_config = self.exllama_config or usual
+        require_dataset(self)
+        for kind, least in (("attention", 3), ("mlp", 2)):
+            names = (self.modules_to_fuse or {}).get(kind, FUSED[kind])
+            if not isinstance(names, list) or len(names) < least or not all(isinstance(name, str) for name in names):
+                raise ValueError(
+                    f"AwqConfig: modules_to_fuse has {kind} {names!r}, expected names such as {FUSED[kind]}"
+                )
+        idle += [f"modules_to_fuse[{key!r}]" for key in self.modules_to_fuse or {} if key not in FUSED]
         if self.do_fuse and self.fuse_max_seq_len is None:
             raise ValueError("AwqConfig: do_fuse is True, and fuse_max_seq_len is None: say the longest sequence")
         idle += [name for name in IDLE if getattr(self, name) != getattr(AwqConfig, name)]
@@ -665,9 +675,11 @@ class AwqHfQuantizer(HfQuantizer):
         """As for all methods; then the layers that read the same input are fused, if they are to be."""
         super().postprocess_model(model, **kwargs)
         if self.quantization_config.do_fuse:
-            chosen = self.quantization_config.modules_to_fuse or FUSED
+            named = self.quantization_config.modules_to_fuse
+            chosen = FUSED if named is None else named
             groups = [chosen[kind][:count] for kind, count in (("attention", 3), ("mlp", 2)) if kind in chosen]
-            if not fuse_layers(model, groups):
+            found = [fuse_layers(model, [group]) for group in groups]
+            if not all(found) if named else not any(found):
                 raise ValueError(f"AwqConfig: modules_to_fuse names no packed layers of the model: {chosen}")
         return model
 
@@ -926,6 +938,140 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
+def require_exllama_version(config: Any) -> None:
+    """Refuses an `exllama_config` without a version that there is."""
+    settings = config.exllama_config
+    if settings is not None and settings.get("version") not in (1, 2):
+        raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
+
+
+class BlockReachedError(Exception):
+    """Ends a forward pass at the block whose inputs are wanted."""
+
+
+def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
+    """The model's repeated blocks: the list of this name, or the longest."""
+    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
+    if name is not None and name not in lists:
+        known = ", ".join(lists) or "none"
+        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
+    return lists[name] if name is not None else max(lists.values(), key=len)
+
+
+@torch.no_grad()
+def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
+    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
+    calls: list[Any] = []
+
+    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
+        calls.append((arguments, options))
+        raise BlockReachedError
+
+    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for ids in samples:
+            with suppress(BlockReachedError):
+                model(ids.to(model.device), use_cache=False)
+    finally:
+        hook.remove()
+    return calls
+
+
+@torch.no_grad()
+def visit_blocks(
+    model: Any, blocks: Any, samples: list[Tensor], visit: Callable[[Any, Any], Any], cache: bool = True
+) -> None:
+    """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
+
+    What the visit returns, or else the block after it, is what the next one gets; no more than one block's inputs are held.
+    Without `cache`, the next one's inputs are computed again from the model's.
+    """
+    calls = block_inputs(model, blocks[0], samples)
+    for index, block in enumerate(progress(blocks)):
+        if index and not cache:
+            calls = block_inputs(model, block, samples)
+        run = partial(run_block, block, calls)
+        found = visit(block, run)
+        if cache:
+            calls = with_inputs(calls, run() if found is None else found)
+
+
+@torch.no_grad()
+def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
+    """The hidden states that the block returns."""
+    outputs = (block(*arguments, **options) for arguments, options in calls)
+    return [y[0] if isinstance(y, tuple) else y for y in outputs]
+
+
+def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
+    """The calls with other hidden states."""
+    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
+
+
+def progress(blocks: Any) -> Any:
+    """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
+    if find_spec("tqdm") is None or not sys.stderr.isatty():
+        return blocks
+    return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
+
+
+# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
+C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
+WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
+NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
+
+
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
+def fetch_texts(name: str, count: int = 128) -> list[str]:
+    """The first texts of a named data set on the Hub that are longer than a heading."""
+    try:
+        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
+        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
+    except ImportError:
+        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
+    except OSError as error:
+        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
+
+
+def find_tokenizer(tokenizer: Any) -> Any:
+    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # that library raises nothing more specific
+        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
+        raise ValueError(found) from error
+
+
+def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
+    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
+    if dataset is None or len(dataset) == 0:
+        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
+    tokenizer, samples = find_tokenizer(tokenizer), []
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
+        if isinstance(entry, str):
+            if tokenizer is None:
+                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
+            encoded = tokenizer.encode(entry)
+            entry = getattr(encoded, "ids", encoded)
+        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
+    return samples
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1093,126 +1239,6 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
             raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
 
 
-class BlockReachedError(Exception):
-    """Ends a forward pass at the block whose inputs are wanted."""
-
-
-def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
-    """The model's repeated blocks: the list of this name, or the longest."""
-    lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
-    if name is not None and name not in lists:
-        known = ", ".join(lists) or "none"
-        raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
-    if not lists:
-        raise ValueError(f"{type(model).__name__} has no list of blocks: it cannot be quantized block by block")
-    return lists[name] if name is not None else max(lists.values(), key=len)
-
-
-@torch.no_grad()
-def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
-    """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
-    calls: list[Any] = []
-
-    def stop(_: nn.Module, arguments: Any, options: Any) -> None:
-        calls.append((arguments, options))
-        raise BlockReachedError
-
-    hook = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        for ids in samples:
-            with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
-    finally:
-        hook.remove()
-    return calls
-
-
-@torch.no_grad()
-def visit_blocks(
-    model: Any, blocks: Any, samples: list[Tensor], visit: Callable[[Any, Any], Any], cache: bool = True
-) -> None:
-    """Calls `visit(block, run)` for each block in order; `run()` sends all samples through the block as it is then.
-
-    What the visit returns, or else the block after it, is what the next one gets; no more than one block's inputs are held.
-    Without `cache`, the next one's inputs are computed again from the model's.
-    """
-    calls = block_inputs(model, blocks[0], samples)
-    for index, block in enumerate(progress(blocks)):
-        if index and not cache:
-            calls = block_inputs(model, block, samples)
-        run = partial(run_block, block, calls)
-        found = visit(block, run)
-        if cache:
-            calls = with_inputs(calls, run() if found is None else found)
-
-
-@torch.no_grad()
-def run_block(block: nn.Module, calls: list[Any]) -> list[Tensor]:
-    """The hidden states that the block returns."""
-    outputs = (block(*arguments, **options) for arguments, options in calls)
-    return [y[0] if isinstance(y, tuple) else y for y in outputs]
-
-
-def with_inputs(calls: list[Any], inputs: list[Tensor]) -> list[Any]:
-    """The calls with other hidden states."""
-    return [((x, *arguments[1:]), options) for x, (arguments, options) in zip(inputs, calls, strict=True)]
-
-
-def progress(blocks: Any) -> Any:
-    """The blocks one by one, with a bar where tqdm is installed and errors go to a terminal."""
-    if find_spec("tqdm") is None or not sys.stderr.isatty():
-        return blocks
-    return import_module("tqdm").tqdm(blocks, desc="quantizing", unit="block")
-
-
-# The field's two names of c4 differ in what they evaluate on, not in what they calibrate with.
-C4 = {"path": "allenai/c4", "data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}
-WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
-NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
-
-
-def fetch_texts(name: str, count: int = 128) -> list[str]:
-    """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
-    try:
-        rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
-        return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
-    except ImportError:
-        raise ValueError(f"dataset {name!r} is read by `datasets`: install it, or pass a list of texts") from None
-    except OSError as error:
-        raise ValueError(f"dataset {name!r} cannot be fetched ({error}): pass a list of texts instead") from error
-
-
-def find_tokenizer(tokenizer: Any) -> Any:
-    """What encodes texts: the object, or that of a folder with a tokenizer.json, or of a Hub id."""
-    if not isinstance(tokenizer, (str, os.PathLike)):
-        return tokenizer
-    from tokenizers import Tokenizer
-
-    name, file = str(tokenizer), Path(tokenizer, "tokenizer.json")
-    try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
-    except Exception as error:  # that library raises nothing more specific
-        found = f"tokenizer {name!r} is no folder with a tokenizer.json, and not to be had from the Hub: {error}"
-        raise ValueError(found) from error
-
-
-def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
-    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
-    if dataset is None or len(dataset) == 0:
-        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
-    tokenizer, samples = find_tokenizer(tokenizer), []
-    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
-        if isinstance(entry, str):
-            if tokenizer is None:
-                raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
-            encoded = tokenizer.encode(entry)
-            entry = getattr(encoded, "ids", encoded)
-        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
-    return samples
-
-
 class SharedInput:
     """The rows of several layers in one; the layers hold nothing while they belong to it."""
 
@@ -1362,7 +1388,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

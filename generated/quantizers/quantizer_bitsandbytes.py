@@ -61,6 +61,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -137,7 +138,9 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    sums = layer._buffers.get("row_sums")
+    product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
+    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -155,6 +158,18 @@ def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     else:
         y, _ = operators.int8_mixed_scaled_mm(rows, codes, weight, largest, scales, outliers, bias)
     return y.view(*x.shape[:-1], -1)
+
+
+class RowSumsLayout:
+    """The checkpoint's tensors, and beside them int32 [N]: 128 times the sum of each row of codes."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**stored, "row_sums": stored["weight"].sum(1, dtype=torch.int32).mul_(128)}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in held.items() if name != "row_sums"}
 
 
 class PackedLinear(nn.Module):
@@ -314,6 +329,7 @@ class Linear8bitLt(PackedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
         ),
+        Kernel("int8_cpu", entry="int8_outlier_matmul", layout="RowSumsLayout", device="cpu"),
         Kernel("torch", entry="int8_outlier_matmul"),
     )
 
@@ -373,6 +389,9 @@ class Linear8bitLt(PackedLinear):
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0
         return codes, largest, outliers
+
+    def why_not(self, kernel: Kernel) -> str:
+        return "its weight is rounded in each pass" if kernel.name == "int8_cpu" and self.has_main_weight else ""
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
@@ -1048,8 +1067,9 @@ def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
-    largest = magnitudes.amax(-1).float()
-    return values.float().mul_((127 / largest.clamp(min=1e-30))[:, None]).round_().to(torch.int8), largest
+    largest = magnitudes.amax(-1, keepdim=True).float()
+    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
+    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
@@ -1058,6 +1078,11 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda and rows <= 16:
         return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
     return torch._int_mm(left, right.T)
+
+
+def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
+    """The same on the CPU, whose kernel for uint8 and int8 is faster: `left` is moved up by 128 (in place), `sums` are 128 · Σ right."""
+    return torch._int_mm(left.view(torch.uint8).bitwise_xor_(128), right.T).sub_(sums)
 
 
 class MainWeightMatmul(torch.autograd.Function):
@@ -1186,7 +1211,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

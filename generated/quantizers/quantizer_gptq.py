@@ -55,6 +55,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -129,12 +130,18 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        require_dataset(self)
+        require_exllama_version(self)
+        self.act_group_aware = self.act_group_aware and not self.desc_act
+        self.backend = self.backend or "auto"
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
+        idle = [] if self.backend in ("auto", "torch", "triton") else ["backend"]
         idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
+        if self.use_exllama and self.bits == 4:
+            self.exllama_config = self.exllama_config or {"version": 1}
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
@@ -367,6 +374,14 @@ class GPTQLinear(GroupwiseLinear):
     stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
         *GroupwiseLinear.kernels,
     )
 
@@ -642,8 +657,7 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         in_groups = in_groups[sizes.amax(1).argsort(descending=True)]
         order = in_groups.flatten()
     weight, hessian = weight[:, order], hessian[order][:, order]
-    hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    factor = inverse_factor(hessian, damp)
     codes, groups = torch.empty_like(weight, dtype=torch.uint8), []
     for start in range(0, columns, block_size):
         block, rows = weight[:, start : start + block_size], factor[start : start + block_size]
@@ -666,6 +680,22 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         place = (in_groups[:, 0] // size).argsort()
         return GroupwiseCodes(codes[:, back], scales[:, place], zeros[:, place], back.sort().values.int() // size)
     return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())
+
+
+def inverse_factor(hessian: Tensor, damp: float) -> Tensor:
+    """The upper Cholesky factor of the inverse Hessian; where few inputs leave it singular, it is damped a hundredth more each time."""
+    mean = hessian.diagonal().mean()
+    for more in range(100):
+        damped = hessian.clone()
+        damped.diagonal().add_((damp + more / 100) * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed:
+            return factor
+    raise ValueError(
+        f"GPTQ's Hessian cannot be inverted with damp_percent {damp}: its largest entry is {hessian.abs().max()}"
+    )
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -901,77 +931,11 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
-        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
-        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        size = codes.shape[1] // scales.shape[1]
-        groups = torch.arange(codes.shape[1], device=codes.device) // size
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
-    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
-
-    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
-    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
-    """
-    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
-    top = 2**bits - 1
-    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
-    if symmetric:
-        high = torch.maximum(-low, high)
-        low = torch.where(low < 0, -high, low)
-    scales = torch.where(high > low, high - low, 2.0) / top
-    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
-    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
-    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
+def require_exllama_version(config: Any) -> None:
+    """Refuses an `exllama_config` without a version that there is."""
+    settings = config.exllama_config
+    if settings is not None and settings.get("version") not in (1, 2):
+        raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
 
 
 class BlockReachedError(Exception):
@@ -1074,10 +1038,17 @@ WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
 NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
 
 
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
 def fetch_texts(name: str, count: int = 128) -> list[str]:
     """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
     try:
         rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
         return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))
@@ -1125,6 +1096,118 @@ def batch_samples(samples: list[Tensor], size: int, pad_token_id: int | None) ->
             raise ValueError(f"batch_size is {size} and samples differ in length: set pad_token_id, or batch_size=1")
         batches.append(nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=pad_token_id or 0))
     return batches
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> GroupwiseCodes:
+    """The nearest codes to a weight [N, K], each group scaled to its own range: round-to-nearest.
+
+    Symmetric: the middle code is 0, and the larger end of the range fits; but a group without negative values has the scale
+    of its whole range, as in the field's GPTQ. Otherwise both ends fit, and 0 is a code.
+    """
+    groups = weight.float().unflatten(1, (-1, group_size))  # [N, G, g]
+    top = 2**bits - 1
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # [N, G]
+    if symmetric:
+        high = torch.maximum(-low, high)
+        low = torch.where(low < 0, -high, low)
+    scales = torch.where(high > low, high - low, 2.0) / top
+    zeros = torch.full_like(scales, (top + 1) // 2) if symmetric else (-low / scales).round()
+    codes = (groups / scales[..., None]).round().add(zeros[..., None]).clamp(0, top)
+    return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
+
+
+class Int8GroupsLayout:
+    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
+        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        codes = held["int8"].view(torch.uint8) ^ 128
+        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
+
+
+def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
+
+    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
+    product of bfloat16 is faster; a million codes are converted at a time.
+    """
+    held = layer._buffers
+    scales, rows = held["group_scales"], x.reshape(-1, x.shape[-1])
+    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
+    parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
+    y = parts.float().sum(-1) @ layer.offsets(scales.float(), held["group_zeros"].float()).T
+    if len(rows) <= 4:
+        one = torch.ones(len(codes), dtype=x.dtype)
+        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
+        for part, some, scale in zip(*groups, strict=True):
+            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
+    else:
+        step, wide = max(1, 2**20 // layer.in_features), scales.to(x.dtype)[..., None]
+        some = (part.to(x.dtype).mul_(scale) for part, scale in zip(codes.split(step), wide.split(step), strict=True))
+        y += torch.cat([F.linear(rows, weight.flatten(1)) for weight in some], 1)
+    y = y if layer.bias is None else y.add_(layer.bias)
+    return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -1229,7 +1312,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

@@ -52,6 +52,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -329,6 +330,14 @@ class HQQLinear(GroupwiseLinear):
             device="cuda",
             package="triton",
             multiples=(1, 32),
+        ),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
         ),
         *GroupwiseLinear.kernels,
     )
@@ -899,6 +908,45 @@ class ColumnsLayout:
         return found
 
 
+class Int8GroupsLayout:
+    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
+        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        codes = held["int8"].view(torch.uint8) ^ 128
+        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
+
+
+def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
+
+    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
+    product of bfloat16 is faster; a million codes are converted at a time.
+    """
+    held = layer._buffers
+    scales, rows = held["group_scales"], x.reshape(-1, x.shape[-1])
+    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
+    parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
+    y = parts.float().sum(-1) @ layer.offsets(scales.float(), held["group_zeros"].float()).T
+    if len(rows) <= 4:
+        one = torch.ones(len(codes), dtype=x.dtype)
+        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
+        for part, some, scale in zip(*groups, strict=True):
+            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
+    else:
+        step, wide = max(1, 2**20 // layer.in_features), scales.to(x.dtype)[..., None]
+        some = (part.to(x.dtype).mul_(scale) for part, scale in zip(codes.split(step), wide.split(step), strict=True))
+        y += torch.cat([F.linear(rows, weight.flatten(1)) for weight in some], 1)
+    y = y if layer.bias is None else y.add_(layer.bias)
+    return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -962,7 +1010,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

@@ -20,10 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
-from unibody.core.quantization.calibration import block_inputs, find_blocks, run_block, tokenize_samples, with_inputs
+from unibody.core.quantization.calibration import (
+    block_inputs,
+    find_blocks,
+    progress,
+    require_dataset,
+    run_block,
+    tokenize_samples,
+    with_inputs,
+)
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import packed_layers
@@ -85,6 +94,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
         for name, least in (("iters", 0), ("seqlen", 1), ("nsamples", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"AutoRoundConfig: {name} is {getattr(self, name)}, expected {least} or more")
+        require_dataset(self)
         for name in self.layer_config or {}:
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
@@ -118,6 +128,14 @@ class AutoRoundLinear(GPTQLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton", template="groupwise_matmul.triton.py.j2", layout=ColumnsLayout, device="cuda", package="triton"
+        ),
+        Kernel(
+            "int8pack_cpu",
+            entry=int8_groups_matmul,
+            layout=Int8GroupsLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
         ),
         *GroupwiseLinear.kernels,
     )
@@ -186,7 +204,7 @@ class AutoRoundQuantizer(GptqHfQuantizer):
         linears = linears_to_convert(model, self.get_modules_to_not_convert(model))
         names = {module: name for name, module in linears.items()}
         full = calls = block_inputs(model, blocks[0], samples)
-        for block in blocks:
+        for block in progress(blocks):
             targets = run_block(block, full)
             inside = {name: module for name, module in block.named_modules() if module in names}
             layers = {name: self.make_linear(names[module], module) for name, module in inside.items()}

@@ -23,9 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
-from unibody.core.quantization.calibration import find_blocks, run_block, tokenize_samples, visit_blocks
+from unibody.core.quantization.calibration import (
+    find_blocks,
+    require_dataset,
+    run_block,
+    tokenize_samples,
+    visit_blocks,
+)
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_exllama_version
 from unibody.core.quantization.fusing import fuse_layers
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
@@ -97,7 +103,16 @@ class AwqConfig(QuantizationConfigMixin):
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
+        require_exllama_version(self)
         self.exllama_config = self.exllama_config or usual
+        require_dataset(self)
+        for kind, least in (("attention", 3), ("mlp", 2)):
+            names = (self.modules_to_fuse or {}).get(kind, FUSED[kind])
+            if not isinstance(names, list) or len(names) < least or not all(isinstance(name, str) for name in names):
+                raise ValueError(
+                    f"AwqConfig: modules_to_fuse has {kind} {names!r}, expected names such as {FUSED[kind]}"
+                )
+        idle += [f"modules_to_fuse[{key!r}]" for key in self.modules_to_fuse or {} if key not in FUSED]
         if self.do_fuse and self.fuse_max_seq_len is None:
             raise ValueError("AwqConfig: do_fuse is True, and fuse_max_seq_len is None: say the longest sequence")
         idle += [name for name in IDLE if getattr(self, name) != getattr(AwqConfig, name)]
@@ -305,9 +320,11 @@ class AwqHfQuantizer(HfQuantizer):
         """As for all methods; then the layers that read the same input are fused, if they are to be."""
         super().postprocess_model(model, **kwargs)
         if self.quantization_config.do_fuse:
-            chosen = self.quantization_config.modules_to_fuse or FUSED
+            named = self.quantization_config.modules_to_fuse
+            chosen = FUSED if named is None else named
             groups = [chosen[kind][:count] for kind, count in (("attention", 3), ("mlp", 2)) if kind in chosen]
-            if not fuse_layers(model, groups):
+            found = [fuse_layers(model, [group]) for group in groups]
+            if not all(found) if named else not any(found):
                 raise ValueError(f"AwqConfig: modules_to_fuse names no packed layers of the model: {chosen}")
         return model
 

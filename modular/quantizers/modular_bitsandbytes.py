@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int8 import MainWeightMatmul, int8_product, round_rows
+from unibody.core.quantization.int8 import MainWeightMatmul, int8_product, round_rows, shifted_int8_product
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.plans import split_rows_only
@@ -91,7 +91,9 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    y = int8_product(codes, weight).float().mul_(largest[:, None] * scales).mul_(STEP)
+    sums = layer._buffers.get("row_sums")
+    product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
+    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -109,6 +111,18 @@ def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     else:
         y, _ = operators.int8_mixed_scaled_mm(rows, codes, weight, largest, scales, outliers, bias)
     return y.view(*x.shape[:-1], -1)
+
+
+class RowSumsLayout:
+    """The checkpoint's tensors, and beside them int32 [N]: 128 times the sum of each row of codes."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**stored, "row_sums": stored["weight"].sum(1, dtype=torch.int32).mul_(128)}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in held.items() if name != "row_sums"}
 
 
 class Linear8bitLt(PackedLinear):
@@ -135,6 +149,7 @@ class Linear8bitLt(PackedLinear):
             capability=(8, 0),  # Triton's products of int8
             package="triton",
         ),
+        Kernel("int8_cpu", entry=int8_outlier_matmul, layout=RowSumsLayout, device="cpu"),
         Kernel("torch", entry=int8_outlier_matmul),
     )
 
@@ -194,6 +209,9 @@ class Linear8bitLt(PackedLinear):
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0
         return codes, largest, outliers
+
+    def why_not(self, kernel: Kernel) -> str:
+        return "its weight is rounded in each pass" if kernel.name == "int8_cpu" and self.has_main_weight else ""
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""

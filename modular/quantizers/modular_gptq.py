@@ -25,12 +25,14 @@ from unibody.core.quantization.calibration import (
     batch_samples,
     find_blocks,
     group_by_input,
+    require_dataset,
     tokenize_samples,
     visit_blocks,
     watch_inputs,
 )
-from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_exllama_version
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.quantizer import HfQuantizer
@@ -86,12 +88,18 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        require_dataset(self)
+        require_exllama_version(self)
+        self.act_group_aware = self.act_group_aware and not self.desc_act
+        self.backend = self.backend or "auto"
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        idle = [] if self.backend in (None, "auto", "torch", "triton") else ["backend"]
+        idle = [] if self.backend in ("auto", "torch", "triton") else ["backend"]
         idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
+        if self.use_exllama and self.bits == 4:
+            self.exllama_config = self.exllama_config or {"version": 1}
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
@@ -146,6 +154,14 @@ class GPTQLinear(GroupwiseLinear):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
             "triton", template="groupwise_matmul.triton.py.j2", layout=OrderedLayout, device="cuda", package="triton"
+        ),
+        Kernel(
+            "int8pack_cpu",
+            entry=int8_groups_matmul,
+            layout=Int8GroupsLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
         ),
         *GroupwiseLinear.kernels,
     )
@@ -287,8 +303,7 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         in_groups = in_groups[sizes.amax(1).argsort(descending=True)]
         order = in_groups.flatten()
     weight, hessian = weight[:, order], hessian[order][:, order]
-    hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    factor = inverse_factor(hessian, damp)
     codes, groups = torch.empty_like(weight, dtype=torch.uint8), []
     for start in range(0, columns, block_size):
         block, rows = weight[:, start : start + block_size], factor[start : start + block_size]
@@ -311,3 +326,19 @@ def solve_codes(weight: Tensor, hessian: Tensor, layer: Any, damp: float, block_
         place = (in_groups[:, 0] // size).argsort()
         return GroupwiseCodes(codes[:, back], scales[:, place], zeros[:, place], back.sort().values.int() // size)
     return GroupwiseCodes(codes[:, back], scales, zeros, (back // size).int())
+
+
+def inverse_factor(hessian: Tensor, damp: float) -> Tensor:
+    """The upper Cholesky factor of the inverse Hessian; where few inputs leave it singular, it is damped a hundredth more each time."""
+    mean = hessian.diagonal().mean()
+    for more in range(100):
+        damped = hessian.clone()
+        damped.diagonal().add_((damp + more / 100) * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed:
+            return factor
+    raise ValueError(
+        f"GPTQ's Hessian cannot be inverted with damp_percent {damp}: its largest entry is {hessian.abs().max()}"
+    )

@@ -22,6 +22,7 @@ from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.slabs import pack_slabs, read_slabs, unpack_slabs
@@ -101,6 +102,14 @@ class HQQLinear(GroupwiseLinear):
             device="cuda",
             package="triton",
             multiples=(1, 32),
+        ),
+        Kernel(
+            "int8pack_cpu",
+            entry=int8_groups_matmul,
+            layout=Int8GroupsLayout,
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
         ),
         *GroupwiseLinear.kernels,
     )

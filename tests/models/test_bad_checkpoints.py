@@ -248,10 +248,10 @@ def test_quantized_without_a_quantizer(folder):
 @pytest.mark.parametrize("given", ["float7", "int", "Tensor"])
 def test_a_type_that_does_not_exist(folder, given):
     assert refusal(lambda: load(folder, dtype=given), ValueError, folder) == (
-        f"dtype {given!r} is not a type of torch: write for example 'float32' or 'bfloat16'"
+        f"dtype {given!r} is not a type for weights: write for example 'float32' or 'bfloat16'"
     )
     change_config(folder, dtype=given)
-    assert f"dtype {given!r} is not a type of torch" in refusal(lambda: load(folder), ValueError, folder)
+    assert f"dtype {given!r} is not a type for weights" in refusal(lambda: load(folder), ValueError, folder)
 
 
 def test_an_attention_that_does_not_exist(folder):

@@ -89,7 +89,7 @@ def test_program_cuts_a_text_that_is_too_long(program, checkpoint):
     [
         (("--fill", "w5 w6"), "error: 'w5 w6' has no masked word: write {mask} in its place"),
         (("--embed", ""), "error: '' has no tokens"),
-        (("--embed", "w5", "--dtype", "float7"), "error: dtype 'float7' is not a type of torch"),
+        (("--embed", "w5", "--dtype", "float7"), "error: dtype 'float7' is not a type for weights"),
     ],
     ids=["no mask", "empty", "type"],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from oracle.quantization import fixtures, inputs, measure
-from quantizers.files import generated
+from quantizers.files import generated, make_layer
 from safetensors.torch import load_file
 from torch import nn
 
@@ -98,6 +98,34 @@ def test_errors(key: str, tmp_path: Path) -> None:
     print(key, mine, theirs, mine / theirs)
     assert (mine <= 1.02 * theirs).all()
     assert (mine < ERRORS[f"{key}/0"][0, :, 1]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("options", [{"bits": 2}, {"bits": 3}, {"bits": 4, "sym": False}, {"bits": 8}, AWQ_SETTINGS])
+def test_outputs(options: dict[str, Any], batch: int, dtype: torch.dtype) -> None:
+    """The product with the dequantized weight in float64, as exactly as the type allows, and its gradient."""
+    torch.manual_seed(batch)
+    config = autoround.AutoRoundConfig(**{**options, "group_size": 32})
+    weight, bias = torch.randn(32, 96), torch.randn(32).to(dtype)
+    layer, x = make_layer(autoround.AutoRoundLinear, config, weight, bias), torch.randn(2, batch, 96).to(dtype)
+    with torch.no_grad():
+        found = layer(x)
+        exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
+    assert (found.shape, found.dtype) == ((2, batch, 32), dtype)
+    bound = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    assert (found - exact).abs().max() <= bound * exact.abs().max()
+    given = x.clone().requires_grad_()
+    layer(given).float().sum().backward()
+    expected = layer.dequantize(dtype).float().sum(0).expand_as(given)
+    assert (given.grad.float() - expected).abs().max() <= 2 * bound * expected.abs().max()
+
+
+def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, a bar that counts the blocks."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    tuned(tmp_path)
+    assert "quantizing: 100%" in capsys.readouterr().err
 
 
 def tuned(folder: Path, **options: Any) -> dict[str, torch.Tensor]:

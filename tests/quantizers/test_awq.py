@@ -150,6 +150,26 @@ def test_three_bits_gain_most() -> None:
     assert errors[0] < errors[1] < 0.8 * errors[2]
 
 
+def test_three_bits_beat_round_to_nearest(tmp_path: Path) -> None:
+    """Perplexity of a model on what it was calibrated with; its formats have words of 4 bits, which hold codes of 3, too."""
+    ids, full = VALUES["calibration"].long(), inputs.llama(num_key_value_heads=4)
+    full.save_pretrained(tmp_path)
+    config = awq.AwqConfig(group_size=32, dataset=list(ids))
+    config.bits = 3
+    quantizer = awq.AwqHfQuantizer(config, pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, quantizer=quantizer)
+    nearest, losses = inputs.llama(num_key_value_heads=4), []
+    for name, packed in awq.packed_layers(model).items():
+        assert packed.unpack_codes(packed.stored_tensors()).codes.max() == 7
+        linear = nearest.get_submodule(name)
+        linear.weight.data = packed.unpack(packed.quantize(linear.weight.detach()), torch.float32)
+    with torch.no_grad():
+        targets = full(ids).logits.softmax(-1).flatten(0, 1)  # the model has random weights: it is its own measure
+        for one in (model, nearest):
+            losses += [nn.functional.cross_entropy(one(ids).logits.flatten(0, 1), targets)]
+    assert losses[0].exp() < 0.8 * losses[1].exp()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 3, 64])
 @pytest.mark.parametrize("version", ["gemm", "gemv", "gemv_fast"])
@@ -194,11 +214,11 @@ def test_fused_layers(tmp_path: Path) -> None:
     assert fused.model.layers[0].mlp.up_proj.shared is None
     with torch.no_grad():
         assert torch.equal(fused(ids).logits, plain.float()(ids).logits)
-    config = awq.AwqConfig(
-        group_size=32, do_fuse=True, fuse_max_seq_len=8, modules_to_fuse={"mlp": ["w1", "w3", "w2"]}
-    )
-    with pytest.raises(ValueError, match="modules_to_fuse names no packed layers of the model"):
-        llama.LlamaForCausalLM.from_pretrained(CHECKPOINT, quantizer=awq.AwqHfQuantizer(config))
+    attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    for chosen in ({"mlp": ["w1", "w3", "w2"]}, {"mlp": ["w1", "w3", "w2"], "attention": attention}):
+        config = awq.AwqConfig(group_size=32, do_fuse=True, fuse_max_seq_len=8, modules_to_fuse=chosen)
+        with pytest.raises(ValueError, match="modules_to_fuse names no packed layers of the model"):
+            llama.LlamaForCausalLM.from_pretrained(CHECKPOINT, quantizer=awq.AwqHfQuantizer(config))
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "gemma", "gemma2"])

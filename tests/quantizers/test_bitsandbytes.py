@@ -70,11 +70,14 @@ def test_rows() -> None:
     assert torch.equal(codes[:, others], values["6/codes"][:, others])
 
 
+@pytest.mark.parametrize("kernel", ["int8_cpu", "torch"])
 @pytest.mark.parametrize("threshold", [0, 6])
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_linear_8bit(dtype: str, threshold: int) -> None:
+def test_linear_8bit(dtype: str, threshold: int, kernel: str) -> None:
     """Without gradients bitsandbytes' eval mode to the bit, outliers included; with gradients its train mode."""
-    config = bnb.BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=float(threshold))
+    config = bnb.BitsAndBytesConfig(
+        load_in_8bit=True, llm_int8_threshold=float(threshold), kernel="torch" if kernel == "torch" else None
+    )
     weight, bias, hidden = (EIGHT[name].to(DTYPES[dtype]) for name in ("weight", "bias", "hidden"))
     layer, key = make_layer(bnb.Linear8bitLt, config, weight, bias), f"{dtype}/{threshold}"
     for name, tensor in layer.stored_tensors().items():
@@ -88,6 +91,8 @@ def test_linear_8bit(dtype: str, threshold: int) -> None:
     layer.bias = None
     with torch.no_grad():
         assert torch.equal(layer(hidden), EIGHT[f"{key}/eval_without_bias"])
+    assert layer.kernel == kernel
+    assert all(torch.equal(tensor, EIGHT[f"{key}/{name}"]) for name, tensor in layer.stored_tensors().items())
 
 
 def test_main_weights_in_16_bits() -> None:

@@ -172,6 +172,36 @@ def test_the_cpu_kernel_and_its_layout(tmp_path: Path) -> None:
     assert all(torch.equal(saved[key], tensor) for key, tensor in stored.items() if "_proj" in key)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+@pytest.mark.parametrize("group", [16, 48, 64])
+@pytest.mark.parametrize("method", ["hqq", "gptq", "auto-round"])
+def test_the_cpu_kernel_of_eight_bits(method: str, group: int, batch: int) -> None:
+    """Groups of any size, zero points at the end of their range, for few rows and many; the tensors come back to the bit."""
+    torch.manual_seed(batch)
+    weight = (torch.randn(40, 192) + torch.linspace(-3, 3, 40)[:, None]).bfloat16()
+    if method == "hqq":
+        layer = make_layer(weight, torch.randn(40), nbits=8, group_size=group)
+    else:
+        file = generated(method.replace("-", ""))
+        config_class, layer_class = (
+            (file.GPTQConfig, file.GPTQLinear) if method == "gptq" else (file.AutoRoundConfig, file.AutoRoundLinear)
+        )
+        config = config_class(bits=8, group_size=group, sym=False)
+        layer = files.make_layer(layer_class, config, weight, torch.randn(40))
+    before, x = layer.state_dict(), torch.randn(2, batch, 192).bfloat16()
+    with torch.no_grad():
+        found = layer(x)
+        exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
+    assert (layer.kernel, found.shape, found.dtype) == ("int8pack_cpu", (2, batch, 40), torch.bfloat16)
+    assert (found - exact).abs().max() <= 1e-2 * exact.abs().max()
+    assert sum(tensor.nbytes for tensor in layer.buffers()) <= sum(
+        tensor.nbytes for name, tensor in before.items() if name != "bias"
+    )
+    after = layer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[key], tensor) and after[key].dtype == tensor.dtype for key, tensor in before.items())
+
+
 @pytest.mark.parametrize("dtype", list(DTYPES.values()))
 @pytest.mark.parametrize("batch", [1, 3, 64])
 @pytest.mark.parametrize("bits", [8, 4, 3, 2, 1])

@@ -48,7 +48,8 @@ def test_library_editions() -> None:
 
 def test_configuration_as_json(tmp_path: Path) -> None:
     config = unibody.GPTQConfig(bits=8, group_size=64)
-    assert config.to_diff_dict() == {"quant_method": "gptq", "bits": 8, "group_size": 64, "format": "gptq"}
+    changed = {"bits": 8, "group_size": 64, "format": "gptq", "backend": "auto"}
+    assert config.to_diff_dict() == {"quant_method": "gptq", **changed}
     config.to_json_file(tmp_path / "config.json")
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) == config.to_dict()
     assert config.update(group_size=128, other=1) == {"other": 1}
@@ -167,13 +168,14 @@ def test_what_is_refused() -> None:
         unibody.AutoQuantizationConfig.from_dict({"quant_method": "magic"})
     with pytest.raises(
         ValueError,
-        match="kernel 'cublas' is not one of GPTQLinear's: triton, int4pack_cuda, int4pack_cpu, int3pack_cpu, int2pack_cpu, torch",
+        match="kernel 'cublas' is not one of GPTQLinear's: triton, int8pack_cpu, int4pack_cuda, int4pack_cpu, int3pack_cpu, int2pack_cpu, torch",
     ):
         unibody.AutoModelForCausalLM.from_pretrained(
             CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="cublas")
         )
     with pytest.raises(
-        RuntimeError, match="no kernel can run GPTQLinear 64 x 64: triton: it runs on cuda, not on cpu"
+        RuntimeError,
+        match="no kernel can run GPTQLinear 64 x 64: triton: it runs on cuda, not on cpu; leave out kernel='triton'",
     ):
         unibody.AutoModelForCausalLM.from_pretrained(
             CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="triton")

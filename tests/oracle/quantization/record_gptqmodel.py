@@ -61,23 +61,41 @@ def solved() -> dict[str, Tensor]:
     hidden[:, 17] = 0
     found = {"weight": weight, "inputs": hidden.bfloat16()}
     for key, options in SOLVED.items():
-        layer = nn.Linear(192, 32, bias=False)
-        layer.weight.data.copy_(weight)
-        config = quantize_config(**options)
-        solver = GPTQ(NamedModule(layer, "layer", "layer", 0), config)
-        solver.quantizer.configure(perchannel=True)
-        for batch in hidden.split(56):
-            solver.add_batch(batch[None], layer(batch)[None])
-        dequantized, scales, zeros, groups, *_ = solver.quantize()
-        codes = (dequantized / scales[:, groups.long()] + zeros[:, groups.long()]).round()
-        assert torch.equal((codes - zeros[:, groups.long()]) * scales[:, groups.long()], dequantized), key
-        found |= {
-            f"{key}/codes": codes.to(torch.uint8),
-            f"{key}/scales": scales,
-            f"{key}/zeros": zeros.to(torch.int32),
-        }
-        found[f"{key}/g_idx"] = groups.to(torch.int32)
+        found |= {f"{key}/{name}": tensor for name, tensor in solve(weight, hidden, options).items()}
     return found
+
+
+def solve(weight: Tensor, hidden: Tensor, options: dict[str, object]) -> dict[str, Tensor]:
+    layer = nn.Linear(*reversed(weight.shape), bias=False)
+    layer.weight.data.copy_(weight)
+    solver = GPTQ(NamedModule(layer, "layer", "layer", 0), quantize_config(**options))
+    solver.quantizer.configure(perchannel=True)
+    for batch in hidden.split(56):
+        solver.add_batch(batch[None], layer(batch)[None])
+    dequantized, scales, zeros, groups, *_ = solver.quantize()
+    columns = groups.long()
+    codes = (dequantized / scales[:, columns] + zeros[:, columns]).round()
+    assert torch.equal((codes - zeros[:, columns]) * scales[:, columns], dequantized), options
+    return {
+        "codes": codes.to(torch.uint8),
+        "scales": scales,
+        "zeros": zeros.to(torch.int32),
+        "g_idx": groups.to(torch.int32),
+    }
+
+
+def group_aware() -> dict[str, Tensor]:
+    """`BITS/…`: the same of weight and inputs whose columns differ in size, with `act_group_aware`."""
+    weight, hidden = inputs.weight(32, 192, seed=31), inputs.activations(224, 192, seed=32)
+    hidden = hidden * inputs.shared(np.exp(np.random.default_rng(37).standard_normal(192)))
+    found = {"weight": weight, "inputs": hidden}
+    for bits in (2, 3, 4, 8):
+        for sym in (True, False):
+            options = {"bits": bits, "sym": sym, "act_group_aware": True}
+            key = f"{bits}/{'sym' if sym else 'asym'}"
+            found |= {f"{key}/{name}": tensor for name, tensor in solve(weight, hidden, options).items()}
+    options = {"bits": 4, "group_size": 64, "sym": False, "act_group_aware": True}
+    return found | {f"4/group_64/{name}": tensor for name, tensor in solve(weight, hidden, options).items()}
 
 
 def packed(solutions: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -257,6 +275,7 @@ if __name__ == "__main__":
     inputs.seed_all()
     solutions = solved()
     fixtures.save("gptqmodel/solved", __file__, solutions, damp_percent=quantize_config().damp_percent)
+    fixtures.save("gptqmodel/group_aware", __file__, group_aware())
     fixtures.save("gptqmodel/packed", __file__, packed(solutions))
     fixtures.save("gptqmodel/awq_layouts", __file__, awq_layouts())
     fixtures.save_json("gptqmodel/config", __file__, configs(transformers.GPTQConfig, GPTQ_CONFIGS))

@@ -117,10 +117,17 @@ WIKITEXT2 = {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1"}
 NAMED_DATASETS: dict[str, dict[str, Any]] = {"wikitext2": WIKITEXT2, "c4": C4, "c4-new": C4}
 
 
+def require_dataset(config: Any) -> None:
+    """Refuses a name of a data set that is not one of those known."""
+    if isinstance(name := config.dataset, str) and name not in NAMED_DATASETS:
+        kind = type(config).__name__
+        raise ValueError(
+            f"{kind}: dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts"
+        )
+
+
 def fetch_texts(name: str, count: int = 128) -> list[str]:
     """The first texts of a named data set on the Hub that are longer than a heading."""
-    if name not in NAMED_DATASETS:
-        raise ValueError(f"dataset is {name!r}, expected one of {', '.join(NAMED_DATASETS)}, or a list of texts")
     try:
         rows = import_module("datasets").load_dataset(**NAMED_DATASETS[name], split="train", streaming=True)
         return list(islice((row["text"] for row in rows if len(row["text"]) > 200), count))

@@ -24,6 +24,7 @@ class QuantizationConfigMixin:
     kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
 
     def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
 
@@ -94,6 +95,13 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
+
+
+def require_exllama_version(config: Any) -> None:
+    """Refuses an `exllama_config` without a version that there is."""
+    settings = config.exllama_config
+    if settings is not None and settings.get("version") not in (1, 2):
+        raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
 
 
 def require_type(config: Any, name: str, kind: Any) -> None:

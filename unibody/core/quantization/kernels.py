@@ -85,7 +85,9 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
             report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
             return kernel
     shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {layer.out_features} x {layer.in_features}: {shown}")
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
 
 
 @cache

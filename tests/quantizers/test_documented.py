@@ -1,0 +1,117 @@
+"""The documented configurations: names, order and defaults of their parameters, the choices, and what they exclude."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from typing import Any
+
+import pytest
+import transformers
+
+import unibody
+
+DOCUMENTED: dict[str, dict[str, Any]] = {
+    "BitsAndBytesConfig": {
+        "load_in_8bit": False, "load_in_4bit": False, "llm_int8_threshold": 6.0, "llm_int8_skip_modules": None,
+        "llm_int8_enable_fp32_cpu_offload": False, "llm_int8_has_fp16_weight": False, "bnb_4bit_compute_dtype": None,
+        "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False, "bnb_4bit_quant_storage": None,
+    },
+    "GPTQConfig": {
+        "bits": inspect.Parameter.empty, "tokenizer": None, "dataset": None, "group_size": 128, "damp_percent": 0.1,
+        "desc_act": False, "sym": True, "true_sequential": True, "checkpoint_format": "gptq", "meta": None,
+        "backend": None, "use_cuda_fp16": False, "model_seqlen": None, "block_name_to_quantize": None,
+        "module_name_preceding_first_block": None, "batch_size": 1, "pad_token_id": None, "use_exllama": None,
+        "max_input_length": None, "exllama_config": None, "cache_block_outputs": True,
+        "modules_in_block_to_quantize": None,
+    },
+    "AwqConfig": {
+        "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm", "backend": "autoawq", "do_fuse": None,
+        "fuse_max_seq_len": None, "modules_to_fuse": None, "modules_to_not_convert": None, "exllama_config": None,
+    },
+    "HqqConfig": {
+        "nbits": 4, "group_size": 64, "view_as_float": False, "axis": None, "dynamic_config": None,
+        "skip_modules": ["lm_head"],
+    },
+    "QuantoConfig": {"weights": "int8", "activations": None, "modules_to_not_convert": None},
+    "AutoRoundConfig": {"bits": 4, "group_size": 128, "sym": True, "backend": "auto"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_signature(name: str) -> None:
+    """What is documented can be passed by position; what transformers has had since is named."""
+    config_class = getattr(unibody, name)
+    parameters = inspect.signature(config_class).parameters
+    positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [p.name for p in positional] == [*DOCUMENTED[name]]
+    config = config_class(*([4] if name == "GPTQConfig" else []))
+    for parameter in positional:
+        value = DOCUMENTED[name][parameter.name]
+        assert (getattr(config, parameter.name) if isinstance(value, list) else parameter.default) == value
+    newer = inspect.signature(getattr(transformers, name)).parameters.keys() - {"kwargs"}
+    assert newer <= parameters.keys()
+
+
+def test_enumerations() -> None:
+    """Texts that are members, transformers' own members too; each value that transformers has."""
+    assert isinstance(unibody.AWQLinearVersion.GEMM, str)
+    assert unibody.AwqConfig(version=unibody.AWQLinearVersion.GEMV).version == "gemv"
+    assert unibody.AwqConfig(backend=unibody.AwqBackendPackingMethod.LLMAWQ).version == "llm-awq"
+    theirs = transformers.utils.quantization_config
+    for member in theirs.AwqFormat:
+        assert unibody.AwqConfig(version=member).version == unibody.AWQLinearVersion(member.value)
+    assert {member.value for member in unibody.QuantizationMethod} <= {m.value for m in theirs.QuantizationMethod}
+
+    class Kind(str, enum.Enum):
+        NF4 = "nf4"
+
+    assert unibody.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=Kind.NF4).to_dict()[
+        "bnb_4bit_quant_type"
+    ] == ("nf4")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("GPTQConfig", {"bits": 4, "dataset": "mine"}, "GPTQConfig: dataset is 'mine', expected one of wikitext2, c4"),
+        ("AwqConfig", {"dataset": "mine"}, "AwqConfig: dataset is 'mine', expected one of wikitext2, c4, c4-new, or"),
+        ("AutoRoundConfig", {"dataset": "mine"}, "AutoRoundConfig: dataset is 'mine', expected one of wikitext2"),
+        ("GPTQConfig", {"bits": 4, "exllama_config": {}}, "exllama_config is {}, expected a version, 1 or 2, in it"),
+        (
+            "AwqConfig",
+            {"exllama_config": {"version": 3}},
+            "exllama_config is {'version': 3}, expected a version, 1 or",
+        ),
+        (
+            "AwqConfig",
+            {"do_fuse": True, "fuse_max_seq_len": 8, "modules_to_fuse": {"attention": "q_proj"}},
+            r"modules_to_fuse has attention 'q_proj', expected names such as \['q_proj', 'k_proj', 'v_proj', 'o_proj'\]",
+        ),
+        (
+            "AwqConfig",
+            {"do_fuse": True, "fuse_max_seq_len": 8, "modules_to_fuse": {"mlp": ["gate_proj"]}},
+            r"modules_to_fuse has mlp \['gate_proj'\], expected names such as \['gate_proj', 'up_proj', 'down_proj'\]",
+        ),
+    ],
+)
+def test_refusals(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(unibody, name)(**options)
+
+
+def test_exllamas_defaults() -> None:
+    """Only where it is asked for; it chooses no kernel here, and that is said."""
+    with pytest.warns(UserWarning, match="GPTQConfig: use_exllama changes nothing"):
+        assert unibody.GPTQConfig(bits=4, use_exllama=True).exllama_config == {"version": 1}
+    assert unibody.GPTQConfig(bits=4).exllama_config is None
+    expected = {"version": 2, "max_input_len": 2048, "max_batch_size": 8}
+    assert unibody.AwqConfig(version="exllama").exllama_config == expected
+
+
+def test_what_a_fusing_scheme_cannot_say() -> None:
+    options = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "layernorm": ["a"], "use_alibi": False}
+    with pytest.warns(
+        UserWarning, match=r"modules_to_fuse\['layernorm'\], modules_to_fuse\['use_alibi'\] changes nothing"
+    ):
+        unibody.AwqConfig(do_fuse=True, fuse_max_seq_len=8, modules_to_fuse=options)

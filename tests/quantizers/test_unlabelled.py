@@ -1,0 +1,118 @@
+"""Packed checkpoints without a `quantization_config`: known by their keys, never loaded with random weights in their place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from oracle.quantization import fixtures, inputs
+from quantizers.files import generated
+from safetensors.torch import load_file, save_file
+
+import unibody
+
+CHECKPOINTS = sorted(
+    path.parent.relative_to(fixtures.FOLDER).as_posix() for path in fixtures.FOLDER.rglob("model.safetensors")
+)
+REMEDY = r"holds \d+ layers packed, such as model\.layers\.0\..*pass the quantizer that reads it, quantizer="
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A recorded checkpoint whose config.json does not say that it is quantized."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(fixtures.FOLDER / request.param, folder)
+    file = folder / "config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values.pop("quantization_config", None)
+    file.write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, indirect=True)
+def test_what_no_quantizer_reads_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=REMEDY):
+        generated("llama").LlamaForCausalLM.from_pretrained(folder)
+    if not (folder / "quanto_qmap.json").exists():
+        with pytest.raises(ValueError, match=REMEDY):
+            unibody.AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("folder", [name for name in CHECKPOINTS if name.startswith("quanto/")], indirect=True)
+def test_optimum_quantos_own_form(folder: Path, request: pytest.FixtureRequest) -> None:
+    """The map beside the weights says what they are: optimum-quanto's logits, and what does not fit the map is refused."""
+    name = request.node.callspec.params["folder"]
+    values = fixtures.load(f"{name}/values").tensors
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(values["input_ids"].long()).logits
+    torch.testing.assert_close(logits, values["logits"], rtol=1e-4, atol=1e-4)
+    assert model.config.quantization_config["activations"] == ("int8" if "activations" in name else None)
+    with pytest.raises(ValueError, match="is quantized with quanto, and quantization_config asks for hqq"):
+        unibody.AutoModelForCausalLM.from_pretrained(folder, quantization_config=unibody.HqqConfig())
+    file = folder / "quanto_qmap.json"
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    first = next(iter(entries))
+    for entry, message in (
+        (
+            {"weights": "qint2", "activations": "none"},
+            r"quanto_qmap\.json has weights of qint2, qint\d: layers of one type",
+        ),
+        ({"weights": entries[first]["weights"]}, "is no map of layers to the types of their activations"),
+        ("qint4", "is no map of layers to the types of their weights"),
+    ):
+        file.write_text(json.dumps({**entries, first: entry}), encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            unibody.AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("weights", ["qint8", "qint4", "qint2", "qfloat8"])
+def test_what_optimum_quanto_saves(weights: str, tmp_path: Path) -> None:
+    """As it is today, each of its types."""
+    from optimum import quanto
+
+    inputs.llama().save_pretrained(tmp_path / "plain")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    theirs = quanto.QuantizedModelForCausalLM.quantize(plain, weights=getattr(quanto, weights), exclude="lm_head")
+    theirs.save_pretrained(tmp_path / "packed")
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed", dtype=torch.float32)
+    ids = inputs.token_ids(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("marker", ["codes", "weight_packed", "weight._data"])
+def test_the_base_model_and_single_layers(marker: str, tmp_path: Path) -> None:
+    """With or without the prefix of the base model, and one layer alone."""
+    model = inputs.llama()
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors[f"model.layers.0.mlp.up_proj.{marker}"] = tensors.pop("model.layers.0.mlp.up_proj.weight").to(torch.int8)
+    for prefix in ("model.", ""):
+        stored = {key.removeprefix("model.") if not prefix else key: tensor for key, tensor in tensors.items()}
+        save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            ValueError, match=rf"holds 1 layers packed, such as .*layers\.0\.mlp\.up_proj \({marker}\)"
+        ):
+            unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_what_is_plain_still_loads(tmp_path: Path) -> None:
+    """A missing weight and keys of another head are warned of, as ever; float8 without scales are numbers."""
+    model = inputs.llama()
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    tensors["score.dense.weight"] = tensors.pop("lm_head.weight")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = unibody.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert len(caught) == 2
+    assert torch.equal(found.model.layers[0].mlp.up_proj.weight, tensors[name].float())
