@@ -350,16 +350,12 @@ class HfQuantizer:
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
         linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
-        for name, linear in list(linears.items()):
+        for name, linear in linears.items():
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
                 with torch.device("meta"):
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
-                del linears[name]
-        if linears and only is None:
-            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
             raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
@@ -419,11 +415,15 @@ class HfQuantizer:
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
+        """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
         model.hf_quantizer = self
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
+        linears = {} if self.pre_quantized else linears_to_convert(model, self.get_modules_to_not_convert(model))
+        if plain := [name for name, linear in linears.items() if self.means(name, linear)]:
+            found = len(plain), self.quantization_config.quant_method, ", ".join(plain)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)

@@ -489,16 +489,12 @@ class HfQuantizer:
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
         linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
-        for name, linear in list(linears.items()):
+        for name, linear in linears.items():
             packed = self.make_linear(name, linear) if only is None or name in only else None
             if packed is not None:
                 with torch.device("meta"):
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
-                del linears[name]
-        if linears and only is None:
-            found = len(linears), self.quantization_config.quant_method, ", ".join(linears)
-            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         if not packed_layers(model):
             raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
@@ -558,11 +554,15 @@ class HfQuantizer:
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        """Quantizes with data where the method needs it; prepares the kernels; tells the model's configuration."""
+        """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
         model.hf_quantizer = self
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
         self._process_model_after_weight_loading(model, **kwargs)
+        linears = {} if self.pre_quantized else linears_to_convert(model, self.get_modules_to_not_convert(model))
+        if plain := [name for name, linear in linears.items() if self.means(name, linear)]:
+            found = len(plain), self.quantization_config.quant_method, ", ".join(plain)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
         model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
@@ -607,6 +607,16 @@ class HqqHfQuantizer(HfQuantizer):
         layer = self.linear_class(linear, config)
         fits = (layer.out_features, layer.in_features)[layer.axis] % layer.group_size == 0
         return layer if fits or self.pre_quantized else None
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether `dynamic_config` names the layer, where there is one."""
+        dynamic = self.quantization_config.dynamic_config
+        return dynamic is None or name.endswith(tuple(dynamic))
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that no group divides."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -946,6 +956,24 @@ def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
         y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
     y = y if layer.bias is None else y.add_(layer.bias)
     return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):

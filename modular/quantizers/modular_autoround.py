@@ -179,6 +179,9 @@ class AutoRoundQuantizer(GptqHfQuantizer):
     auto_quantizer: ClassVar[str] = "auto-round"
     linear_class: ClassVar[Any] = AutoRoundLinear
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.of_layer(name) is not None
+
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where the configuration, or its sizes, leave it plain."""
         config = self.quantization_config.of_layer(name)

@@ -37,6 +37,7 @@ from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.packing import pack_words, unpack_words
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
 from unibody.core.quantization.scaling import Scaling, apply_scales, find_scalings, require_same_outputs
@@ -327,6 +328,11 @@ class AwqHfQuantizer(HfQuantizer):
             if not all(found) if named else not any(found):
                 raise ValueError(f"AwqConfig: modules_to_fuse names no packed layers of the model: {chosen}")
         return model
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that do not fill whole words and groups."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Scales, clips and rounds plain weights block by block, each block with the inputs that the plain model has there."""

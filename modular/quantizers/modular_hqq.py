@@ -24,6 +24,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.slabs import pack_slabs, read_slabs, unpack_slabs
 
@@ -244,3 +245,13 @@ class HqqHfQuantizer(HfQuantizer):
         layer = self.linear_class(linear, config)
         fits = (layer.out_features, layer.in_features)[layer.axis] % layer.group_size == 0
         return layer if fits or self.pre_quantized else None
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        """Whether `dynamic_config` names the layer, where there is one."""
+        dynamic = self.quantization_config.dynamic_config
+        return dynamic is None or name.endswith(tuple(dynamic))
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that no group divides."""
+        skipped = self.get_modules_to_not_convert(model)
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)

@@ -44,8 +44,12 @@ CASES: dict[str, tuple[dict[str, int], Any, set[str]]] = {
         {name for name in MLP | ATTENTION | HEAD if "q_proj" not in name},
     ),
     "torchao": ({"hidden_size": 192}, unibody.TorchAoConfig("int8_weight_only", group_size=128), MLP | ATTENTION),
+    "awq": (
+        {"hidden_size": 192}, unibody.AwqConfig(group_size=128, dataset=[inputs.token_ids(2, 32).flatten()]), MLP | ATTENTION | HEAD,
+    ),
+    "hqq": ({"hidden_size": 192}, unibody.HqqConfig(nbits=4, group_size=128), MLP | ATTENTION | HEAD),
 }  # fmt: skip
-UNREADABLE = {"eetq", "quark"}  # transformers asks for a GPU, or for a package, before it reads these
+UNREADABLE = {"awq", "eetq", "hqq", "quark"}  # transformers asks for a GPU, or for a package, before it reads these
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +79,7 @@ def test_saved_configuration(case: str, tmp_path: Path, caplog: pytest.LogCaptur
         logits = model(ids).logits
         assert torch.equal(again(ids).logits, logits)
     field = {"compressed-tensors": "ignore", "quark": "exclude"}.get(written["quant_method"], "modules_to_not_convert")
+    field = "skip_modules" if case == "hqq" else field
     if case != "torchao":  # the header of its file says of each tensor what it is
         assert plain <= set(written[field])
         assert len(written[field]) == len(set(written[field]))
