@@ -36,21 +36,25 @@ def trace(library: Library, path: str, definition: str) -> Trace:
     def lines(output: str) -> list[Line]:
         return trace_output(Conversion(library, found.sources[output]), output, found.outputs[output])
 
-    def follow(origin: Origin, written: str, trail: list[tuple[str, str]]) -> Origin:
-        """Where a line was written that a file made by the definition `written` has from `origin`; fills the trail."""
-        while origin.path != written:
-            maker = found.sources.get(origin.path)
-            trail.append((maker or origin.path, _class(read(origin.path), origin.line)))
-            if maker is None:
-                break
-            origin, written = lines(origin.path)[origin.line - 1].origins[0], maker
-        return origin
+    def follow(origin: Origin, written: str, trail: list[tuple[str, str]]) -> list[Origin]:
+        """Where a line was written that a file made by the definition `written` has from `origin`; fills the trail.
+
+        A line of imports has its names from several places, each of which is followed; the trail is the first one's.
+        """
+        if origin.path == written:
+            return [origin]
+        maker = found.sources.get(origin.path)
+        trail.append((maker or origin.path, _class(read(origin.path), origin.line)))
+        if maker is None:
+            return [origin]
+        before = lines(origin.path)[origin.line - 1].origins
+        return [end for n, one in enumerate(before) for end in follow(one, maker, trail if not n else [])]
 
     def at(number: int) -> tuple[Line, Sequence[tuple[str, str]]]:
         line = lines(path)[number - 1]
         trail = [(definition, _class(found.outputs[path], number))]
-        origins = [follow(origin, definition, trail if not n else []) for n, origin in enumerate(line.origins)]
-        return replace(line, origins=tuple(dict.fromkeys(origins))), trail if all(name for _, name in trail) else []
+        ends = [end for n, one in enumerate(line.origins) for end in follow(one, definition, trail if not n else [])]
+        return replace(line, origins=tuple(dict.fromkeys(ends))), trail if all(name for _, name in trail) else []
 
     return Trace(found.outputs[path], at, read, definition)
 
