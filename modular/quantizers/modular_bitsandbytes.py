@@ -30,7 +30,13 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int8 import MainWeightMatmul, int8_product, round_rows, shifted_int8_product
+from unibody.core.quantization.int8 import (
+    MainWeightMatmul,
+    RowSumsLayout,
+    int8_product,
+    round_rows,
+    shifted_int8_product,
+)
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.plans import split_rows_only
@@ -113,18 +119,6 @@ def bitsandbytes_int8_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class RowSumsLayout:
-    """The checkpoint's tensors, and beside them int32 [N]: 128 times the sum of each row of codes."""
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {**stored, "row_sums": stored["weight"].sum(1, dtype=torch.int32).mul_(128)}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in held.items() if name != "row_sums"}
-
-
 class Linear8bitLt(PackedLinear):
     """LLM.int8: int8 codes of the weight's rows meet int8 codes of the input's rows, outlier columns aside.
 
@@ -142,13 +136,8 @@ class Linear8bitLt(PackedLinear):
             package="bitsandbytes>=0.50",
             target="torch:ops.bitsandbytes.int8_mixed_scaled_mm",
         ),
-        Kernel(
-            "triton_int8",
-            template="int8_matmul.triton.py.j2",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-        ),
+        # Triton's products of int8
+        Kernel("triton_int8", template="int8_matmul.triton.py.j2", device="cuda", capability=(8, 0), package="triton"),
         Kernel("int8_cpu", entry=int8_outlier_matmul, layout=RowSumsLayout, device="cpu"),
         Kernel("torch", entry=int8_outlier_matmul),
     )
@@ -177,9 +166,8 @@ class Linear8bitLt(PackedLinear):
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float16 if self.has_main_weight else torch.int8
         weight = torch.empty(self.out_features, self.in_features, dtype=kind)
-        if self.has_main_weight:
-            return {"weight": weight}
-        return {"weight": weight, "SCB": torch.empty(self.out_features, dtype=torch.float32), **self.usual_tensors()}
+        scales = {"SCB": torch.empty(self.out_features, dtype=torch.float32), **self.usual_tensors()}
+        return {"weight": weight, **({} if self.has_main_weight else scales)}
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By rows: all of a token is rounded by its largest magnitude."""
@@ -285,9 +273,8 @@ class Linear4bit(PackedLinear):
         self.state = {}
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        count = self.out_features * self.in_features
-        blocks, storage = -(-count // BLOCK), self.config.bnb_4bit_quant_storage
-        nested = self.config.bnb_4bit_use_double_quant
+        count, storage = self.out_features * self.in_features, self.config.bnb_4bit_quant_storage
+        blocks, nested = -(-count // BLOCK), self.config.bnb_4bit_use_double_quant
         sizes = {
             "weight": (((count + 1) // 2 // storage.itemsize, 1), storage),
             "weight.absmax": ((blocks,), torch.uint8 if nested else torch.float32),
@@ -322,10 +309,8 @@ class Linear4bit(PackedLinear):
         return self.state
 
     def why_not(self, kernel: Kernel) -> str:
-        if (
-            kernel.name in ("bitsandbytes", "bitsandbytes_cpu", "table_cpu")
-            and self.in_features % self.read_state()["blocksize"]
-        ):
+        reads_rows = kernel.name in ("bitsandbytes", "bitsandbytes_cpu", "table_cpu")
+        if reads_rows and self.in_features % self.read_state()["blocksize"]:
             return f"blocks of {self.state['blocksize']} do not divide rows of {self.in_features}"
         if kernel.name == "bitsandbytes" and self.state.get("nested_blocksize", NESTED_BLOCK) != NESTED_BLOCK:
             return f"it reads nested blocks of {NESTED_BLOCK}, not {self.state['nested_blocksize']}"
@@ -342,12 +327,11 @@ class Linear4bit(PackedLinear):
 
     def scales(self, stored: dict[str, Tensor]) -> Tensor:
         """float32 [blocks]: the blocks' largest magnitudes."""
-        absmax = stored["weight.absmax"]
-        self.read_state()
-        if "nested_offset" in self.state:
+        absmax, state = stored["weight.absmax"], self.read_state()
+        if "nested_offset" in state:
             values = stored["weight.nested_quant_map"][absmax.int()]
-            nested = stored["weight.nested_absmax"].repeat_interleave(self.state["nested_blocksize"])
-            return values * nested[: len(values)] + self.state["nested_offset"]
+            nested = stored["weight.nested_absmax"].repeat_interleave(state["nested_blocksize"])
+            return values * nested[: len(values)] + state["nested_offset"]
         # A model that has run on the CPU may have been saved with bfloat16 [K / block, N].
         return absmax if absmax.dim() == 1 else absmax.T.flatten().float()
 

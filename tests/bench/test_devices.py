@@ -62,9 +62,9 @@ def test_gpus(tmp_path: Path) -> None:
 
 def test_no_driver() -> None:
     """pynvml is installed, and finds no driver."""
+    if Path("/proc/driver/nvidia").exists():  # asked of the system, not of what is tested
+        pytest.skip("there is NVIDIA's driver here")
     devices = Devices()
-    if devices.not_measured == {}:
-        pytest.skip("there is a GPU here")
     assert devices.look()[2:] == (None, None)
     assert devices.not_measured == {
         "gpu_util, gpu_mem_megabytes": "pynvml finds no GPU (NVML Shared Library Not Found)"

@@ -32,6 +32,18 @@ def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
     return torch._int_mm(left.view(torch.uint8).bitwise_xor_(128), right.T).sub_(sums)
 
 
+class RowSumsLayout:
+    """The checkpoint's tensors, and beside them int32 [N]: 128 times the sum of each row of codes."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**stored, "row_sums": stored["weight"].sum(1, dtype=torch.int32).mul_(128)}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in held.items() if name != "row_sums"}
+
+
 def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
 
