@@ -35,7 +35,7 @@ def flatten(unit: Unit) -> None:
             ]
             if parents:
                 check_parent_references(definition, list(unit.bases[name]))
-                own[name] = known[name] = merge(shape, parents, partial(_lineage, unit, known)).definition()
+                own[name] = known[name] = merge(shape, parents, partial(lineage, unit, known)).definition()
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
     unit.family.split = _split(derived, own)
@@ -66,7 +66,7 @@ def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:
     return names
 
 
-def _lineage(unit: Unit, known: dict[str, Definition], name: str) -> Lineage:
+def lineage(unit: Unit, known: dict[str, Definition], name: str) -> Lineage:
     """What a class inherits from and has, as far as our own files tell."""
     bases: set[str] = set()
     names: set[str] = set(dir(object))

@@ -1,7 +1,7 @@
 """A class merged with the parents that come from other definitions.
 
-The child's fields and methods replace the parent's in place, new ones follow; `name = removed` takes one away. Core classes,
-third-party classes and classes of the same file stay as bases.
+The child's fields and methods replace the parent's in place, new ones follow, and with them methods that the parent only declares;
+`name = removed` takes one away. Core classes (but for roles), third-party classes and classes of the same file stay as bases.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ class _Merge:
         for member in parent.members:
             override = next((mine[key] for key in member.names if key in mine), None)
             getter, _, accessor = member.name.partition(".")
+            if override is not None and (override.kind, member.kind) == ("method", "field"):
+                continue  # declared there, written here: it stands with the methods that are new
             if override is not None:
                 members.append(self._override(override, member))
             elif accessor and getter in mine and not _is_property(mine[getter]):
@@ -143,8 +145,8 @@ class _Merge:
                 inherited.append(member)
         check_decorators(child, parent, self.name)
         check_class_level(replace(child, members=self.own), parent, self.name, inherited)
-        names = {key for member in parent.members for key in member.names}
-        fresh = [self._fold(m) for m in child.members if not names & set(m.names)]
+        placed = {key for member in members for key in member.names}
+        fresh = [self._fold(m) for m in child.members if not placed & set(m.names)]
         taken = {key for m in (*members, *fresh) for key in m.names}
         done = [m if any(m is i for i in inherited) else self._resolve(m, taken) for m in _insert(members, fresh)]
         return replace(

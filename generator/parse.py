@@ -26,6 +26,7 @@ class Definition:
     names: tuple[str, ...]  # more than one for `A = B = …` and `A, B = …`
     text: Text
     mentions: tuple[ast.Name, ...] = ()  # module-level names that it means in strings: those of a kernel table's rows
+    is_role: bool = False  # a class of core that becomes one with the only class that inherits from it
 
     @property
     def name(self) -> str:

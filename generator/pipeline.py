@@ -20,6 +20,7 @@ from .project import Project
 from .registry import Entry, registry_entries, registry_path, render_registry
 from .rename import rename
 from .render import render
+from .roles import fill_roles, read_roles
 from .session import Session
 from .stub import render_stub, stub_path
 from .unit import Family, Unit
@@ -38,7 +39,7 @@ class Result(Outcome):
 
 
 # What happens to each definition, its parents' families being known. A pass is a file, a function and a folder of test cases.
-PASSES = (rename, flatten, expand_kernels, follow, order, select_imports, render)
+PASSES = (rename, flatten, expand_kernels, follow, fill_roles, order, select_imports, render)
 FAMILY = PASSES[:2]  # what a definition of another project, inherited from here, goes through
 
 
@@ -61,6 +62,7 @@ def compile_project(
         graph = Graph(project)
         for source in sources.values():
             graph.add(source.file)
+        read_roles(graph)
         expand_core(graph)
         by_path = {source.path: source for source in sources.values()}
         units, made, failed = _run_all(graph, by_path, jobs, seen or (lambda done, total: None), session)

@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from .diagnostics import CompileError, at
 from .parse import Definition, is_string
@@ -29,7 +30,7 @@ def substitute(definition: Definition, names: Mapping[str, str], types: tuple[st
     if not edits:
         return definition
     new_names = tuple(changed.get(name, name) for name in definition.names)
-    return Definition(definition.kind, new_names, text.edit(edits))
+    return replace(definition, names=new_names, text=text.edit(edits))
 
 
 def _edits(definition: Definition, names: dict[str, str]) -> Iterator[Edit]:

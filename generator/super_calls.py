@@ -73,7 +73,7 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     assert isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
     assert isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
     form = _form(use)
-    if form is None or type(outer) is not type(inner) or not _spliceable(inner, form):
+    if form is None or type(outer) is not type(inner) or not _spliceable(outer, inner, form):
         return None
     if {n.id for n in global_names(inner)} & _bound(outer):
         return None
@@ -96,7 +96,7 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     result = child.edit(
         [Edit(start, end, lines.slice(len(lines.text) - len(lines.text.lstrip(" ")), len(lines.text)))]
     )
-    return _documented(result, outer, parent, inner)
+    return documented(result, parent)
 
 
 def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
@@ -150,8 +150,9 @@ def _form(use: SuperUse) -> str | None:
     return None
 
 
-def _spliceable(parent: Function, form: str) -> bool:
-    if parent.decorator_list:
+def _spliceable(child: Function, parent: Function, form: str) -> bool:
+    decorators = [[ast.unparse(decorator) for decorator in node.decorator_list] for node in (child, parent)]
+    if decorators[1] and decorators != [["classmethod"], ["classmethod"]]:
         return False
     nodes = list(_own_nodes(parent))
     if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in nodes):
@@ -344,12 +345,13 @@ def body_start(text: Text, node: Function) -> int:
     return first
 
 
-def _documented(result: Text, outer: Function, parent: Text, inner: Function) -> Text:
-    """With the parent's docstring where the child's method has none."""
+def documented(result: Text, parent: Text) -> Text:
+    """A child's method, with the parent's docstring where it has none."""
+    outer, inner = result.tree.body[0], parent.tree.body[0]
+    assert isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+    assert isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
     if ast.get_docstring(outer, clean=False) is not None or ast.get_docstring(inner, clean=False) is None:
         return result
     docstring = parent.of(inner.body[0])
-    node = result.tree.body[0]
-    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    start = result.starts[body_start(result, node) - 1]
+    start = result.starts[body_start(result, outer) - 1]
     return result.edit([Edit(start, start, join([docstring, Text("", docstring.origins[-1:])]).shift(4))])
