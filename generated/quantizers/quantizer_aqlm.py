@@ -17,22 +17,28 @@ import copy
 import dataclasses
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class AqlmConfig:
+    """Sizes of groups and codebooks."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "aqlm"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    in_group_size: int = 8
+    out_group_size: int = 1
+    num_codebooks: int = 1
+    nbits_per_codebook: int = 16
+    linear_weights_not_to_quantize: list[str] | None = None  # full names of weights
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -41,6 +47,10 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        for name in ("in_group_size", "out_group_size", "num_codebooks", "nbits_per_codebook"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"AqlmConfig: {name} is {value}, expected a positive number")
+        self.linear_weights_not_to_quantize = self.linear_weights_not_to_quantize or []
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -56,32 +66,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class AqlmConfig(QuantizationConfigMixin):
-    """Sizes of groups and codebooks."""
-
-    quant_method: ClassVar[str] = "aqlm"
-
-    in_group_size: int = 8
-    out_group_size: int = 1
-    num_codebooks: int = 1
-    nbits_per_codebook: int = 16
-    linear_weights_not_to_quantize: list[str] | None = None  # full names of weights
-
-    def post_init(self) -> None:
-        for name in ("in_group_size", "out_group_size", "num_codebooks", "nbits_per_codebook"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"AqlmConfig: {name} is {value}, expected a positive number")
-        self.linear_weights_not_to_quantize = self.linear_weights_not_to_quantize or []
 
 
 def plain_value(value: Any) -> Any:

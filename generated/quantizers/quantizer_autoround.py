@@ -26,7 +26,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
@@ -51,50 +51,8 @@ VERSIONS = {
 }
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class AutoRoundConfig(QuantizationConfigMixin):
+class AutoRoundConfig:
     """How a model was, or is to be, quantized with AutoRound."""
 
     quant_method: ClassVar[str] = "auto-round"
@@ -102,7 +60,10 @@ class AutoRoundConfig(QuantizationConfigMixin):
         *("layer_config", "dataset", "tokenizer", "iters", "seqlen", "nsamples", "batch_size", "lr", "seed"),
         *("enable_quanted_input", "block_name_to_quantize", "modules_to_not_convert"),
     )
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ("amp", "autoround_version", "data_type")
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
     desc_act: ClassVar[bool] = False
 
     bits: int = 4
@@ -124,7 +85,13 @@ class AutoRoundConfig(QuantizationConfigMixin):
     block_name_to_quantize: str | None = None
     modules_to_not_convert: list[str] | None = None
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         require_choice(self, "bits", (2, 3, 4, 8))
         require_choice(self, "packing_format", VERSIONS)
         if self.checkpoint_format == "awq" and self.bits != 4:
@@ -142,6 +109,29 @@ class AutoRoundConfig(QuantizationConfigMixin):
         elif self.backend != "auto":
             warnings.warn("AutoRoundConfig: backend changes nothing: `kernel` names the kernel", stacklevel=4)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        return {k: v for k, v in values.items() if k not in ("dataset", "tokenizer") or isinstance(v, str)}
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
+
     @property
     def checkpoint_format(self) -> str:
         return VERSIONS[self.packing_format]
@@ -154,28 +144,68 @@ class AutoRoundConfig(QuantizationConfigMixin):
             return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
-        values = super().to_dict()
-        return {k: v for k, v in values.items() if k not in ("dataset", "tokenizer") or isinstance(v, str)}
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
+
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+class AutoRoundLinear(nn.Module):
+    """A linear layer of AutoRound's codes; the format is the table at the top."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
-
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
 
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: AutoRoundConfig) -> None:
+        bits = config.bits
+        group_size = config.group_size
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -184,10 +214,19 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.symmetric = config.sym
+        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
+        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
+        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
+        # Those of 3 bits are shifted one by one.
+        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
-        return True
+        rows, columns = self.part_multiples()
+        return self.out_features % rows == self.in_features % columns == 0
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
@@ -274,60 +313,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        *(
-            Kernel(
-                name,
-                entry="int4pack_matmul",
-                layout="Int4PackLayout",
-                device="cuda" if capability > (0, 0) else "cpu",
-                capability=capability,
-                dtypes=("bfloat16",),
-                bits=(bits,),
-                group_size=sizes,
-                multiples=multiples,
-            )
-            for name, capability, bits, sizes, multiples in (
-                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
-                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
-                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
-                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
-                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
-            )
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
-    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
         return (2 ** (self.bits - 1) - zeros) * scales
@@ -338,33 +323,6 @@ class GroupwiseLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-class AutoRoundLinear(GroupwiseLinear):
-    """A linear layer of AutoRound's codes; the format is the table at the top."""
-
-    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
-        Kernel(
-            "int8pack_cpu",
-            entry="int8_groups_matmul",
-            layout="Int8GroupsLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(8,),
-        ),
-        *GroupwiseLinear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: AutoRoundConfig) -> None:
-        super().__init__(linear, config, config.bits, config.group_size)
-        self.symmetric = config.sym
-        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
-        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
-        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
-        # Those of 3 bits are shifted one by one.
-        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
 
     def empty_tensors(self) -> dict[str, Tensor]:
         if self.config.checkpoint_format == "awq":
@@ -382,9 +340,6 @@ class AutoRoundLinear(GroupwiseLinear):
         }
         return {name: tensors[name] for name in self.stored}
 
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return {}
-
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By columns, if these are in the order of their groups: then a part's `g_idx` is the usual one."""
         rows = {"qweight": 1, "qzeros": 1, "scales": 1, "g_idx": None}
@@ -395,17 +350,10 @@ class AutoRoundLinear(GroupwiseLinear):
         count = 32 if self.bits == 3 else 32 // self.bits
         return count, math.lcm(count, self.group_size)
 
-    def fits(self) -> bool:
-        rows, columns = self.part_multiples()
-        return self.out_features % rows == self.in_features % columns == 0
-
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         nearest = Rounding.nearest(weight, self.group_size)
         return self.pack_codes(round_shifted(weight, nearest, self.bits, self.symmetric)[0])
-
-    def why_not(self, kernel: Kernel) -> str:
-        return ""
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         if self.config.checkpoint_format == "awq":
@@ -433,13 +381,15 @@ class AutoRoundLinear(GroupwiseLinear):
         return {name: tensors[name] for name in self.stored}
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class AutoRoundQuantizer:
+    """Reads and makes AutoRound's packed layers."""
 
-    requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    requires_calibration: ClassVar[bool] = True
+    linear_class: ClassVar[Any] = AutoRoundLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "qweight"
+
+    auto_quantizer: ClassVar[str] = "auto-round"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -461,12 +411,16 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
-            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
-            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
-            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
-        elif not self.requires_calibration:
+        """Without steps, the weights are rounded while they are loaded."""
+        if not self.pre_quantized and self.quantization_config.iters == 0:
             self.convert(model)
+        else:
+            if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+                suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+                names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+                self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+            elif not self.requires_calibration:
+                self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -490,18 +444,19 @@ class HfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return self.quantization_config.of_layer(name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        return layer if layer.fits() or self.pre_quantized else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -510,28 +465,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, AutoRoundLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, AutoRoundLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -551,30 +506,6 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
-
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        pass
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
-
-    def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
-        for name, layer in packed_layers(model).items():
-            set_module(model, name, layer.plain(model.dtype))
-        model.is_quantized = False
-        vars(model.config).pop("quantization_config", None)
-        return model
-
-
-class AutoRoundQuantizer(HfQuantizer):
-    """Reads and makes AutoRound's packed layers."""
-
-    auto_quantizer: ClassVar[str] = "auto-round"
-    requires_calibration: ClassVar[bool] = True
-    linear_class: ClassVar[Any] = AutoRoundLinear
-    packed_tensor: ClassVar[str] = "qweight"
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Tunes block by block, with the full outputs of two blocks at most in memory."""
@@ -598,23 +529,17 @@ class AutoRoundQuantizer(HfQuantizer):
             calls = with_inputs(calls, run_block(block, calls))
             full = with_inputs(full, targets)
 
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.of_layer(name) is not None
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
-        if config is None:
-            return None
-        layer = self.linear_class(linear, config)
-        return layer if layer.fits() or self.pre_quantized else None
-
-    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        """Without steps, the weights are rounded while they are loaded."""
-        if not self.pre_quantized and self.quantization_config.iters == 0:
-            self.convert(model)
-        else:
-            super()._process_model_before_weight_loading(model, loaded_keys, **kwargs)
+    def dequantize(self, model: Any) -> Any:
+        """The model with plain linear layers in its own type."""
+        for name, layer in packed_layers(model).items():
+            set_module(model, name, layer.plain(model.dtype))
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -997,6 +922,100 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
 LEAST_SCALE = 1e-5
 
 
@@ -1102,26 +1121,6 @@ def block_error(block: nn.Module, weights: dict[str, Tensor], call: Any, target:
     output: Any = functional_call(block, weights, *call)
     output = output[0] if isinstance(output, tuple) else output
     return (output.float() - target.float()).square().mean()
-
-
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        size = codes.shape[1] // scales.shape[1]
-        groups = torch.arange(codes.shape[1], device=codes.device) // size
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
 
 
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
@@ -1235,84 +1234,6 @@ def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
         y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
     y = y if layer.bias is None else y.add_(layer.bias)
     return y.to(x.dtype).view(*x.shape[:-1], -1)
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
@@ -1444,6 +1365,10 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, AutoRoundLinear)}
 
 
 __all__ = [

@@ -28,7 +28,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
@@ -50,55 +50,16 @@ KERNELS = {"torch_awq": "torch", "torch_fused_awq": "int4pack_cpu", "gemm_triton
 FAST_ORDER = torch.arange(32).view(4, 4, 2).transpose(0, 1).reshape(4, 4, 2).transpose(1, 2).flatten()
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class AwqConfig(QuantizationConfigMixin):
+class AwqConfig:
     """How a model was, or is to be, quantized with AWQ."""
 
     quant_method: ClassVar[str] = "awq"
     written_if_set: ClassVar[tuple[str, ...]] = ("do_fuse", "fuse_max_seq_len", "modules_to_fuse", "exllama_config")
     loading_attributes: ClassVar[tuple[str, ...]] = written_if_set
+    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     bits: int = 4
     group_size: int = 128  # columns that share a scale; -1: all of a row
@@ -129,7 +90,13 @@ class AwqConfig(QuantizationConfigMixin):
     cache_block_outputs: bool = True
     modules_in_block_to_quantize: list[list[str]] | None = None
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         if self.bits != 4:
             raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
@@ -164,10 +131,28 @@ class AwqConfig(QuantizationConfigMixin):
                 "AwqConfig: fuse_max_seq_len and modules_to_fuse change nothing without do_fuse", stacklevel=4
             )
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
+
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
-        things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
-        return {**super().to_dict(), **things}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        return {k: None if k in ("dataset", "tokenizer") and not isinstance(v, str) else v for k, v in values.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
 
 FUSED = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
@@ -177,22 +162,65 @@ IDLE = (
 )
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class AWQLinear(nn.Module):
+    """A linear layer of AWQ's codes; the formats are the table at the top."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            bits=(4,),
+            multiples=(8, 8),
+        ),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
+        bits = config.bits
+        group_size = config.group_size
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -201,10 +229,15 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.version = config.version
+        self.shared: Any = None  # layers with the same input, with which it runs as one
 
     def fits(self) -> bool:
-        """Whether the format can hold a weight of this size."""
-        return True
+        """Whether the weight's sizes fill whole words and groups."""
+        rows, columns = {"gemv": (1, 8), "gemv_fast": (8, 64), "llm-awq": (8, 64)}.get(self.version, (8, 1))
+        return self.out_features % rows == self.in_features % columns == self.in_features % self.group_size == 0
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
@@ -232,6 +265,8 @@ class PackedLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.shared is not None:
+            return self.shared.outputs(self, x)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if self.prepared != (x.device, x.dtype):
@@ -256,6 +291,7 @@ class PackedLinear(nn.Module):
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+        self.shared = None
 
     def replace(self, name: str, tensor: Tensor) -> None:
         """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
@@ -266,6 +302,8 @@ class PackedLinear(nn.Module):
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The packed tensors in the checkpoint's form."""
+        if self.shared is not None:
+            return dict(self.shared.stored_tensors(self))
         if self.layout is not None:
             return self.layout.unpack(self, dict(self._buffers))
         return {name: getattr(self, attribute) for name, attribute in self.names.items()}
@@ -291,60 +329,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        *(
-            Kernel(
-                name,
-                entry="int4pack_matmul",
-                layout="Int4PackLayout",
-                device="cuda" if capability > (0, 0) else "cpu",
-                capability=capability,
-                dtypes=("bfloat16",),
-                bits=(bits,),
-                group_size=sizes,
-                multiples=multiples,
-            )
-            for name, capability, bits, sizes, multiples in (
-                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
-                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
-                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
-                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
-                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
-            )
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
-    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
         return (2 ** (self.bits - 1) - zeros) * scales
@@ -355,27 +339,6 @@ class GroupwiseLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-class AWQLinear(GroupwiseLinear):
-    """A linear layer of AWQ's codes; the formats are the table at the top."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            bits=(4,),
-            multiples=(8, 8),
-        ),
-        *GroupwiseLinear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
-        super().__init__(linear, config, config.bits, config.group_size)
-        self.version, self.shared = config.version, None  # layers with the same input, with which it runs as one
 
     @property
     def group_count(self) -> int:
@@ -404,16 +367,6 @@ class AWQLinear(GroupwiseLinear):
             sizes["scaled_zeros"] = sizes.pop("qzeros")
         return {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
 
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        self.shared = None
-
-    def stored_tensors(self) -> dict[str, Tensor]:
-        return super().stored_tensors() if self.shared is None else self.shared.stored_tensors(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.shared is None else self.shared.outputs(self, x)
-
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """Of gemm's words; the others pad their groups."""
         if self.version not in ("gemm", "exllama"):
@@ -422,11 +375,6 @@ class AWQLinear(GroupwiseLinear):
 
     def part_multiples(self) -> tuple[int, int]:
         return 8, self.group_size
-
-    def fits(self) -> bool:
-        """Whether the weight's sizes fill whole words and groups."""
-        rows, columns = {"gemv": (1, 8), "gemv_fast": (8, 64), "llm-awq": (8, 64)}.get(self.version, (8, 1))
-        return self.out_features % rows == self.in_features % columns == self.in_features % self.group_size == 0
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest, in float16."""
@@ -528,13 +476,15 @@ def search_clips(weight: Tensor, x: Tensor, bits: int, group_size: int, zero_poi
     return torch.cat(best)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class AwqHfQuantizer:
+    """Reads and makes AWQ's packed layers."""
 
-    requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    requires_calibration: ClassVar[bool] = True
+    linear_class: ClassVar[Any] = AWQLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "qweight"
+
+    auto_quantizer: ClassVar[str] = "awq"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -594,9 +544,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -605,35 +553,35 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, AWQLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, AWQLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
         return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
+        """As for all methods; then the layers that read the same input are fused, if they are to be."""
         model.hf_quantizer = self
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
@@ -645,48 +593,14 @@ class HfQuantizer:
         model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
-        return model
-
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        pass
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
-
-    def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
-        for name, layer in packed_layers(model).items():
-            set_module(model, name, layer.plain(model.dtype))
-        model.is_quantized = False
-        vars(model.config).pop("quantization_config", None)
-        return model
-
-
-class AwqHfQuantizer(HfQuantizer):
-    """Reads and makes AWQ's packed layers."""
-
-    auto_quantizer: ClassVar[str] = "awq"
-    requires_calibration: ClassVar[bool] = True
-    linear_class: ClassVar[Any] = AWQLinear
-    packed_tensor: ClassVar[str] = "qweight"
-
-    def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        """As for all methods; then the layers that read the same input are fused, if they are to be."""
-        super().postprocess_model(model, **kwargs)
         if self.quantization_config.do_fuse:
             named = self.quantization_config.modules_to_fuse
             chosen = FUSED if named is None else named
             groups = [chosen[kind][:count] for kind, count in (("attention", 3), ("mlp", 2)) if kind in chosen]
-            found = [fuse_layers(model, [group]) for group in groups]
-            if not all(found) if named else not any(found):
+            fused = [fuse_layers(model, [group]) for group in groups]
+            if not all(fused) if named else not any(fused):
                 raise ValueError(f"AwqConfig: modules_to_fuse names no packed layers of the model: {chosen}")
         return model
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also the layers that do not fill whole words and groups."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Scales, clips and rounds plain weights block by block, each block with the inputs that the plain model has there."""
@@ -718,6 +632,18 @@ class AwqHfQuantizer(HfQuantizer):
             return outputs
 
         visit_blocks(model, find_blocks(model, config.block_name_to_quantize), samples, visit)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers that do not fill whole words and groups."""
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
+
+    def dequantize(self, model: Any) -> Any:
+        """The model with plain linear layers in its own type."""
+        for name, layer in packed_layers(model).items():
+            set_module(model, name, layer.plain(model.dtype))
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1077,6 +1003,80 @@ def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[T
     return samples
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1168,258 +1168,6 @@ class ColumnsLayout:
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
-
-
-THROUGH = {"o_proj": "v_proj", "down_proj": "up_proj"}  # whose rows a layer's columns can be scaled through, by name
-
-
-class Scaling(NamedTuple):
-    """Layers with one input, and the norm or linear layer that can divide it by what their columns are multiplied by."""
-
-    before: Any
-    layers: list[nn.Linear]
-    whole: nn.Module  # whose outputs count: the layers' common parent, or the one layer
-    calls: list[tuple[Any, Any]]  # arguments of `whole` for each sample
-
-
-def find_scalings(block: nn.Module, linears: list[Any], run: Any) -> tuple[list[Scaling], dict[Any, Tensor], Any]:
-    """What can be scaled among a block's layers, the layers' inputs [n, K], and what `run`, which runs the block, returns."""
-    names = {module: name for name, module in block.named_modules()}
-    calls: dict[nn.Module, list[Any]] = {module: [] for module in names}
-    makers: dict[int, nn.Module] = {}  # by the identity of what they returned; all of it is held while this runs
-    held: list[Any] = []
-
-    def enter(module: nn.Module, arguments: Any, options: Any) -> None:
-        calls[module].append((arguments, options))
-
-    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
-        if not any(module.children()):
-            makers[id(output)] = module
-            held.append(output)
-
-    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in names]
-    hooks += [module.register_forward_hook(leave) for module in names]
-    outputs = run()
-    for hook in hooks:
-        hook.remove()
-    inputs = {linear: torch.cat([given[0].flatten(0, -2) for given, _ in calls[linear]]) for linear in linears}
-    groups: dict[int, list[nn.Linear]] = {}
-    for linear in linears:
-        groups.setdefault(id(calls[linear][0][0][0]), []).append(linear)
-    found = []
-    for source, layers in groups.items():
-        parent, _, name = names[layers[0]].rpartition(".")
-        before = makers.get(source)
-        whole = block.get_submodule(parent) if len(layers) > 1 else layers[0]
-        if name in THROUGH:
-            before = getattr(block.get_submodule(parent), THROUGH[name], None)
-        weight = getattr(before, "weight", None)
-        if weight is not None and weight.shape[0] == layers[0].in_features:
-            found.append(Scaling(before, layers, whole, calls[whole]))
-    return found, inputs, outputs
-
-
-@torch.no_grad()
-def apply_scales(scaling: Scaling, scales: Tensor) -> None:
-    """Multiplies the layers' columns by scales [K], and divides what comes before."""
-    before, bias = scaling.before, getattr(scaling.before, "bias", None)
-    if before.weight.dim() == 2:
-        before.weight.div_(scales[:, None])
-    else:  # a norm: some multiply by their weight, some by one more
-        kept = before.weight.clone()
-        before.weight.zero_()
-        rest = before(torch.arange(1, len(kept) + 1, device=kept.device).to(kept)) - (0 if bias is None else bias)
-        one = float(rest.abs().sum() > 0)
-        before.weight.copy_((kept + one) / scales - one)
-    if bias is not None:
-        bias.div_(scales)
-    for layer in scaling.layers:
-        layer.weight.mul_(scales)
-
-
-def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
-    """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
-    for old, new in zip(before, after, strict=True):
-        if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
-            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
-
-
-class SharedInput:
-    """The rows of several layers in one; the layers hold nothing while they belong to it."""
-
-    def __init__(self, layers: list[Any]) -> None:
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        rows = [layer.out_features for layer in layers]
-        together = SimpleNamespace(
-            in_features=layers[0].in_features, out_features=sum(rows), bias=torch.cat(biases) if biases else None
-        )
-        self.whole = type(layers[0])(together, layers[0].config)
-        codes = [layer.unpack_codes(layer.stored_tensors())[:3] for layer in layers]
-        self.whole.hold(self.whole.pack_codes(GroupwiseCodes(*map(torch.cat, zip(*codes, strict=True)))))
-        ends = accumulate(rows)
-        self.rows = {layer: slice(end - size, end) for layer, size, end in zip(layers, rows, ends, strict=True)}
-        self.x: Any = None
-        self.y: Any = None
-        self.waiting: set[Any] = set()
-        for layer in layers:
-            layer.hold({})
-            layer.shared, layer.kernel = self, "fused"
-
-    def outputs(self, layer: Any, x: Tensor) -> Tensor:
-        if self.x is not x:
-            self.x, self.y, self.waiting = x, self.whole(x), set(self.rows)
-        y = self.y[..., self.rows[layer]]
-        self.waiting.discard(layer)
-        if not self.waiting:
-            self.x = self.y = None
-        return y
-
-    def stored_tensors(self, layer: Any) -> dict[str, Tensor]:
-        codes = self.whole.unpack_codes(self.whole.stored_tensors())
-        return layer.pack_codes(GroupwiseCodes(*(x[self.rows[layer]] for x in codes[:3])))
-
-
-def fuse_layers(model: Any, groups: list[list[str]]) -> int:
-    """Runs the packed layers that have these names in a module as one; how often that was."""
-    count = 0
-    for module in list(model.modules()):
-        for names in groups:
-            layers = [getattr(module, name, None) for name in names]
-            if all(hasattr(layer, "shared") for layer in layers):
-                SharedInput(layers)
-                count += 1
-    return count
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
@@ -1553,8 +1301,180 @@ def nibbles(packed: Tensor) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
+THROUGH = {"o_proj": "v_proj", "down_proj": "up_proj"}  # whose rows a layer's columns can be scaled through, by name
+
+
+class Scaling(NamedTuple):
+    """Layers with one input, and the norm or linear layer that can divide it by what their columns are multiplied by."""
+
+    before: Any
+    layers: list[nn.Linear]
+    whole: nn.Module  # whose outputs count: the layers' common parent, or the one layer
+    calls: list[tuple[Any, Any]]  # arguments of `whole` for each sample
+
+
+def find_scalings(block: nn.Module, linears: list[Any], run: Any) -> tuple[list[Scaling], dict[Any, Tensor], Any]:
+    """What can be scaled among a block's layers, the layers' inputs [n, K], and what `run`, which runs the block, returns."""
+    names = {module: name for name, module in block.named_modules()}
+    calls: dict[nn.Module, list[Any]] = {module: [] for module in names}
+    makers: dict[int, nn.Module] = {}  # by the identity of what they returned; all of it is held while this runs
+    held: list[Any] = []
+
+    def enter(module: nn.Module, arguments: Any, options: Any) -> None:
+        calls[module].append((arguments, options))
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        if not any(module.children()):
+            makers[id(output)] = module
+            held.append(output)
+
+    hooks = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in names]
+    hooks += [module.register_forward_hook(leave) for module in names]
+    outputs = run()
+    for hook in hooks:
+        hook.remove()
+    inputs = {linear: torch.cat([given[0].flatten(0, -2) for given, _ in calls[linear]]) for linear in linears}
+    groups: dict[int, list[nn.Linear]] = {}
+    for linear in linears:
+        groups.setdefault(id(calls[linear][0][0][0]), []).append(linear)
+    found = []
+    for source, layers in groups.items():
+        parent, _, name = names[layers[0]].rpartition(".")
+        before = makers.get(source)
+        whole = block.get_submodule(parent) if len(layers) > 1 else layers[0]
+        if name in THROUGH:
+            before = getattr(block.get_submodule(parent), THROUGH[name], None)
+        weight = getattr(before, "weight", None)
+        if weight is not None and weight.shape[0] == layers[0].in_features:
+            found.append(Scaling(before, layers, whole, calls[whole]))
+    return found, inputs, outputs
+
+
+@torch.no_grad()
+def apply_scales(scaling: Scaling, scales: Tensor) -> None:
+    """Multiplies the layers' columns by scales [K], and divides what comes before."""
+    before, bias = scaling.before, getattr(scaling.before, "bias", None)
+    if before.weight.dim() == 2:
+        before.weight.div_(scales[:, None])
+    else:  # a norm: some multiply by their weight, some by one more
+        kept = before.weight.clone()
+        before.weight.zero_()
+        rest = before(torch.arange(1, len(kept) + 1, device=kept.device).to(kept)) - (0 if bias is None else bias)
+        one = float(rest.abs().sum() > 0)
+        before.weight.copy_((kept + one) / scales - one)
+    if bias is not None:
+        bias.div_(scales)
+    for layer in scaling.layers:
+        layer.weight.mul_(scales)
+
+
+def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
+    """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
+    for old, new in zip(before, after, strict=True):
+        if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
+            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, AWQLinear)}
+
+
+class SharedInput:
+    """The rows of several layers in one; the layers hold nothing while they belong to it."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        rows = [layer.out_features for layer in layers]
+        together = SimpleNamespace(
+            in_features=layers[0].in_features, out_features=sum(rows), bias=torch.cat(biases) if biases else None
+        )
+        self.whole = type(layers[0])(together, layers[0].config)
+        codes = [layer.unpack_codes(layer.stored_tensors())[:3] for layer in layers]
+        self.whole.hold(self.whole.pack_codes(GroupwiseCodes(*map(torch.cat, zip(*codes, strict=True)))))
+        ends = accumulate(rows)
+        self.rows = {layer: slice(end - size, end) for layer, size, end in zip(layers, rows, ends, strict=True)}
+        self.x: Any = None
+        self.y: Any = None
+        self.waiting: set[Any] = set()
+        for layer in layers:
+            layer.hold({})
+            layer.shared, layer.kernel = self, "fused"
+
+    def outputs(self, layer: Any, x: Tensor) -> Tensor:
+        if self.x is not x:
+            self.x, self.y, self.waiting = x, self.whole(x), set(self.rows)
+        y = self.y[..., self.rows[layer]]
+        self.waiting.discard(layer)
+        if not self.waiting:
+            self.x = self.y = None
+        return y
+
+    def stored_tensors(self, layer: Any) -> dict[str, Tensor]:
+        codes = self.whole.unpack_codes(self.whole.stored_tensors())
+        return layer.pack_codes(GroupwiseCodes(*(x[self.rows[layer]] for x in codes[:3])))
+
+
+def fuse_layers(model: Any, groups: list[list[str]]) -> int:
+    """Runs the packed layers that have these names in a module as one; how often that was."""
+    count = 0
+    for module in list(model.modules()):
+        for names in groups:
+            layers = [getattr(module, name, None) for name in names]
+            if all(hasattr(layer, "shared") for layer in layers):
+                SharedInput(layers)
+                count += 1
+    return count
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 __all__ = [

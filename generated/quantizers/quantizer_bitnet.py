@@ -27,7 +27,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import metadata
@@ -42,16 +42,22 @@ from torch import Tensor, nn
 SHIFTS = (0, 2, 4, 6)  # of the slabs in a byte
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class BitNetQuantConfig:
+    """Which of the two layers, whether its weights are rounded already, and whether inputs are normalized first."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "bitnet"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    modules_to_not_convert: list[str] | None = None
+    linear_class: str = "bitlinear"
+    quantization_mode: str = "offline"
+    use_rms_norm: bool = False
+    rms_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -60,6 +66,13 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        require_choice(self, "linear_class", ("bitlinear", "autobitlinear"))
+        require_choice(self, "quantization_mode", ("online", "offline"))
+        if self.linear_class == "bitlinear" and self.quantization_mode == "online":
+            raise ValueError(
+                "BitNetQuantConfig: weights of linear_class 'bitlinear' are rounded before they are stored: "
+                "set quantization_mode='offline', or linear_class='autobitlinear'"
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -75,35 +88,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class BitNetQuantConfig(QuantizationConfigMixin):
-    """Which of the two layers, whether its weights are rounded already, and whether inputs are normalized first."""
-
-    quant_method: ClassVar[str] = "bitnet"
-
-    modules_to_not_convert: list[str] | None = None
-    linear_class: str = "bitlinear"
-    quantization_mode: str = "offline"
-    use_rms_norm: bool = False
-    rms_norm_eps: float = 1e-6
-
-    def post_init(self) -> None:
-        require_choice(self, "linear_class", ("bitlinear", "autobitlinear"))
-        require_choice(self, "quantization_mode", ("online", "offline"))
-        if self.linear_class == "bitlinear" and self.quantization_mode == "online":
-            raise ValueError(
-                "BitNetQuantConfig: weights of linear_class 'bitlinear' are rounded before they are stored: "
-                "set quantization_mode='offline', or linear_class='autobitlinear'"
-            )
 
 
 def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,20 +125,41 @@ def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class BitLinear(nn.Module):
+    """A linear layer of ternary weights and int8 inputs."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+        ),
+        Kernel("torch", entry="ternary_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+    slabs: ClassVar[int] = 4  # of rows, each of which has its bits in a byte
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
@@ -165,7 +177,7 @@ class PackedLinear(nn.Module):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
-        return {}
+        return {"rms_norm.weight": torch.ones(self.in_features)}
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -189,6 +201,12 @@ class PackedLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.config.use_rms_norm:
+            normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
+            x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
+        if x.requires_grad and torch.is_grad_enabled():
+            codes, factors = self.rounded_tokens(x)
+            x = straight_through(x, (codes / factors).to(x.dtype))
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if self.prepared != (x.device, x.dtype):
@@ -248,48 +266,11 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class BitLinear(PackedLinear):
-    """A linear layer of ternary weights and int8 inputs."""
-
-    slabs: ClassVar[int] = 4  # of rows, each of which has its bits in a byte
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-        ),
-        Kernel("torch", entry="ternary_matmul"),
-    )
-
     def empty_tensors(self) -> dict[str, Tensor]:
         words = torch.empty(self.out_features // 4, self.in_features, dtype=torch.uint8)
         found = {"weight": words, "weight_scale": torch.empty(1)}
         norm = {"rms_norm.weight": torch.empty(self.in_features)}
         return found | norm if self.config.use_rms_norm else found
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return {"rms_norm.weight": torch.ones(self.in_features)}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         rounded, mean = ternary(weight)
@@ -319,15 +300,6 @@ class BitLinear(PackedLinear):
         """The bytes of the codes, and the one scale for every row."""
         return self.stored_tensors()["weight"], self.scale().expand(self.out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.config.use_rms_norm:
-            normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
-            x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
-        if x.requires_grad and torch.is_grad_enabled():
-            codes, factors = self.rounded_tokens(x)
-            x = straight_through(x, (codes / factors).to(x.dtype))
-        return super().forward(x)
-
 
 class AutoBitLinear(nn.Linear):
     """A linear layer whose weight and inputs are rounded in every forward pass: for training that knows of the rounding."""
@@ -346,13 +318,15 @@ class AutoBitLinear(nn.Linear):
         return F.linear(straight_through(x, (codes / factors).to(x.dtype)), weight, self.bias)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class BitNetHfQuantizer:
+    """Reads and makes packed layers, or puts rounding ones in the places of linear ones."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = BitLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "weight_scale"
+
+    auto_quantizer: ClassVar[str] = "bitnet"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -374,12 +348,16 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
-            suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
-            names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
-            self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
-        elif not self.requires_calibration:
-            self.convert(model)
+        if self.quantization_config.quantization_mode == "offline":
+            if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
+                suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
+                names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
+                self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
+            elif not self.requires_calibration:
+                self.convert(model)
+            return
+        for name, linear in linears_to_convert(model, self.get_modules_to_not_convert(model)).items():
+            set_module(model, name, AutoBitLinear(linear, self.quantization_config))
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -407,14 +385,11 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        return None if linear.out_features % 4 else self.linear_class(linear, self.quantization_config)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -423,32 +398,39 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, BitLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
-        """Without the tensors of packed layers that go without saying; others cannot be made up."""
+        """Where plain weights are read, norms before layers begin as ones."""
+        for entry in missing_keys:
+            norm, name = owner(model, entry)
+            if entry.endswith(".rms_norm.weight") and isinstance(norm, nn.RMSNorm):
+                setattr(norm, name, nn.Parameter(torch.ones(norm.normalized_shape, dtype=self.dtype)))
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, BitLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
-        return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
+        missing = [
+            key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())
+        ]
+        return [key for key in missing if not key.endswith(".rms_norm.weight")]
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
@@ -469,48 +451,8 @@ class HfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
-
-    def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
-        for name, layer in packed_layers(model).items():
-            set_module(model, name, layer.plain(model.dtype))
-        model.is_quantized = False
-        vars(model.config).pop("quantization_config", None)
-        return model
-
-
-class BitNetHfQuantizer(HfQuantizer):
-    """Reads and makes packed layers, or puts rounding ones in the places of linear ones."""
-
-    auto_quantizer: ClassVar[str] = "bitnet"
-    linear_class: ClassVar[Any] = BitLinear
-    packed_tensor: ClassVar[str] = "weight_scale"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        return None if linear.out_features % 4 else self.linear_class(linear, self.quantization_config)
-
-    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        if self.quantization_config.quantization_mode == "offline":
-            super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
-            return
-        for name, linear in linears_to_convert(model, self.get_modules_to_not_convert(model)).items():
-            set_module(model, name, AutoBitLinear(linear, self.quantization_config))
-
-    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
-        """Where plain weights are read, norms before layers begin as ones."""
-        for key in missing_keys:
-            norm, name = owner(model, key)
-            if key.endswith(".rms_norm.weight") and isinstance(norm, nn.RMSNorm):
-                setattr(norm, name, nn.Parameter(torch.ones(norm.normalized_shape, dtype=self.dtype)))
-        missing = super().update_missing_keys(model, missing_keys, prefix)
-        return [key for key in missing if not key.endswith(".rms_norm.weight")]
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers whose rows are not in fours."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def dequantize(self, model: Any) -> Any:
         """Refused where inputs are normalized: a plain linear layer does not do that."""
@@ -522,7 +464,11 @@ class BitNetHfQuantizer(HfQuantizer):
                 linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
                 linear.weight, linear.bias = nn.Parameter(rounded * mean), layer.bias
                 set_module(model, name, linear)
-        return super().dequantize(model)
+        for name, layer in packed_layers(model).items():
+            set_module(model, name, layer.plain(model.dtype))
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -661,85 +607,6 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     return torch._int_mm(left, right.T)
 
 
-def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
-    slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
-    words = torch.zeros_like(slabs[0])
-    for slab, shift in zip(slabs, shifts, strict=True):
-        words |= slab << shift
-    return words
-
-
-def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
-    """The codes [R, C] of one slab after the other, in the words' type."""
-    for shift in shifts:
-        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
-
-
-def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
-    """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
-    if len(shifts) == 1:
-        return words
-    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
-
-
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -808,8 +675,81 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
+def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
+    slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
+    words = torch.zeros_like(slabs[0])
+    for slab, shift in zip(slabs, shifts, strict=True):
+        words |= slab << shift
+    return words
+
+
+def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
+    """The codes [R, C] of one slab after the other, in the words' type."""
+    for shift in shifts:
+        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
+
+
+def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
+    """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
+    if len(shifts) == 1:
+        return words
+    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 __all__ = [

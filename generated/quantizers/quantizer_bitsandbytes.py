@@ -32,7 +32,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
@@ -49,16 +49,27 @@ STEP = 6.200124e-05  # of products of codes, bitsandbytes' own; 1 / 127² would 
 BLOCK, NESTED_BLOCK = 64, 256  # values that share a scale; scales that do
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class BitsAndBytesConfig:
+    """Which of the two methods, and how; the two `load_in_…` exclude each other."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "bitsandbytes"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
+    loading_attributes: ClassVar[tuple[str, ...]] = ("bnb_4bit_compute_dtype", "llm_int8_threshold")
+    ignored_keys: ClassVar[tuple[str, ...]] = ("_load_in_8bit", "_load_in_4bit")
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+    llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
+    llm_int8_skip_modules: list[str] | None = None
+    llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
+    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
+    bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
+    bnb_4bit_quant_type: str = "fp4"
+    bnb_4bit_use_double_quant: bool = False
+    bnb_4bit_quant_storage: Any = None  # a type or its name; None: uint8
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -67,6 +78,14 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        if self.load_in_8bit and self.load_in_4bit:
+            raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
+        require_choice(self, "bnb_4bit_quant_type", TABLES)
+        for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
+            value = usual if (given := getattr(self, name)) is None else given
+            setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
+        require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
+        require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -81,44 +100,15 @@ class QuantizationConfigMixin:
         return (config, kwargs) if return_unused_kwargs else config
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        """All keys of the JSON; the choice of method under the names that it has had, too."""
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        return {**values, "_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class BitsAndBytesConfig(QuantizationConfigMixin):
-    """Which of the two methods, and how; the two `load_in_…` exclude each other."""
-
-    quant_method: ClassVar[str] = "bitsandbytes"
-    loading_attributes: ClassVar[tuple[str, ...]] = ("bnb_4bit_compute_dtype", "llm_int8_threshold")
-    ignored_keys: ClassVar[tuple[str, ...]] = ("_load_in_8bit", "_load_in_4bit")
-
-    load_in_8bit: bool = False
-    load_in_4bit: bool = False
-    llm_int8_threshold: float = 6.0  # magnitude from which an input is an outlier; 0: none is
-    llm_int8_skip_modules: list[str] | None = None
-    llm_int8_enable_fp32_cpu_offload: bool = False  # layers that device_map puts on the CPU or the disk stay plain
-    llm_int8_has_fp16_weight: bool = False  # weights stay in 16 bits, can be trained, and are rounded in each pass
-    bnb_4bit_compute_dtype: Any = None  # a type or its name; None: float32
-    bnb_4bit_quant_type: str = "fp4"
-    bnb_4bit_use_double_quant: bool = False
-    bnb_4bit_quant_storage: Any = None  # a type or its name; None: uint8
-
-    def post_init(self) -> None:
-        if self.load_in_8bit and self.load_in_4bit:
-            raise ValueError("BitsAndBytesConfig: load_in_8bit and load_in_4bit exclude each other: set one of them")
-        require_choice(self, "bnb_4bit_quant_type", TABLES)
-        for name, usual in (("bnb_4bit_compute_dtype", "float32"), ("bnb_4bit_quant_storage", "uint8")):
-            value = usual if (given := getattr(self, name)) is None else given
-            setattr(self, name, getattr(torch, value, value) if isinstance(value, str) else value)
-        require_choice(self, "bnb_4bit_compute_dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
-        require_choice(self, "bnb_4bit_quant_storage", STORAGE_TYPES)
 
     def is_quantizable(self) -> bool:
         return self.load_in_8bit or self.load_in_4bit
@@ -126,11 +116,6 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
     def quantization_method(self) -> str | None:
         """`llm_int8`, `fp4`, `nf4`, or None if neither method is chosen."""
         return "llm_int8" if self.load_in_8bit else self.bnb_4bit_quant_type if self.load_in_4bit else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; the choice of method under the names that it has had, too."""
-        chosen = {"_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
-        return {**super().to_dict(), **chosen}
 
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -519,27 +504,39 @@ class Linear4bit(PackedLinear):
         return super().forward(x.to(self.compute_dtype)).to(x.dtype)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class BnbHfQuantizer:
+    """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
     linear_class: ClassVar[Any] = PackedLinear
-    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
+    skipped_by: ClassVar[str] = "llm_int8_skip_modules"
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
 
-    def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
+    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
         self.pre_quantized = kwargs.pop("pre_quantized", True)  # whether the checkpoint holds packed tensors
         self.modules_to_not_convert = kwargs.pop("modules_to_not_convert", None)
         self.dtype: Any = None
         if kwargs:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
+        self.offloaded: list[str] = []
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses what the method cannot do here, and devices that this machine does not have."""
+        """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
         for device in {str(device) for device in (device_map or {}).values()}:
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
+        if not self.pre_quantized and not self.quantization_config.is_quantizable():
+            raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
+        places = {name: str(device) for name, device in (device_map or {}).items()}
+        offloaded = [name for name, device in places.items() if device in ("cpu", "disk")]
+        if offloaded and len(offloaded) < len(places):
+            if not self.quantization_config.llm_int8_enable_fp32_cpu_offload:
+                raise ValueError(
+                    f"device_map leaves {', '.join(offloaded)} on the CPU or the disk, where layers would stay plain: "
+                    "set llm_int8_enable_fp32_cpu_offload=True to allow it, or put all on the GPU"
+                )
+            self.offloaded = offloaded
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
@@ -569,10 +566,11 @@ class HfQuantizer:
             raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        """What the user or the checkpoint says, or else the heads."""
+        """What the user or the checkpoint says, or else the heads; and what is offloaded."""
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
-        return output_modules(model) if named is None else list(named)
+        named = output_modules(model) if named is None else list(named)
+        return [*named, *self.offloaded]
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
@@ -585,9 +583,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -603,15 +599,15 @@ class HfQuantizer:
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -652,35 +648,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class BnbHfQuantizer(HfQuantizer):
-    """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
-
-    skipped_by: ClassVar[str] = "llm_int8_skip_modules"
-
-    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
-        super().__init__(quantization_config, **kwargs)
-        self.offloaded: list[str] = []
-
-    def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
-        """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
-        super().validate_environment(dtype, device_map, weights_only)
-        if not self.pre_quantized and not self.quantization_config.is_quantizable():
-            raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
-        places = {name: str(device) for name, device in (device_map or {}).items()}
-        offloaded = [name for name, device in places.items() if device in ("cpu", "disk")]
-        if offloaded and len(offloaded) < len(places):
-            if not self.quantization_config.llm_int8_enable_fp32_cpu_offload:
-                raise ValueError(
-                    f"device_map leaves {', '.join(offloaded)} on the CPU or the disk, where layers would stay plain: "
-                    "set llm_int8_enable_fp32_cpu_offload=True to allow it, or put all on the GPU"
-                )
-            self.offloaded = offloaded
-
-    def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        """What the user or the checkpoint says, or else the heads; and what is offloaded."""
-        return [*super().get_modules_to_not_convert(model), *self.offloaded]
 
 
 class Bnb8BitHfQuantizer(BnbHfQuantizer):
@@ -1151,6 +1118,49 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
 
 
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
 def split_rows_only(config: Any) -> Any:
     """The configuration, by whose plan layers gather their inputs and split rows where they would have split columns."""
     if plan := getattr(config, "base_model_tp_plan", None):
@@ -1210,49 +1220,6 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 __all__ = [

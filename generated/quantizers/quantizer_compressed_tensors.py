@@ -52,55 +52,16 @@ FORMATS = (
 )
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class CompressedTensorsConfig(QuantizationConfigMixin):
+class CompressedTensorsConfig:
     """Groups of layers, each with `targets`, `weights`, `input_activations`; or names of schemes, with the targets of each."""
 
     quant_method: ClassVar[str] = "compressed-tensors"
+    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
     loading_attributes: ClassVar[tuple[str, ...]] = ("run_compressed", "dequantize")
     ignored_keys: ClassVar[tuple[str, ...]] = ("version", "transform_config", "moe_sparsity_config")
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     config_groups: dict[str, Any] | None = None
     format: str = "dense"
@@ -114,7 +75,13 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     dequantize: bool = False
     use_optimized_inference: bool = False
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         sparse = (self.sparsity_config or {}).get("format", "dense")
         for name in (self.format, sparse):
             if name in SPARSE:
@@ -139,16 +106,29 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """The whole may also lie under a key `quantization_config`, beside `sparsity_config`."""
-        inner = config_dict.get("quantization_config") or {}
         outer = {key: value for key, value in config_dict.items() if key != "quantization_config"}
-        return super().from_dict({**outer, **inner}, return_unused_kwargs, **kwargs)
+        config_dict = {**outer, **(config_dict.get("quantization_config") or {})}
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
 
     def to_dict(self) -> dict[str, Any]:
         """Without what says how a checkpoint is run."""
-        values = super().to_dict()
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
         for name in ("run_compressed", "dequantize", "use_optimized_inference", "sparsity_config"):
             values.pop(name)
         return values
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """The group that a layer belongs to; None: it stays plain."""
@@ -285,9 +265,8 @@ class SchemeLinear(PackedLinear):
     Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
     """
 
-    flat: ClassVar[bool] = (
-        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
-    )
+    # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
+    flat: ClassVar[bool] = False
     inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
@@ -378,8 +357,8 @@ class Kernel:
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
 
-class Int8SchemeLinear(SchemeLinear):
-    """Codes of int8 as they are."""
+class CompressedInt8Linear(SchemeLinear):
+    """`int-quantized`: codes as they are."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
@@ -434,10 +413,6 @@ class Int8SchemeLinear(SchemeLinear):
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
         fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
-
-
-class CompressedInt8Linear(Int8SchemeLinear):
-    """`int-quantized`: codes as they are."""
 
 
 class Float8Linear(PackedLinear):
@@ -500,8 +475,8 @@ class Float8Linear(PackedLinear):
         return ""
 
 
-class Float8SchemeLinear(SchemeLinear, Float8Linear):
-    """Codes of float8; the scales may be exponents of two."""
+class CompressedFloat8Linear(SchemeLinear, Float8Linear):
+    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
 
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.uint8 if self.weights.scale_dtype else torch.float32
@@ -542,12 +517,8 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return super().why_not(kernel)
 
 
-class CompressedFloat8Linear(Float8SchemeLinear):
-    """`float-quantized` and `mxfp8-quantized`: float8 with scales of tensors, rows, groups or blocks."""
-
-
-class Float4SchemeLinear(SchemeLinear):
-    """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
+class CompressedFloat4Linear(SchemeLinear):
+    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
     packed_name: ClassVar[str] = "weight_packed"
     kernels: ClassVar[tuple[Kernel, ...]] = (
@@ -588,10 +559,6 @@ class Float4SchemeLinear(SchemeLinear):
         packed, scales, overall = stored[self.packed_name], stored["weight_scale"], stored.get("weight_global_scale")
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
         return packed, None if overall is None else overall.float(), scales, self.block[1]
-
-
-class CompressedFloat4Linear(Float4SchemeLinear):
-    """`nvfp4-pack-quantized` and `mxfp4-pack-quantized`: two FP4 numbers in a byte; `mxfp6-pack-quantized`: four FP6 in three."""
 
 
 class GroupwiseLinear(PackedLinear):
@@ -641,8 +608,8 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
-    """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
+class CompressedGroupLinear(SchemeLinear, GroupwiseLinear):
+    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -656,12 +623,16 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         *GroupwiseLinear.kernels,
     )
 
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
+
+    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
         size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
         super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
         self.symmetric, self.block = args.symmetric, (1, self.group_size)
         self.grid = self.out_features, self.in_features // self.group_size
+        self.ordered = self.weights.actorder in ("group", "dynamic")
+        self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
@@ -669,17 +640,6 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
         return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
-
-
-class CompressedGroupLinear(GroupSchemeLinear):
-    """`pack-quantized`: integers of two to eight bits in words, a scale for each group or row."""
-
-    coded: ClassVar[tuple[str, ...]] = ("weight_packed", "weight_scale", "weight_zero_point")
-
-    def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config, scheme)
-        self.ordered = self.weights.actorder in ("group", "dynamic")
-        self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
@@ -727,13 +687,16 @@ def calibrate(model: Any) -> AbstractContextManager[None]:
     return calibrated_scales(model)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class CompressedTensorsHfQuantizer:
+    """Reads and makes layers of all formats; a model's may differ from each other."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
     linear_class: ClassVar[Any] = PackedLinear
-    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    skipped_by: ClassVar[str] = "ignore"
+    packed_tensor: ClassVar[str] = "weight_scale"
+
+    auto_quantizer: ClassVar[str] = "compressed-tensors"
+    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -755,12 +718,27 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        config = self.quantization_config
+        if not config.config_groups:
+            raise ValueError(
+                "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
+            )
+        plain = self.pre_quantized and config.quantization_status != "compressed"
+        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
+            raise ValueError(
+                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
+                "with pre_quantized=False"
+            )
         if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
             suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
             names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
             self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
         elif not self.requires_calibration:
             self.convert(model)
+        if plain:  # the weights are still to be rounded, by the scales beside them
+            self.pre_quantized, self.told = False, {}
+        if config.kv_cache_scheme is not None:
+            round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -784,18 +762,21 @@ class HfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return self.quantization_config.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+            return None
+        weights = QuantizationArgs(**scheme["weights"])
+        block = block_shape(weights, linear.out_features, linear.in_features)
+        if not self.pre_quantized and (linear.out_features % block[0] or linear.in_features % block[1]):
+            return None
+        return LAYERS[self.layer_format(scheme)](linear, self.quantization_config, scheme)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -805,108 +786,6 @@ class HfQuantizer:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
         return isinstance(module, PackedLinear) and name != "bias"
-
-    def create_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
-    ) -> None:
-        """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
-        layer, name = owner(model, param_name)
-        if not self.pre_quantized:
-            layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
-
-    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
-        """Without the tensors of packed layers that go without saying; others cannot be made up."""
-        for key in missing_keys:
-            layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
-                if (value := layer.usual_tensors().get(name)) is None:
-                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
-                layer.hold({**layer.stored_tensors(), name: value})
-        return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
-
-    def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
-        model.hf_quantizer = self
-        for layer in packed_layers(model).values():
-            layer.hold(layer.stored_tensors())
-        self._process_model_after_weight_loading(model, **kwargs)
-        linears = {} if self.pre_quantized else linears_to_convert(model, self.get_modules_to_not_convert(model))
-        if plain := [name for name, linear in linears.items() if self.means(name, linear)]:
-            found = len(plain), self.quantization_config.quant_method, ", ".join(plain)
-            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
-        model.config.quantization_config = self.saved_config(model)
-        for layer in packed_layers(model).values():
-            layer.prepare(layer.device, layer.compute_dtype or model.dtype)
-        return model
-
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        pass
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
-
-    def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
-        for name, layer in packed_layers(model).items():
-            set_module(model, name, layer.plain(model.dtype))
-        model.is_quantized = False
-        vars(model.config).pop("quantization_config", None)
-        return model
-
-
-class CompressedTensorsHfQuantizer(HfQuantizer):
-    """Reads and makes layers of all formats; a model's may differ from each other."""
-
-    auto_quantizer: ClassVar[str] = "compressed-tensors"
-    linear_class: ClassVar[Any] = PackedLinear
-    skipped_by: ClassVar[str] = "ignore"
-    packed_tensor: ClassVar[str] = "weight_scale"
-    told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
-
-    def layer_format(self, scheme: dict[str, Any]) -> str:
-        """The format of a group's layers."""
-        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
-        if told == "naive-quantized":
-            return "float-quantized" if weights.type == "float" else "int-quantized"
-        return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
-
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.scheme_of(name, linear) is not None
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
-            return None
-        weights = QuantizationArgs(**scheme["weights"])
-        block = block_shape(weights, linear.out_features, linear.in_features)
-        if not self.pre_quantized and (linear.out_features % block[0] or linear.in_features % block[1]):
-            return None
-        return LAYERS[self.layer_format(scheme)](linear, self.quantization_config, scheme)
-
-    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        config = self.quantization_config
-        if not config.config_groups:
-            raise ValueError(
-                "CompressedTensorsConfig: config_groups names no layers: give for example {'W4A16': ['Linear']}"
-            )
-        plain = self.pre_quantized and config.quantization_status != "compressed"
-        if plain and not any(key.endswith(".weight_scale") for key in loaded_keys):
-            raise ValueError(
-                f"quantization_status is {config.quantization_status!r} and the checkpoint has no scales: quantize it, "
-                "with pre_quantized=False"
-            )
-        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
-        if plain:  # the weights are still to be rounded, by the scales beside them
-            self.pre_quantized, self.told = False, {}
-        if config.kv_cache_scheme is not None:
-            round_caches(model, QuantizationArgs(**config.kv_cache_scheme))
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
@@ -923,21 +802,16 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
             return
         if name.endswith("zero_point") and name not in layer.names and not param_value.float().any():
             return
-        super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
-
-    def take(self, layer: Any, name: str, tensor: Tensor) -> None:
-        """Rounds a plain weight once its scales are there; what is told of inputs and outputs may come later."""
-        told = self.told.setdefault(layer, {})
-        if told is not None:
-            told[name] = tensor
-            needed = {"weight", "weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
-            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
-            if needed <= told.keys() and "weight_g_idx" not in told:
-                told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
-                layer.hold(layer.round_weight(told.pop("weight"), told))
-                self.told[layer] = None
-        elif name in layer.others:
-            layer.hold({**layer.stored_tensors(), name: tensor})
+        layer, name = owner(model, param_name)
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
+            layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Refuses plain weights that lack what they are rounded by."""
@@ -946,14 +820,16 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                 "the checkpoint is said not to be compressed: expected plain weights, and their scales and zero points for "
                 f"consecutive columns; a layer has {', '.join(lacking[0])}"
             )
-        return super().update_missing_keys(model, missing_keys, prefix)
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
+        for key in missing_keys:
+            layer, name = owner(model, key)
+            if isinstance(layer, PackedLinear) and name != "bias":
+                if (value := layer.usual_tensors().get(name)) is None:
+                    raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
+                layer.hold({**layer.stored_tensors(), name: value})
+        return [key for key in missing_keys if owner(model, key)[1] not in getattr(owner(model, key)[0], "names", ())]
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
         config = self.quantization_config
         if not self.pre_quantized:
             for group in config.config_groups.values():
@@ -971,8 +847,54 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
                     "inputs or outputs have static scales of 1: run samples with calibrate(model) entered",
                     stacklevel=2,
                 )
-        model = super().postprocess_model(model, **kwargs)
+        model.hf_quantizer = self
+        for layer in packed_layers(model).values():
+            layer.hold(layer.stored_tensors())
+        self._process_model_after_weight_loading(model, **kwargs)
+        linears = {} if self.pre_quantized else linears_to_convert(model, self.get_modules_to_not_convert(model))
+        if plain := [name for name, linear in linears.items() if self.means(name, linear)]:
+            found = len(plain), self.quantization_config.quant_method, ", ".join(plain)
+            logging.getLogger(__name__).warning("%d linear layers stay plain under %s: %s", *found)
+        model.config.quantization_config = self.saved_config(model)
+        for layer in packed_layers(model).values():
+            layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return self.dequantize(model) if config.dequantize or not config.run_compressed else model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        pass
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [])
+
+    def dequantize(self, model: Any) -> Any:
+        """The model with plain linear layers in its own type."""
+        for name, layer in packed_layers(model).items():
+            set_module(model, name, layer.plain(model.dtype))
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
+
+    def layer_format(self, scheme: dict[str, Any]) -> str:
+        """The format of a group's layers."""
+        told, (weights, inputs, _) = scheme["format"] or self.quantization_config.format, read_scheme(scheme)
+        if told == "naive-quantized":
+            return "float-quantized" if weights.type == "float" else "int-quantized"
+        return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
+
+    def take(self, layer: Any, name: str, tensor: Tensor) -> None:
+        """Rounds a plain weight once its scales are there; what is told of inputs and outputs may come later."""
+        told = self.told.setdefault(layer, {})
+        if told is not None:
+            told[name] = tensor
+            needed = {"weight", "weight_scale"} | ({"weight_zero_point"} if not layer.weights.symmetric else set())
+            needed |= {"weight_global_scale"} if layer.weights.strategy == "tensor_group" else set()
+            if needed <= told.keys() and "weight_g_idx" not in told:
+                told.setdefault("weight_zero_point", torch.zeros_like(told["weight_scale"]))
+                layer.hold(layer.round_weight(told.pop("weight"), told))
+                self.told[layer] = None
+        elif name in layer.others:
+            layer.hold({**layer.stored_tensors(), name: tensor})
 
 
 def plain_value(value: Any) -> Any:
@@ -1273,249 +1195,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        size = codes.shape[1] // scales.shape[1]
-        groups = torch.arange(codes.shape[1], device=codes.device) // size
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
-    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
-    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
-        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
-        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
-@contextmanager
-def calibrated_scales(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
-    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def learn(layer: Any, prefix: str, x: Tensor) -> None:
-        low, high = x.detach().float().aminmax()
-        before = ranges.get((layer, prefix), (low, high))
-        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-
-    static = {
-        (layer, prefix): args
-        for layer in packed_layers(model).values()
-        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
-        if static_tensors(args, prefix)
-    }
-    if not static:
-        raise ValueError(
-            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
-        )
-    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
-    hooks = []
-    for layer in before:  # what is learned from is not rounded
-        layer.inputs, layer.outputs, layer.prepared = None, None, None
-        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
-        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for layer, (inputs, outputs) in before.items():
-            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
-    for (layer, prefix), args in static.items():
-        if (layer, prefix) not in ranges:  # it did not run
-            continue
-        low, high = ranges[layer, prefix]
-        if args.strategy == "tensor_group":
-            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
-        else:
-            scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
-        stored = layer.stored_tensors()
-        learned = {
-            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
-        }
-        layer.hold({**stored, **learned})
-
-
-class RoundedCache:
-    """A key-value cache that gets rounded keys and values from one attention module."""
-
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
-
-
-def round_caches(model: Any, args: QuantizationArgs) -> None:
-    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
-
-    def wrap(module: Any, arguments: Any) -> Any:
-        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
-
-    for name, module in model.named_modules():
-        if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
-            module.register_forward_pre_hook(wrap)
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of inputs and weight, multiplied as integers; a scale for each token, or the checkpoint's, and for each row."""
     (codes, scales), (weight, steps) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
@@ -1801,6 +1480,39 @@ def aligned(tensor: Tensor, size: int) -> Tensor:
     return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -1831,184 +1543,6 @@ def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, heig
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
-
-    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
-    """
-    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
-    codes, scales = stored["weight"], layer.read_scales(stored)
-    if scales.dim() == 0 or width >= layer.in_features:
-        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
-        y = float8_product(inputs, codes) * rows
-    elif height >= 32:
-        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
-        y = float8_product(inputs, codes, columns, height)
-    else:
-        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
-        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
-    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
-
-
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows = x.reshape(-1, x.shape[-1])
-    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def triton_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
-    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
-    stored, (height, width) = layer.stored_tensors(), layer.block
-    blocks = (codes.shape[0], -(-codes.shape[1] // width))
-    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
-    return y.view(*x.shape[:-1], -1)
-
-
-def triton_matmul_launch(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
-    import triton
-
-    (m, k), n = x.shape, weight.shape[0]
-    y = torch.empty(m, n, dtype=dtype, device=x.device)
-    # A block of K lies within one of the scales'; wide ones hold several of them.
-    block_k = 128 if width >= k else max(32, math.gcd(width, 128))
-    block_m, block_n = (16, 32) if m <= 16 else (64, 32) if m <= 64 else (64, 64) if m <= 512 else (64, 128)
-    is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
-    # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
-    is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
-    return y
-
-
-triton_matmul_operator = torch.library.custom_op(
-    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
-)
-
-
-@triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
-
-
-@cache
-def triton_matmul_kernel() -> Any:
-    """The kernel; made when it is first needed, since Triton need not be installed."""
-    import triton
-    import triton.language as tl
-
-    def numbers(codes, is_native: tl.constexpr):  # type: ignore[no-untyped-def]
-        """The numbers in float16; 2⁻⁸ of them, their bits moved to their places, where the architecture does not know float8."""
-        if is_native:
-            found = codes.to(tl.float8e4nv, bitcast=True).to(tl.float16)
-        else:
-            wide = codes.to(tl.int16)
-            found = ((wide & 127) << 7 | (wide & 128) << 8).to(tl.float16, bitcast=True)
-        return found
-
-    numbers = triton.jit(numbers)
-
-    def kernel(  # type: ignore[no-untyped-def]
-        x,
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        blocks,
-        is_native: tl.constexpr,
-        is_short: tl.constexpr,
-        block_m: tl.constexpr,
-        block_n: tl.constexpr,
-        block_k: tl.constexpr,
-    ):
-        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y."""
-        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
-        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
-        total = tl.zeros((block_m, block_n), dtype=tl.float32)
-        for start in range(0, k, block_k):
-            depth = start + tl.arange(0, block_k)
-            place = columns.to(tl.int64)[:, None] * k + depth[None, :]
-            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
-            right = tl.load(weight + place, (columns < n)[:, None] & (depth < k)[None, :], 0)
-            if is_short:
-                left, right = left.to(tl.float8e4nv, bitcast=True), right.to(tl.float8e4nv, bitcast=True)
-            else:
-                left, right = numbers(left, is_native), numbers(right, is_native)
-            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
-            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
-            total += tl.dot(left, tl.trans(right)) * (left_scale[:, None] * right_scale[None, :])
-        total *= 1 if is_native else 65536
-        if bias is not None:
-            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)[None, :]
-        tl.store(
-            y + rows[:, None] * n + columns[None, :],
-            total.to(y.dtype.element_ty),
-            (rows < m)[:, None] & (columns < n)[None, :],
-        )
-
-    return triton.jit(kernel)
 
 
 FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
@@ -2074,135 +1608,64 @@ def unpack_float6(packed: Tensor, element: str) -> Tensor:
     return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
 
 
-ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
 
 
-class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
 
-    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
-    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
     """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        layer.group_types = scales.dtype, zeros.dtype
-        offsets = layer.offsets(scales.float(), zeros.float())
-        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
-        near = near_groups(layer, groups)
-        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
-        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
-        return {"int4": packed, "groups": groups, **rest}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        packed, near = held["int4"], near_groups(layer, held["groups"])
-        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        is_tiled = packed.dim() == 4
-        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
-        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
 
 
-def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
-    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
-    if packed.dim() == 4:
-        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
-    else:
-        packed = widen(packed, layer.bits, groups.shape[1])
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
-
-
-def narrow(packed: Tensor, bits: int) -> Tensor:
-    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
-    if bits == 4:
-        return packed
-    parts = packed.view(2 if bits == 2 else 4, -1)
-    if bits == 2:
-        return parts[:1] | parts[1:] << 2
-    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
-
-
-def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
-    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
-    if bits == 4:
-        return narrowed
-    words = narrowed.view(torch.int64)
-    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
-    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
-    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
-    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
-    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
-
-
-def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 groups tell them."""
-    scale_type, zero_type = layer.group_types
-    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
-    zeros = layer.zeros(scales, offsets)
-    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scales.to(scale_type), zeros.to(zero_type)
-
-
-def difference(exact: Tensor, near: Tensor) -> Tensor | None:
-    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    rest = as_integers(exact) - as_integers(near)
-    short = rest.to(torch.int8)
-    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
-
-
-def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
-
-
-def as_integers(values: Tensor) -> Tensor:
-    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
-
-
-def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
-    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
-
-
-def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles."""
-    places = nibble_places(pack_tiles, 8, 128, packed.device)
-    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
-    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
-
-
-def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
-
-
-def unpack_blocks(packed: Tensor) -> Tensor:
-    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
-    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
-    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
-    blocks = zip(packed.split(height), first.split(height), strict=True)
-    columns = 2 * packed.shape[1]
-    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
-
-
-def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
-    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
-    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
-    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
-    for shift in range(0, len(found).bit_length(), 4):
-        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
-    return found.argsort().view(rows, columns)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """Of each byte the low four bits, then the high ones."""
-    packed = packed.view(torch.uint8)
-    return torch.stack((packed & 15, packed >> 4), -1).flatten()
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
 
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -2417,6 +1880,459 @@ class ColumnsLayout:
         zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
         found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
         return found
+
+
+@contextmanager
+def calibrated_scales(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def learn(layer: Any, prefix: str, x: Tensor) -> None:
+        low, high = x.detach().float().aminmax()
+        before = ranges.get((layer, prefix), (low, high))
+        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+    static = {
+        (layer, prefix): args
+        for layer in packed_layers(model).values()
+        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
+        if static_tensors(args, prefix)
+    }
+    if not static:
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
+    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
+    hooks = []
+    for layer in before:  # what is learned from is not rounded
+        layer.inputs, layer.outputs, layer.prepared = None, None, None
+        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
+        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, (inputs, outputs) in before.items():
+            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
+    for (layer, prefix), args in static.items():
+        if (layer, prefix) not in ranges:  # it did not run
+            continue
+        low, high = ranges[layer, prefix]
+        if args.strategy == "tensor_group":
+            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        else:
+            scales, zeros = find_scales(low.view(1), high.view(1), args)
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+        stored = layer.stored_tensors()
+        learned = {
+            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
+        }
+        layer.hold({**stored, **learned})
+
+
+class RoundedCache:
+    """A key-value cache that gets rounded keys and values from one attention module."""
+
+    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
+        self.cache, self.module, self.args = cache, module, args
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
+        buffers = dict(self.module.named_buffers(recurse=False))
+        return self.cache.update(
+            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
+        )
+
+
+def round_caches(model: Any, args: QuantizationArgs) -> None:
+    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+
+    def wrap(module: Any, arguments: Any) -> Any:
+        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+
+    for name, module in model.named_modules():
+        if re.fullmatch(r".*(self_attn|attention)", name):
+            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+                module.register_buffer(buffer, torch.ones(1))
+            module.register_forward_pre_hook(wrap)
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: the numbers that the codes of input and weight stand for, multiplied in float32.
+
+    Scales that many rows share go to the inputs, and those of whole rows to the outputs: both are fewer than the weight's numbers.
+    """
+    inputs, stored, (height, width) = layer.read_inputs(x), layer.stored_tensors(), layer.block
+    codes, scales = stored["weight"], layer.read_scales(stored)
+    if scales.dim() == 0 or width >= layer.in_features:
+        rows = scales.view(-1).repeat_interleave(height)[: layer.out_features] if scales.dim() else scales
+        y = float8_product(inputs, codes) * rows
+    elif height >= 32:
+        columns = scales.repeat_interleave(width, 1)[:, : layer.in_features]
+        y = float8_product(inputs, codes, columns, height)
+    else:
+        starts = range(0, layer.out_features, step := max(1, 2**18 // layer.in_features))
+        y = torch.cat([F.linear(inputs, layer.read_rows(stored, start, start + step)) for start in starts], -1)
+    return (y if layer.bias is None else y + layer.bias.float()).to(x.dtype)
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
+    codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
+    stored, (height, width) = layer.stored_tensors(), layer.block
+    blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
+    y = product(
+        codes.view(torch.uint8),
+        scales.expand(blocks).contiguous(),
+        stored["weight"].view(torch.uint8),
+        layer.read_scales(stored),
+        layer.bias,
+        height,
+        width,
+        x.dtype,
+    )
+    return y.view(*x.shape[:-1], -1)
+
+
+def triton_matmul_launch(
+    x: Tensor,
+    x_scales: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """[M, N] of codes [M, K] and [N, K], as bytes; a scale is that of `width` columns, of one or of `height` rows."""
+    import triton
+
+    (m, k), n = x.shape, weight.shape[0]
+    y = torch.empty(m, n, dtype=dtype, device=x.device)
+    # A block of K lies within one of the scales'; wide ones hold several of them.
+    block_k = 128 if width >= k else max(32, math.gcd(width, 128))
+    block_m, block_n = (16, 32) if m <= 16 else (64, 32) if m <= 64 else (64, 64) if m <= 512 else (64, 128)
+    is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
+    # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
+    is_short = is_native and m > 16 and dtype.itemsize == 2
+    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
+    triton_matmul_kernel()[grid](
+        x.contiguous(),
+        x_scales,
+        weight,
+        scales,
+        bias,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        x_scales.shape[1],
+        is_native,
+        is_short,
+        block_m,
+        block_n,
+        block_k,
+        num_warps=4,
+        num_stages=3 if m > 512 else 4 if m > 16 else 5,
+    )
+    return y
+
+
+triton_matmul_operator = torch.library.custom_op(
+    f"{__name__.replace('.', '_')}::triton_matmul", triton_matmul_launch, mutates_args=()
+)
+
+
+@triton_matmul_operator.register_fake
+def triton_matmul_shape(
+    x: Tensor,
+    x_scales: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+
+
+@cache
+def triton_matmul_kernel() -> Any:
+    """The kernel; made when it is first needed, since Triton need not be installed."""
+    import triton
+    import triton.language as tl
+
+    def numbers(codes, is_native: tl.constexpr):  # type: ignore[no-untyped-def]
+        """The numbers in float16; 2⁻⁸ of them, their bits moved to their places, where the architecture does not know float8."""
+        if is_native:
+            found = codes.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+        else:
+            wide = codes.to(tl.int16)
+            found = ((wide & 127) << 7 | (wide & 128) << 8).to(tl.float16, bitcast=True)
+        return found
+
+    numbers = triton.jit(numbers)
+
+    def kernel(  # type: ignore[no-untyped-def]
+        x,
+        x_scales,
+        weight,
+        scales,
+        bias,
+        y,
+        m,
+        n,
+        k,
+        height,
+        width,
+        blocks,
+        is_native: tl.constexpr,
+        is_short: tl.constexpr,
+        block_m: tl.constexpr,
+        block_n: tl.constexpr,
+        block_k: tl.constexpr,
+    ):
+        """y [m, n] = x [m, k] · weight [n, k]ᵀ, for one block of y."""
+        rows = (tl.program_id(0) * block_m + tl.arange(0, block_m)).to(tl.int64)
+        columns = tl.program_id(1) * block_n + tl.arange(0, block_n)
+        total = tl.zeros((block_m, block_n), dtype=tl.float32)
+        for start in range(0, k, block_k):
+            depth = start + tl.arange(0, block_k)
+            place = columns.to(tl.int64)[:, None] * k + depth[None, :]
+            left = tl.load(x + rows[:, None] * k + depth[None, :], (rows < m)[:, None] & (depth < k)[None, :], 0)
+            right = tl.load(weight + place, (columns < n)[:, None] & (depth < k)[None, :], 0)
+            if is_short:
+                left, right = left.to(tl.float8e4nv, bitcast=True), right.to(tl.float8e4nv, bitcast=True)
+            else:
+                left, right = numbers(left, is_native), numbers(right, is_native)
+            left_scale = tl.load(x_scales + rows * blocks + start // width, rows < m, 0.0)
+            right_scale = tl.load(scales + columns // height * blocks + start // width, columns < n, 0.0)
+            total += tl.dot(left, tl.trans(right)) * (left_scale[:, None] * right_scale[None, :])
+        total *= 1 if is_native else 65536
+        if bias is not None:
+            total += tl.load(bias + columns, columns < n, 0.0).to(tl.float32)[None, :]
+        tl.store(
+            y + rows[:, None] * n + columns[None, :],
+            total.to(y.dtype.element_ty),
+            (rows < m)[:, None] & (columns < n)[None, :],
+        )
+
+    return triton.jit(kernel)
+
+
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        packed, near = held["int4"], near_groups(layer, held["groups"])
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = widen(packed, layer.bits, groups.shape[1])
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
+
+
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
+
+
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
+    scale_type, zero_type = layer.group_types
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scales.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
+
+
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
+
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 __all__ = [

@@ -22,7 +22,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
@@ -38,16 +38,19 @@ ORDER = (0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)  # of input colum
 EXCHANGED = (0, 2, 1, 3)  # of four bytes
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class EetqConfig:
+    """What weights are rounded to: eight bits."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "eetq"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    weights: str = "int8"
+    modules_to_not_convert: list[str] | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -56,6 +59,7 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        require_choice(self, "weights", ("int8",))
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -71,26 +75,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class EetqConfig(QuantizationConfigMixin):
-    """What weights are rounded to: eight bits."""
-
-    quant_method: ClassVar[str] = "eetq"
-
-    weights: str = "int8"
-    modules_to_not_convert: list[str] | None = None
-
-    def post_init(self) -> None:
-        require_choice(self, "weights", ("int8",))
 
 
 def tile_codes(codes: Tensor) -> Tensor:
@@ -130,20 +121,43 @@ def eetq_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class EetqLinear(nn.Module):
+    """A linear layer whose weight is int8 in tiles."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "eetq",
+            entry="eetq_matmul",
+            device="cuda",
+            capability=(7, 5),
+            dtypes=("float16",),
+            package="EETQ",
+            target="EETQ:w8_a16_gemm",
+        ),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", layout="RowsLayout", device="cpu", dtypes=("bfloat16",)),
+        Kernel("triton", entry="triton_matmul", layout="RowsLayout", device="cuda", package="triton"),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
-
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
 
     def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
@@ -169,7 +183,10 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        return ""
+        if kernel.name != "eetq":
+            return ""
+        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
+        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     @property
     def device(self) -> torch.device:
@@ -244,43 +261,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class EetqLinear(PackedLinear):
-    """A linear layer whose weight is int8 in tiles."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "eetq",
-            entry="eetq_matmul",
-            device="cuda",
-            capability=(7, 5),
-            dtypes=("float16",),
-            package="EETQ",
-            target="EETQ:w8_a16_gemm",
-        ),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", layout="RowsLayout", device="cpu", dtypes=("bfloat16",)),
-        Kernel("triton", entry="triton_matmul", layout="RowsLayout", device="cuda", package="triton"),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
     def empty_tensors(self) -> dict[str, Tensor]:
         return {
             "weight": torch.empty(self.in_features, self.out_features, dtype=torch.int8),
@@ -299,24 +279,20 @@ class EetqLinear(PackedLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
 
-    def why_not(self, kernel: Kernel) -> str:
-        if kernel.name != "eetq":
-            return ""
-        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
-        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
-
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""
         return self.get_buffer("codes"), self.get_buffer("weight_scales")
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class EetqHfQuantizer:
+    """Reads and makes int8 layers; those that are no whole tiles stay plain."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = EetqLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "weight_scales"
+
+    auto_quantizer: ClassVar[str] = "eetq"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -371,14 +347,12 @@ class HfQuantizer:
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        whole = linear.in_features % 64 == 0 and linear.out_features % 16 == 0
+        return self.linear_class(linear, self.quantization_config) if whole else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -387,28 +361,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, EetqLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, EetqLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -433,8 +407,8 @@ class HfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """Also the layers that are no whole tiles."""
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -443,23 +417,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class EetqHfQuantizer(HfQuantizer):
-    """Reads and makes int8 layers; those that are no whole tiles stay plain."""
-
-    auto_quantizer: ClassVar[str] = "eetq"
-    linear_class: ClassVar[Any] = EetqLinear
-    packed_tensor: ClassVar[str] = "weight_scales"
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        whole = linear.in_features % 64 == 0 and linear.out_features % 16 == 0
-        return self.linear_class(linear, self.quantization_config) if whole else None
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also the layers that are no whole tiles."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -593,30 +550,6 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        codes = codes if len(rows) < 4 else aligned(codes, 16)
-        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
-    else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def aligned(tensor: Tensor, size: int) -> Tensor:
-    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
-    known = not torch.compiler.is_compiling()
-    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
-
-
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -636,24 +569,6 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -709,6 +624,30 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
+    else:
+        parts = codes.split(max(1, 2**21 // codes.shape[1]))
+        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
+        y = (y.float() * scales.float()).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -749,7 +688,19 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
 
 
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, EetqLinear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 __all__ = [

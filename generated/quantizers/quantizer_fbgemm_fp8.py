@@ -22,7 +22,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import import_module, metadata
@@ -35,16 +35,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class FbgemmFp8Config:
+    """The largest magnitude of an input that counts: what lies beyond is cut off."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "fbgemm_fp8"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ("activation_scale_ub",)
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    activation_scale_ub: float = 1200.0
+    modules_to_not_convert: list[str] | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -53,6 +56,10 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        if self.activation_scale_ub <= 0:
+            raise ValueError(
+                f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -68,30 +75,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class FbgemmFp8Config(QuantizationConfigMixin):
-    """The largest magnitude of an input that counts: what lies beyond is cut off."""
-
-    quant_method: ClassVar[str] = "fbgemm_fp8"
-    loading_attributes: ClassVar[tuple[str, ...]] = ("activation_scale_ub",)
-
-    activation_scale_ub: float = 1200.0
-    modules_to_not_convert: list[str] | None = None
-
-    def post_init(self) -> None:
-        if self.activation_scale_ub <= 0:
-            raise ValueError(
-                f"FbgemmFp8Config: activation_scale_ub is {self.activation_scale_ub!r}, expected a positive number"
-            )
 
 
 def round_rows(values: Tensor, most: float | None = None) -> tuple[Tensor, Tensor]:
@@ -111,22 +101,55 @@ def rowwise_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class FbgemmFp8Linear(nn.Module):
+    """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "fbgemm",
+            entry="rowwise_matmul",
+            device="cuda",
+            capability=(9, 0),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+            package="fbgemm_gpu",
+            target="torch:ops.fbgemm.f8f8bf16_rowwise",
+        ),
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rounded_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
+    scale_name: ClassVar[str] = "weight_scale"
+    block: tuple[int, int]  # rows and columns that share a scale
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: FbgemmFp8Config) -> None:
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -135,6 +158,7 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.block = 1, self.in_features
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -150,6 +174,12 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
         return ""
 
     @property
@@ -225,46 +255,9 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class Float8Linear(PackedLinear):
-    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "scaled_mm",
-            entry="scaled_matmul",
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="rounded_matmul"),
-    )
-    scale_name: ClassVar[str] = "weight_scale"
-    block: tuple[int, int]  # rows and columns that share a scale
-
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
-        raise NotImplementedError
+        return round_rows(x, self.config.activation_scale_ub)
 
     def float8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K], and their scales where each row has one, or all the same."""
@@ -294,37 +287,6 @@ class Float8Linear(PackedLinear):
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
 
-    def why_not(self, kernel: Kernel) -> str:
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
-
-
-class FbgemmFp8Linear(Float8Linear):
-    """A linear layer whose weight's rows, and whose inputs' tokens, are float8 with a scale each."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "fbgemm",
-            entry="rowwise_matmul",
-            device="cuda",
-            capability=(9, 0),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-            package="fbgemm_gpu",
-            target="torch:ops.fbgemm.f8f8bf16_rowwise",
-        ),
-        *Float8Linear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: FbgemmFp8Config) -> None:
-        super().__init__(linear, config)
-        self.block = 1, self.in_features
-
     def empty_tensors(self) -> dict[str, Tensor]:
         weight = torch.empty(self.out_features, self.in_features, dtype=torch.float8_e4m3fn)
         return {"weight": weight, "weight_scale": torch.empty(self.out_features, 1)}
@@ -340,17 +302,16 @@ class FbgemmFp8Linear(Float8Linear):
         codes, scales = round_rows(weight)
         return {"weight": codes, "weight_scale": scales}
 
-    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return round_rows(x, self.config.activation_scale_ub)
 
-
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class FbgemmFp8HfQuantizer:
+    """Reads and makes float8 layers with a scale for each row."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = FbgemmFp8Linear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "weight_scale"
+
+    auto_quantizer: ClassVar[str] = "fbgemm_fp8"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -410,9 +371,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -421,28 +380,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, FbgemmFp8Linear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, FbgemmFp8Linear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -478,57 +437,9 @@ class HfQuantizer:
         vars(model.config).pop("quantization_config", None)
         return model
 
-
-class FbgemmFp8HfQuantizer(HfQuantizer):
-    """Reads and makes float8 layers with a scale for each row."""
-
-    auto_quantizer: ClassVar[str] = "fbgemm_fp8"
-    linear_class: ClassVar[Any] = FbgemmFp8Linear
-    packed_tensor: ClassVar[str] = "weight_scale"
-
     def update_tp_plan(self, config: Any) -> Any:
         """Tokens are rounded whole: no process rounds a part of one."""
         return split_rows_only(config)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
-
-    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
-    """
-    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
-    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
-    values = torch.empty(parts[0].shape, device=codes.device)
-    for number, part in enumerate(parts):
-        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
-        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
-        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
-    return 256 * torch.cat(found, -1)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-def split_rows_only(config: Any) -> Any:
-    """The configuration, by whose plan layers gather their inputs and split rows where they would have split columns."""
-    if plan := getattr(config, "base_model_tp_plan", None):
-        styles = {"rowwise": "colwise_whole_input"}
-        config.base_model_tp_plan = {name: styles.get(style, style) for name, style in plan.items()}
-    return config
 
 
 def plain_value(value: Any) -> Any:
@@ -564,6 +475,38 @@ def has_type(value: Any, hint: Any) -> bool:
         entries = value.values() if isinstance(value, dict) else value
         return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for number, part in enumerate(parts):
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
+        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -852,7 +795,15 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
 
 
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, FbgemmFp8Linear)}
+
+
+def split_rows_only(config: Any) -> Any:
+    """The configuration, by whose plan layers gather their inputs and split rows where they would have split columns."""
+    if plan := getattr(config, "base_model_tp_plan", None):
+        styles = {"rowwise": "colwise_whole_input"}
+        config.base_model_tp_plan = {name: styles.get(style, style) for name, style in plan.items()}
+    return config
 
 
 __all__ = [

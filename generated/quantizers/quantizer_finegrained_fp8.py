@@ -26,7 +26,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import metadata
@@ -41,55 +41,16 @@ from torch import Tensor, nn
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class FineGrainedFP8Config(QuantizationConfigMixin):
+class FineGrainedFP8Config:
     """The blocks (None: one for the whole weight), and how inputs get their scales."""
 
     quant_method: ClassVar[str] = "fp8"
+    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
     loading_attributes: ClassVar[tuple[str, ...]] = ("dequantize",)
     ignored_keys: ClassVar[tuple[str, ...]] = ("fmt",)  # always e4m3
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     activation_scheme: str = "dynamic"
     weight_block_size: Any = (128, 128)
@@ -99,7 +60,13 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
     scale_fmt: str = "float"
     expert_dtype: str = "fp8"
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         self.activation_scheme = str(self.activation_scheme).lower()
         require_choice(self, "activation_scheme", ("dynamic", "static"))
         require_choice(self, "scale_fmt", SCALES)
@@ -116,27 +83,67 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """`ignored_layers` is another name of `modules_to_not_convert`."""
-        names = {"ignored_layers": "modules_to_not_convert"}
-        values = {names.get(key, key): value for key, value in config_dict.items()}
-        return super().from_dict(values, return_unused_kwargs, **kwargs)
+        renamed = {"ignored_layers": "modules_to_not_convert"}
+        config_dict = {renamed.get(key, key): value for key, value in config_dict.items()}
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class FP8Linear(nn.Module):
+    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
+        Kernel("torch", entry="rounded_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
+    scale_name: ClassVar[str] = "weight_scale_inv"
+    block: tuple[int, int]  # rows and columns that share a scale
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -145,6 +152,8 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        rows, columns = config.weight_block_size or (self.out_features, self.in_features)
+        self.block = rows, columns
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -160,6 +169,12 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
+        height, width = self.block
+        whole = width >= self.in_features
+        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
+            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
+        if kernel.name == "triton" and width % 32 and not whole:
+            return f"its blocks are {width} columns wide, not a multiple of 32"
         return ""
 
     @property
@@ -235,46 +250,16 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class Float8Linear(PackedLinear):
-    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "scaled_mm",
-            entry="scaled_matmul",
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel("triton", entry="triton_matmul", device="cuda", package="triton"),
-        Kernel("torch", entry="rounded_matmul"),
-    )
-    scale_name: ClassVar[str] = "weight_scale"
-    block: tuple[int, int]  # rows and columns that share a scale
-
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., K] of inputs and their scales [..., ⌈K / k⌉], or the one that the checkpoint has."""
-        raise NotImplementedError
+        x, width = x.float(), self.block[1]
+        if self.config.activation_scheme == "static":
+            scale = self.stored_tensors()["activation_scale"]
+            return round_to_float8(x / scale), scale
+        blocks = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
+        scales = blocks.abs().amax(-1) / 448
+        codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
+        return codes.flatten(-2)[..., : x.shape[-1]], scales
 
     def float8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K], and their scales where each row has one, or all the same."""
@@ -303,26 +288,6 @@ class Float8Linear(PackedLinear):
         codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
         return widen_float8(codes).float() * blocks
-
-    def why_not(self, kernel: Kernel) -> str:
-        height, width = self.block
-        whole = width >= self.in_features
-        if kernel.name == "scaled_mm" and not (whole and (height == 1 or height >= self.out_features)):
-            return f"it takes a scale for each row, and these are of blocks of {height} x {width}"
-        if kernel.name == "triton" and width % 32 and not whole:
-            return f"its blocks are {width} columns wide, not a multiple of 32"
-        return ""
-
-
-class FP8Linear(Float8Linear):
-    """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
-
-    scale_name: ClassVar[str] = "weight_scale_inv"
-
-    def __init__(self, linear: nn.Linear, config: FineGrainedFP8Config) -> None:
-        super().__init__(linear, config)
-        rows, columns = config.weight_block_size or (self.out_features, self.in_features)
-        self.block = rows, columns
 
     def scale_shape(self) -> list[int]:
         sizes = zip((self.out_features, self.in_features), self.block, strict=True)
@@ -360,24 +325,16 @@ class FP8Linear(Float8Linear):
         one = {"activation_scale": torch.ones((), device=weight.device)}
         return found | one if self.config.activation_scheme == "static" else found
 
-    def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x, width = x.float(), self.block[1]
-        if self.config.activation_scheme == "static":
-            scale = self.stored_tensors()["activation_scale"]
-            return round_to_float8(x / scale), scale
-        blocks = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
-        scales = blocks.abs().amax(-1) / 448
-        codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
-        return codes.flatten(-2)[..., : x.shape[-1]], scales
 
-
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class FineGrainedFP8HfQuantizer:
+    """Reads and makes float8 layers; those that are no whole blocks stay plain."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = FP8Linear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "weight_scale_inv"
+
+    auto_quantizer: ClassVar[str] = "fp8"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -428,18 +385,18 @@ class HfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        only = self.quantization_config.modules_to_convert
+        return only is None or any(names_module(entry, name) for entry in only)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
+        return layer if self.pre_quantized or divides else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -448,28 +405,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, FP8Linear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, FP8Linear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -488,14 +445,14 @@ class HfQuantizer:
         model.config.quantization_config = self.saved_config(model)
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
-        return model
+        return self.dequantize(model) if self.quantization_config.dequantize else model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """Also the layers that are no whole blocks."""
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -504,32 +461,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class FineGrainedFP8HfQuantizer(HfQuantizer):
-    """Reads and makes float8 layers; those that are no whole blocks stay plain."""
-
-    auto_quantizer: ClassVar[str] = "fp8"
-    linear_class: ClassVar[Any] = FP8Linear
-    packed_tensor: ClassVar[str] = "weight_scale_inv"
-
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        only = self.quantization_config.modules_to_convert
-        return only is None or any(names_module(entry, name) for entry in only)
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        layer = self.linear_class(linear, self.quantization_config)
-        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
-        return layer if self.pre_quantized or divides else None
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also the layers that are no whole blocks."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
-
-    def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
-        model = super().postprocess_model(model, **kwargs)
-        return self.dequantize(model) if self.quantization_config.dequantize else model
 
 
 def plain_value(value: Any) -> Any:
@@ -573,100 +504,6 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
     if value not in tuple(choices):
         shown = ", ".join(repr(plain_value(choice)) for choice in choices)
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
-
-
-def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
-    """[N / n, n, K / k, k] of a weight [N, K]."""
-    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def float8_as_half(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
-    bits = values.view(torch.int8).to(torch.int16)
-    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
-
-
-def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
-    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
-
-    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
-    """
-    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
-    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
-    values = torch.empty(parts[0].shape, device=codes.device)
-    for number, part in enumerate(parts):
-        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
-        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
-        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
-    return 256 * torch.cat(found, -1)
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -735,6 +572,43 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def float8_as_half(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
+    bits = values.view(torch.int8).to(torch.int16)
+    return bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)
+
+
+def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, height: int = 0) -> Tensor:
+    """float32 [..., N] of x float32 [..., K] and codes [N, K]; for each `height` rows x is multiplied by a row of `columns` first.
+
+    A hundred or so rows are widened at a time, all in the same two places: these stay in the cache, and no pages are asked for.
+    """
+    parts, found = codes.split(height or max(1, 2**18 // codes.shape[1])), []
+    halves = torch.empty(parts[0].shape, dtype=torch.int16, device=codes.device)
+    values = torch.empty(parts[0].shape, device=codes.device)
+    for number, part in enumerate(parts):
+        bits, rows = halves[: len(part)].copy_(part.view(torch.int8)), values[: len(part)]
+        half = bits.mul_(2**7).bitwise_and_(-0x4001).view(torch.float16)  # as float8_as_half; faster than a shift
+        found.append(F.linear(x if columns is None else x * columns[number], rows.copy_(half)))
+    return 256 * torch.cat(found, -1)
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N / n, n, K / k, k] of a weight [N, K]."""
+    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
 
 
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -915,8 +789,59 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, FP8Linear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 __all__ = [

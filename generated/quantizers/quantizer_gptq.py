@@ -26,7 +26,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
@@ -43,55 +43,16 @@ from torch import Tensor, nn
 IDLE = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length", "module_name_preceding_first_block"
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class GPTQConfig(QuantizationConfigMixin):
+class GPTQConfig:
     """How a model was, or is to be, quantized with GPTQ."""
 
     quant_method: ClassVar[str] = "gptq"
     written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     bits: int
     tokenizer: Any = None
@@ -120,7 +81,13 @@ class GPTQConfig(QuantizationConfigMixin):
     act_group_aware: bool = True
     format: str | None = None
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         require_choice(self, "bits", (2, 3, 4, 8))
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
@@ -143,10 +110,28 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.use_exllama and self.bits == 4:
             self.exllama_config = self.exllama_config or {"version": 1}
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
+
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
-        things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
-        return {**super().to_dict(), **things}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        values = {key: plain_value(value) for key, value in vars(self).items()}
+        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        return {k: None if k in ("dataset", "tokenizer") and not isinstance(v, str) else v for k, v in values.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
     def to_dict_optimum(self) -> dict[str, Any]:
         """The keys that optimum reads."""
@@ -188,22 +173,67 @@ class OrderedLayout:
         return torch.equal(groups.sort().values, expected), torch.equal(groups, expected)
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class GPTQLinear(nn.Module):
+    """A linear layer of GPTQ's codes; the format is the table at the top."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("triton", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
 
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
+        bits = config.bits
+        group_size = config.group_size
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -212,14 +242,23 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.symmetric = config.sym
+        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
+        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
+        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
+        # Those of 3 bits are shifted one by one.
+        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
-        return True
+        rows, columns = self.part_multiples()
+        return self.out_features % rows == self.in_features % columns == 0
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
-        return {}
+        return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -227,7 +266,12 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        return ""
+        if kernel.layout is None:
+            return ""
+        equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
+        if kernel.layout == "OrderedLayout":
+            return "" if equal else "its groups differ in size"
+        return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
     @property
     def device(self) -> torch.device:
@@ -302,60 +346,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        *(
-            Kernel(
-                name,
-                entry="int4pack_matmul",
-                layout="Int4PackLayout",
-                device="cuda" if capability > (0, 0) else "cpu",
-                capability=capability,
-                dtypes=("bfloat16",),
-                bits=(bits,),
-                group_size=sizes,
-                multiples=multiples,
-            )
-            for name, capability, bits, sizes, multiples in (
-                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
-                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
-                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
-                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
-                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
-            )
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
-    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
         return (2 ** (self.bits - 1) - zeros) * scales
@@ -367,33 +357,6 @@ class GroupwiseLinear(PackedLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
-
-class GPTQLinear(GroupwiseLinear):
-    """A linear layer of GPTQ's codes; the format is the table at the top."""
-
-    stored: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("triton", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
-        Kernel(
-            "int8pack_cpu",
-            entry="int8_groups_matmul",
-            layout="Int8GroupsLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(8,),
-        ),
-        *GroupwiseLinear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
-        super().__init__(linear, config, config.bits, config.group_size)
-        self.symmetric = config.sym
-        # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
-        ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
-        self.zero_word = ones if config.checkpoint_format == "gptq" else 0
-        # Those of 3 bits are shifted one by one.
-        self.is_shifted = config.checkpoint_format == "gptq" and self.bits == 3
-
     def empty_tensors(self) -> dict[str, Tensor]:
         groups, words = -(-self.in_features // self.group_size), self.bits * self.in_features // 32
         tensors = {
@@ -403,9 +366,6 @@ class GPTQLinear(GroupwiseLinear):
             "g_idx": torch.empty(self.in_features, dtype=torch.int32),
         }
         return {name: tensors[name] for name in self.stored}
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return {"g_idx": torch.arange(self.in_features, dtype=torch.int32) // self.group_size}
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """By columns, if these are in the order of their groups: then a part's `g_idx` is the usual one."""
@@ -417,22 +377,10 @@ class GPTQLinear(GroupwiseLinear):
         count = 32 if self.bits == 3 else 32 // self.bits
         return count, math.lcm(count, self.group_size)
 
-    def fits(self) -> bool:
-        rows, columns = self.part_multiples()
-        return self.out_features % rows == self.in_features % columns == 0
-
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """Round-to-nearest."""
         codes = round_groups(weight, self.bits, self.group_size, self.symmetric)
         return self.pack_codes(codes._replace(scales=codes.scales.half()))
-
-    def why_not(self, kernel: Kernel) -> str:
-        if kernel.layout is None:
-            return ""
-        equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
-        if kernel.layout == "OrderedLayout":
-            return "" if equal else "its groups differ in size"
-        return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         codes = unpack_words(stored["qweight"], self.bits).T  # [N, K]
@@ -454,13 +402,15 @@ class GPTQLinear(GroupwiseLinear):
         return {name: tensors[name] for name in self.stored}
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class GptqHfQuantizer:
+    """Reads and makes GPTQ's packed layers."""
 
-    requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    requires_calibration: ClassVar[bool] = True
+    linear_class: ClassVar[Any] = GPTQLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "qweight"
+
+    auto_quantizer: ClassVar[str] = "gptq"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -520,9 +470,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -531,28 +479,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, GPTQLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, GPTQLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -572,30 +520,6 @@ class HfQuantizer:
         for layer in packed_layers(model).values():
             layer.prepare(layer.device, layer.compute_dtype or model.dtype)
         return model
-
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        pass
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
-
-    def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
-        for name, layer in packed_layers(model).items():
-            set_module(model, name, layer.plain(model.dtype))
-        model.is_quantized = False
-        vars(model.config).pop("quantization_config", None)
-        return model
-
-
-class GptqHfQuantizer(HfQuantizer):
-    """Reads and makes GPTQ's packed layers."""
-
-    auto_quantizer: ClassVar[str] = "gptq"
-    requires_calibration: ClassVar[bool] = True
-    linear_class: ClassVar[Any] = GPTQLinear
-    packed_tensor: ClassVar[str] = "qweight"
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
@@ -621,6 +545,18 @@ class GptqHfQuantizer(HfQuantizer):
                         set_module(model, names[linears[name]], packed)
 
         visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
+
+    def dequantize(self, model: Any) -> Any:
+        """The model with plain linear layers in its own type."""
+        for name, layer in packed_layers(model).items():
+            set_module(model, name, layer.plain(model.dtype))
+        model.is_quantized = False
+        vars(model.config).pop("quantization_config", None)
+        return model
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
@@ -1171,85 +1107,6 @@ def round_groups(weight: Tensor, bits: int, group_size: int, symmetric: bool) ->
     return GroupwiseCodes(codes.flatten(1).to(torch.uint8), scales, zeros.to(torch.uint8))
 
 
-class Int8GroupsLayout:
-    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
-        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        codes = held["int8"].view(torch.uint8) ^ 128
-        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
-
-
-def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
-
-    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
-    product of bfloat16 is faster, and its kernel for int8 reads 16 columns at once; a million codes are converted at a time, less
-    their zero points, which are small numbers beside their middle.
-    """
-    held = layer._buffers
-    scales, zeros, rows = held["group_scales"], held["group_zeros"].float(), x.reshape(-1, x.shape[-1])
-    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
-    if len(rows) <= 4 and codes.shape[-1] % 16 == 0:
-        parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
-        y, one = parts.float().sum(-1) @ layer.offsets(scales.float(), zeros).T, torch.ones(len(codes), dtype=x.dtype)
-        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
-        for part, some, scale in zip(*groups, strict=True):
-            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
-    else:
-        step = max(1, 2**20 // layer.in_features)
-        chunks = (tensor.split(step) for tensor in (codes, (zeros - 128).to(x.dtype), scales.to(x.dtype)))
-        weights = (c.to(x.dtype).sub_(z[..., None]).mul_(s[..., None]) for c, z, s in zip(*chunks, strict=True))
-        y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
-    y = y if layer.bias is None else y.add_(layer.bias)
-    return y.to(x.dtype).view(*x.shape[:-1], -1)
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -1322,6 +1179,46 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+class Int8GroupsLayout:
+    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
+        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        codes = held["int8"].view(torch.uint8) ^ 128
+        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
+
+
+def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
+
+    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
+    product of bfloat16 is faster, and its kernel for int8 reads 16 columns at once; a million codes are converted at a time, less
+    their zero points, which are small numbers beside their middle.
+    """
+    held = layer._buffers
+    scales, zeros, rows = held["group_scales"], held["group_zeros"].float(), x.reshape(-1, x.shape[-1])
+    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
+    if len(rows) <= 4 and codes.shape[-1] % 16 == 0:
+        parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
+        y, one = parts.float().sum(-1) @ layer.offsets(scales.float(), zeros).T, torch.ones(len(codes), dtype=x.dtype)
+        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
+        for part, some, scale in zip(*groups, strict=True):
+            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
+    else:
+        step = max(1, 2**20 // layer.in_features)
+        chunks = (tensor.split(step) for tensor in (codes, (zeros - 128).to(x.dtype), scales.to(x.dtype)))
+        weights = (c.to(x.dtype).sub_(z[..., None]).mul_(s[..., None]) for c, z, s in zip(*chunks, strict=True))
+        y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
+    y = y if layer.bias is None else y.add_(layer.bias)
+    return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
@@ -1455,8 +1352,47 @@ def nibbles(packed: Tensor) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, GPTQLinear)}
 
 
 __all__ = [

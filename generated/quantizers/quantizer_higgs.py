@@ -17,22 +17,29 @@ import copy
 import dataclasses
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class HiggsConfig:
+    """Bits, the dimension of the grid, the sizes of transformed blocks and of groups."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "higgs"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    bits: int = 4
+    p: int = 2
+    modules_to_not_convert: list[str] | None = None
+    hadamard_size: int = 512
+    group_size: int = 256
+    tune_metadata: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -41,6 +48,14 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        self.tune_metadata = self.tune_metadata or {}
+        require_choice(self, "bits", (2, 3, 4))
+        require_choice(self, "p", (1, 2))
+        require_choice(self, "group_size", (64, 128, 256))
+        if self.hadamard_size % self.group_size:
+            raise ValueError(
+                f"HiggsConfig: hadamard_size {self.hadamard_size} is no multiple of group_size {self.group_size}"
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -56,37 +71,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class HiggsConfig(QuantizationConfigMixin):
-    """Bits, the dimension of the grid, the sizes of transformed blocks and of groups."""
-
-    quant_method: ClassVar[str] = "higgs"
-
-    bits: int = 4
-    p: int = 2
-    modules_to_not_convert: list[str] | None = None
-    hadamard_size: int = 512
-    group_size: int = 256
-    tune_metadata: dict[str, Any] | None = None
-
-    def post_init(self) -> None:
-        self.tune_metadata = self.tune_metadata or {}
-        require_choice(self, "bits", (2, 3, 4))
-        require_choice(self, "p", (1, 2))
-        require_choice(self, "group_size", (64, 128, 256))
-        if self.hadamard_size % self.group_size:
-            raise ValueError(
-                f"HiggsConfig: hadamard_size {self.hadamard_size} is no multiple of group_size {self.group_size}"
-            )
 
 
 def plain_value(value: Any) -> Any:

@@ -40,53 +40,16 @@ SETTINGS = "nbits", "group_size", "axis", "view_as_float"
 SHIFTS = {8: (0,), 4: (4, 0), 3: tuple(range(27, -1, -3)), 2: (6, 4, 2, 0), 1: tuple(range(7, -1, -1))}
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
-
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
-
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
-
-    def __post_init__(self) -> None:
-        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
-        check_types(self)
-        self.post_init()
-
-    def post_init(self) -> None:
-        """Refuses values that the method does not have."""
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
-        names = inspect.signature(cls).parameters.keys()
-        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
-        values.pop("quant_method", None)
-        config = cls(**{name: values.pop(name) for name in names & values.keys()})
-        vars(config).update(values)
-        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
-            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
-        return (config, kwargs) if return_unused_kwargs else config
-
-    def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {key: plain_value(value) for key, value in vars(self).items()}
-        silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
-
-    def __eq__(self, other: object) -> bool:
-        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
 @dataclass(eq=False)
-class HqqConfig(QuantizationConfigMixin):
+class HqqConfig:
     """How a model's layers are to be quantized; a checkpoint's layers say it themselves."""
 
     quant_method: ClassVar[str] = "hqq"
+    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
+
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     nbits: int = 4
     group_size: int | None = 64  # None: a whole row or column
@@ -95,7 +58,13 @@ class HqqConfig(QuantizationConfigMixin):
     dynamic_config: dict[str, dict[str, Any]] | None = None  # by the ends of names; layers not named stay plain
     skip_modules: list[str] = field(default_factory=lambda: ["lm_head"])
 
+    def __post_init__(self) -> None:
+        vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
+        check_types(self)
+        self.post_init()
+
     def post_init(self) -> None:
+        """Refuses values that the method does not have."""
         self.axis = 1 if self.axis is None else self.axis
         require_choice(self, "nbits", SHIFTS)
         require_choice(self, "axis", (0, 1))
@@ -110,18 +79,25 @@ class HqqConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Also from the nested form of the JSON."""
-        values = {key: value for key, value in config_dict.items() if key != "quant_config"}
-        nested = config_dict.get("quant_config")
+        config_dict = dict(config_dict)
+        nested = config_dict.pop("quant_config", None)
 
         def flat(entry: dict[str, Any]) -> dict[str, Any]:
             found = entry["weight_quant_params"]
             return {name: found[name] for name in SETTINGS if name in found}
 
         if nested is not None and "weight_quant_params" in nested:
-            values |= flat(nested)
+            config_dict |= flat(nested)
         elif nested is not None:
-            values["dynamic_config"] = {name: flat(entry) for name, entry in nested.items()}
-        return super().from_dict(values, return_unused_kwargs, **kwargs)
+            config_dict["dynamic_config"] = {name: flat(entry) for name, entry in nested.items()}
+        names = inspect.signature(cls).parameters.keys()
+        values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
+        values.pop("quant_method", None)
+        config = cls(**{name: values.pop(name) for name in names & values.keys()})
+        vars(config).update(values)
+        if unknown := sorted(values.keys() - set(cls.ignored_keys)):
+            warnings.warn(f"{cls.__name__} keeps keys that change nothing: {', '.join(unknown)}", stacklevel=2)
+        return (config, kwargs) if return_unused_kwargs else config
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of the JSON, which nests the settings."""
@@ -137,23 +113,76 @@ class HqqConfig(QuantizationConfigMixin):
         values = {"quant_config": layers or nested(self), "quant_method": "hqq", "skip_modules": self.skip_modules}
         return {**values, **kernel}
 
+    def __eq__(self, other: object) -> bool:
+        return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
-    variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+
+
+class HQQLinear(nn.Module):
+    """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(1, 32),
+        ),
+        Kernel(
+            "int8pack_cpu",
+            entry="int8_groups_matmul",
+            layout="Int8GroupsLayout",
+            device="cpu",
+            dtypes=("bfloat16",),
+            bits=(8,),
+        ),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
+    variable_tensors: ClassVar[tuple[str, ...]] = ("",)
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: HqqConfig) -> None:
+        whole = (linear.out_features, linear.in_features)[config.axis or 0]
+        group_size = config.group_size or whole
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -162,6 +191,10 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.bits = config.nbits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.axis = config.axis or 0
+        self.settings: dict[str, Tensor] = {}
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -177,7 +210,8 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        return ""
+        rows = self.axis == 1 and self.in_features % self.group_size == 0
+        return "" if rows or not kernel.layout else "its groups are parts of rows, and these are not"
 
     @property
     def device(self) -> torch.device:
@@ -217,6 +251,11 @@ class PackedLinear(nn.Module):
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+        if layout is None and tensors:
+            self.settings = {k: tensor for k, tensor in tensors.items() if k not in ("W_q", "scale", "zero")}
+            if not any(self.settings[name].is_meta for name in ("nbits", "group_size", "axis")):
+                self.bits, self.group_size = int(self.settings["nbits"]), int(self.settings["group_size"])
+                self.axis = int(self.settings["axis"])
 
     def replace(self, name: str, tensor: Tensor) -> None:
         """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
@@ -252,60 +291,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        *(
-            Kernel(
-                name,
-                entry="int4pack_matmul",
-                layout="Int4PackLayout",
-                device="cuda" if capability > (0, 0) else "cpu",
-                capability=capability,
-                dtypes=("bfloat16",),
-                bits=(bits,),
-                group_size=sizes,
-                multiples=multiples,
-            )
-            for name, capability, bits, sizes, multiples in (
-                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
-                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
-                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
-                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
-                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
-            )
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
-    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
         return (2 ** (self.bits - 1) - zeros) * scales
@@ -315,38 +300,18 @@ class GroupwiseLinear(PackedLinear):
         return 2 ** (self.bits - 1) - offsets / scales
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-class HQQLinear(GroupwiseLinear):
-    """A linear layer of HQQ's codes; what a checkpoint says of the layer goes before the configuration."""
-
-    variable_tensors: ClassVar[tuple[str, ...]] = ("",)
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            multiples=(1, 32),
-        ),
-        Kernel(
-            "int8pack_cpu",
-            entry="int8_groups_matmul",
-            layout="Int8GroupsLayout",
-            device="cpu",
-            dtypes=("bfloat16",),
-            bits=(8,),
-        ),
-        *GroupwiseLinear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: HqqConfig) -> None:
-        whole = (linear.out_features, linear.in_features)[config.axis or 0]
-        super().__init__(linear, config, config.nbits, config.group_size or whole)
-        self.axis = config.axis or 0
-        self.settings: dict[str, Tensor] = {}
+        """One slab after the other, which stays in the cache."""
+        wide = torch.promote_types(
+            stored["scale"].dtype, dtype
+        )  # that of the model where it was quantized, as hqq does
+        words, count = self.words(stored)
+        zero, scale = (stored[name].to(wide).expand(count, -1) for name in ("zero", "scale"))
+        weight, start = zero.new_empty(count, words.shape[1]), 0
+        for codes in read_slabs(words, SHIFTS[self.bits], self.bits):
+            part = slice(start, start + len(codes))
+            torch.sub(codes[: count - start], zero[part], out=weight[part]).mul_(scale[part])
+            start += len(codes)
+        return weight.view(self.out_features, self.in_features).to(dtype)
 
     def empty_tensors(self) -> dict[str, Tensor]:
         weight = torch.empty(0, device="meta")
@@ -370,18 +335,6 @@ class HQQLinear(GroupwiseLinear):
             **{name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in texts.items()},
         }
 
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None and tensors:
-            self.settings = {k: tensor for k, tensor in tensors.items() if k not in ("W_q", "scale", "zero")}
-            if not any(self.settings[name].is_meta for name in ("nbits", "group_size", "axis")):
-                self.bits, self.group_size = int(self.settings["nbits"]), int(self.settings["group_size"])
-                self.axis = int(self.settings["axis"])
-
-    def why_not(self, kernel: Kernel) -> str:
-        rows = self.axis == 1 and self.in_features % self.group_size == 0
-        return "" if rows or not kernel.layout else "its groups are parts of rows, and these are not"
-
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         shape = (-1, self.group_size) if self.axis == 1 else (self.group_size, -1)
         codes, scale, zero = solve_groups(weight.float().reshape(shape), self.bits, self.axis)
@@ -398,20 +351,6 @@ class HQQLinear(GroupwiseLinear):
         """The slabs' words, and the rows of groups [groups, g] or [g, groups] in them, without those that fill up the last."""
         count = self.out_features * self.in_features // self.group_size if self.axis == 1 else self.group_size
         return stored["W_q"].view(torch.int32 if self.bits == 3 else torch.uint8), count
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """One slab after the other, which stays in the cache."""
-        wide = torch.promote_types(
-            stored["scale"].dtype, dtype
-        )  # that of the model where it was quantized, as hqq does
-        words, count = self.words(stored)
-        zero, scale = (stored[name].to(wide).expand(count, -1) for name in ("zero", "scale"))
-        weight, start = zero.new_empty(count, words.shape[1]), 0
-        for codes in read_slabs(words, SHIFTS[self.bits], self.bits):
-            part = slice(start, start + len(codes))
-            torch.sub(codes[: count - start], zero[part], out=weight[part]).mul_(scale[part])
-            start += len(codes)
-        return weight.view(self.out_features, self.in_features).to(dtype)
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         scales, zeros = (stored[name].view(self.out_features, -1) for name in ("scale", "zero"))
@@ -449,13 +388,15 @@ def solve_groups(groups: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, 
     return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class HqqHfQuantizer:
+    """Reads and makes HQQ's layers; a checkpoint in hqq's own safetensors form has no configuration and is known by its keys."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
-    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    linear_class: ClassVar[Any] = HQQLinear
+    skipped_by: ClassVar[str] = "skip_modules"
+    packed_tensor: ClassVar[str] = "W_q"
+
+    auto_quantizer: ClassVar[str] = "hqq"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -477,6 +418,7 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        self.pre_quantized = self.pre_quantized or any(key.endswith(".W_q") for key in loaded_keys)
         if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
             suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
             names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
@@ -505,19 +447,25 @@ class HfQuantizer:
         return output_modules(model) if named is None else list(named)
 
     def means(self, name: str, linear: nn.Linear) -> bool:
-        """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        """Whether `dynamic_config` names the layer, where there is one."""
+        dynamic = self.quantization_config.dynamic_config
+        return dynamic is None or name.endswith(tuple(dynamic))
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
+        config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
+        if dynamic is not None and not self.pre_quantized:
+            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
+            if options is None:
+                return None
+            config = HqqConfig(**options, kernel=config.kernel)
+        layer = self.linear_class(linear, config)
+        fits = (layer.out_features, layer.in_features)[layer.axis] % layer.group_size == 0
+        return layer if fits or self.pre_quantized else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -526,28 +474,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, HQQLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, HQQLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -572,8 +520,8 @@ class HfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """Also the layers that no group divides."""
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -582,41 +530,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class HqqHfQuantizer(HfQuantizer):
-    """Reads and makes HQQ's layers; a checkpoint in hqq's own safetensors form has no configuration and is known by its keys."""
-
-    auto_quantizer: ClassVar[str] = "hqq"
-    linear_class: ClassVar[Any] = HQQLinear
-    skipped_by: ClassVar[str] = "skip_modules"
-    packed_tensor: ClassVar[str] = "W_q"
-
-    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        self.pre_quantized = self.pre_quantized or any(key.endswith(".W_q") for key in loaded_keys)
-        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
-        config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
-        if dynamic is not None and not self.pre_quantized:
-            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
-            if options is None:
-                return None
-            config = HqqConfig(**options, kernel=config.kernel)
-        layer = self.linear_class(linear, config)
-        fits = (layer.out_features, layer.in_features)[layer.axis] % layer.group_size == 0
-        return layer if fits or self.pre_quantized else None
-
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        """Whether `dynamic_config` names the layer, where there is one."""
-        dynamic = self.quantization_config.dynamic_config
-        return dynamic is None or name.endswith(tuple(dynamic))
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also the layers that no group divides."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -852,6 +765,80 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
     slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
@@ -956,98 +943,6 @@ def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
         y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
     y = y if layer.bias is None else y.add_(layer.bias)
     return y.to(x.dtype).view(*x.shape[:-1], -1)
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
@@ -1221,7 +1116,19 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
 
 
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, HQQLinear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

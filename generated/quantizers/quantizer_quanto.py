@@ -26,7 +26,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, partial
 from importlib import metadata
@@ -43,16 +43,20 @@ TYPES = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
 LARGEST = {"float8": 448, "int8": 127}
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class QuantoConfig:
+    """What weights and activations are rounded to; activations need `calibrate`."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "quanto"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    weights: str = "int8"
+    activations: str | None = None
+    modules_to_not_convert: list[str] | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -61,6 +65,8 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        require_choice(self, "weights", BITS)
+        require_choice(self, "activations", (None, *TYPES))
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -76,7 +82,7 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
@@ -85,37 +91,71 @@ class QuantizationConfigMixin:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
 
-@dataclass(eq=False)
-class QuantoConfig(QuantizationConfigMixin):
-    """What weights and activations are rounded to; activations need `calibrate`."""
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    quant_method: ClassVar[str] = "quanto"
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    weights: str = "int8"
-    activations: str | None = None
-    modules_to_not_convert: list[str] | None = None
 
-    def post_init(self) -> None:
-        require_choice(self, "weights", BITS)
-        require_choice(self, "activations", (None, *TYPES))
+class QuantoLinear(nn.Module):
+    """A linear layer of Quanto's codes; its inputs are rounded once they are calibrated."""
 
-
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
-
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
-
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel(
+            "triton",
+            entry="triton_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            bits=(2, 4),
+            multiples=(1, 32),
+        ),
+        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton", bits=(8,)),
+        Kernel(
+            "int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16), bits=(8,)
+        ),
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: nn.Linear, config: QuantoConfig) -> None:
+        width = linear.in_features
+        sizes = (size for size in (128, 96, 64, 32) if width >= 128 and width % size == 0)
+        bits = BITS[config.weights]
+        group_size = next(sizes, -1)
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -124,6 +164,10 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.kind = config.weights
+        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -131,7 +175,7 @@ class PackedLinear(nn.Module):
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
-        return {}
+        return {name: torch.ones(()) for name in ("input_scale", "output_scale")}
 
     def round_inputs(self, x: Tensor) -> Tensor:
         """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
@@ -139,7 +183,7 @@ class PackedLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        return ""
+        return "it reads int8, not float8" if kernel.name == "int8pack_cpu" and self.kind == "float8" else ""
 
     @property
     def device(self) -> torch.device:
@@ -155,6 +199,10 @@ class PackedLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        """Inputs are rounded if the model is to have rounded activations and this layer's scale is calibrated."""
+        if self.config.activations is not None and (scale := self.others["input_scale"]) != 1:
+            scale = scale.to(x.dtype)
+            x = round_to(x / scale, self.config.activations).to(x.dtype) * scale
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if self.prepared != (x.device, x.dtype):
@@ -179,6 +227,8 @@ class PackedLinear(nn.Module):
         self.layout, self.prepared = layout, None
         if layout is None:
             self.names = names
+        if layout is None:
+            self.others = {name: tensor for name, tensor in tensors.items() if not name.startswith("weight")}
 
     def replace(self, name: str, tensor: Tensor) -> None:
         """Makes this one of the tensors that are held in the checkpoint's form; `hold` sees it when all are there."""
@@ -214,98 +264,23 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class GroupwiseLinear(PackedLinear):
-    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        *(
-            Kernel(
-                name,
-                entry="int4pack_matmul",
-                layout="Int4PackLayout",
-                device="cuda" if capability > (0, 0) else "cpu",
-                capability=capability,
-                dtypes=("bfloat16",),
-                bits=(bits,),
-                group_size=sizes,
-                multiples=multiples,
-            )
-            for name, capability, bits, sizes, multiples in (
-                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
-                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
-                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
-                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
-                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
-            )
-        ),
-        Kernel("torch", entry="dequantize_matmul"),
-    )
-
-    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
-    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
-
-    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
-        super().__init__(linear, config)
-        self.bits = bits
-        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
-
     def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
         """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
-        return (2 ** (self.bits - 1) - zeros) * scales
+        return 2 ** (self.bits - 1) * scales - zeros
 
     def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
         """The inverse of offsets."""
-        return 2 ** (self.bits - 1) - offsets / scales
+        return 2 ** (self.bits - 1) * scales - offsets
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return dequantize_groups(self.unpack_codes(stored), dtype)
-
-
-class QuantoLinear(GroupwiseLinear):
-    """A linear layer of Quanto's codes; its inputs are rounded once they are calibrated."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel(
-            "triton",
-            entry="triton_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            bits=(2, 4),
-            multiples=(1, 32),
-        ),
-        Kernel("triton_int8", entry="triton_int8_matmul", device="cuda", package="triton", bits=(8,)),
-        Kernel(
-            "int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16), bits=(8,)
-        ),
-        *GroupwiseLinear.kernels,
-    )
-
-    def __init__(self, linear: nn.Linear, config: QuantoConfig) -> None:
-        width = linear.in_features
-        sizes = (size for size in (128, 96, 64, 32) if width >= 128 and width % size == 0)
-        super().__init__(linear, config, BITS[config.weights], next(sizes, -1))
-        self.kind = config.weights
-        self.others: dict[str, Tensor] = {}  # what a kernel's layout does not hold
+        scale = stored["weight._scale"]
+        if self.kind in TYPES:
+            data = stored["weight._data"]
+            data = widen_float8(data) if self.kind == "float8" else data
+            return (data.to(scale.dtype) * scale).to(dtype)
+        codes = self.unpack_codes(stored).codes.view(-1, self.group_size)
+        weight = codes.to(scale.dtype) * scale - stored["weight._shift"]
+        return weight.view(self.out_features, self.in_features).to(dtype)
 
     def empty_tensors(self) -> dict[str, Tensor]:
         scalar, shape = torch.empty(()), (self.out_features, self.in_features)
@@ -317,9 +292,6 @@ class QuantoLinear(GroupwiseLinear):
         words = -(-groups * self.bits // 8), self.group_size
         found["weight._data._data"] = torch.empty(words, dtype=torch.uint8)
         return {**found, **{f"weight.{n}": torch.empty(groups, 1) for n in ("_scale", "_shift")}}
-
-    def usual_tensors(self) -> dict[str, Tensor]:
-        return {name: torch.ones(()) for name in ("input_scale", "output_scale")}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """In the weight's own type, as the reference does."""
@@ -338,24 +310,6 @@ class QuantoLinear(GroupwiseLinear):
         stored = self.stored_tensors()
         return stored["weight._data"], stored["weight._scale"].view(-1)
 
-    def why_not(self, kernel: Kernel) -> str:
-        return "it reads int8, not float8" if kernel.name == "int8pack_cpu" and self.kind == "float8" else ""
-
-    def hold(self, tensors: dict[str, Tensor], layout: Any = None) -> None:
-        super().hold(tensors, layout)
-        if layout is None:
-            self.others = {name: tensor for name, tensor in tensors.items() if not name.startswith("weight")}
-
-    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        scale = stored["weight._scale"]
-        if self.kind in TYPES:
-            data = stored["weight._data"]
-            data = widen_float8(data) if self.kind == "float8" else data
-            return (data.to(scale.dtype) * scale).to(dtype)
-        codes = self.unpack_codes(stored).codes.view(-1, self.group_size)
-        weight = codes.to(scale.dtype) * scale - stored["weight._shift"]
-        return weight.view(self.out_features, self.in_features).to(dtype)
-
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
         """Shifts stand in the place of zero points."""
         words, rows = stored["weight._data._data"], (self.out_features, -1)
@@ -370,19 +324,6 @@ class QuantoLinear(GroupwiseLinear):
             "weight._scale": weight.scales.reshape(-1, 1),
             "weight._shift": weight.zeros.reshape(-1, 1),
         }
-
-    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
-        return 2 ** (self.bits - 1) * scales - zeros
-
-    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
-        return 2 ** (self.bits - 1) * scales - offsets
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs are rounded if the model is to have rounded activations and this layer's scale is calibrated."""
-        if self.config.activations is not None and (scale := self.others["input_scale"]) != 1:
-            scale = scale.to(x.dtype)
-            x = round_to(x / scale, self.config.activations).to(x.dtype) * scale
-        return super().forward(x)
 
 
 def round_to(values: Tensor, kind: str) -> Tensor:
@@ -414,13 +355,15 @@ def calibrate(model: Any, momentum: float = 0.9) -> Iterator[None]:
             hook.remove()
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class QuantoHfQuantizer:
+    """Reads and makes Quanto's layers; a checkpoint of optimum-quanto has no configuration and is known by its keys."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = QuantoLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "weight._scale"
+
+    auto_quantizer: ClassVar[str] = "quanto"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -442,6 +385,7 @@ class HfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        self.pre_quantized = self.pre_quantized or any(key.endswith(".weight._scale") for key in loaded_keys)
         if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
             suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
             names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
@@ -480,9 +424,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -491,28 +433,28 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, QuantoLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, QuantoLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -547,18 +489,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class QuantoHfQuantizer(HfQuantizer):
-    """Reads and makes Quanto's layers; a checkpoint of optimum-quanto has no configuration and is known by its keys."""
-
-    auto_quantizer: ClassVar[str] = "quanto"
-    linear_class: ClassVar[Any] = QuantoLinear
-    packed_tensor: ClassVar[str] = "weight._scale"
-
-    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        self.pre_quantized = self.pre_quantized or any(key.endswith(".weight._scale") for key in loaded_keys)
-        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def quantization_map(self, model: Any) -> dict[str, dict[str, str]]:
         """The types of each layer's weights and activations, in optimum-quanto's names."""
@@ -877,111 +807,6 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        size = codes.shape[1] // scales.shape[1]
-        groups = torch.arange(codes.shape[1], device=codes.device) // size
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
-
-
-def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
-    slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
-    words = torch.zeros_like(slabs[0])
-    for slab, shift in zip(slabs, shifts, strict=True):
-        words |= slab << shift
-    return words
-
-
-def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
-    """The codes [R, C] of one slab after the other, in the words' type."""
-    for shift in shifts:
-        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
-
-
-def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
-    """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
-    if len(shifts) == 1:
-        return words
-    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
-
-
-class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
-
-    Zero points that are no integers are [G, N], in the type that they have.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        return {
-            "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
-            "scales": scales.T.contiguous(),
-        }
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
-        zeros = held["qzeros"].T.contiguous()
-        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
-        return found
-
-
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        codes = codes if len(rows) < 4 else aligned(codes, 16)
-        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
-    else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def aligned(tensor: Tensor, size: int) -> Tensor:
-    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
-    known = not torch.compiler.is_compiling()
-    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -1054,6 +879,107 @@ def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kerne
 def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     """Logs a choice when it is first made."""
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+
+
+def round_to_float8(values: Tensor) -> Tensor:
+    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
+    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Codes [R, C] as words [⌈R / slabs⌉, C] of a type; slab j lies at bit shifts[j]. Rows that are lacking count as zeros."""
+    slabs = F.pad(codes, (0, 0, 0, -len(codes) % len(shifts))).to(dtype).unflatten(0, (len(shifts), -1))
+    words = torch.zeros_like(slabs[0])
+    for slab, shift in zip(slabs, shifts, strict=True):
+        words |= slab << shift
+    return words
+
+
+def read_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Iterator[Tensor]:
+    """The codes [R, C] of one slab after the other, in the words' type."""
+    for shift in shifts:
+        yield words if len(shifts) == 1 else (words >> shift).bitwise_and_(2**bits - 1)
+
+
+def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
+    """The codes uint8 [R', C] of words, with the rows that filled up the last slab."""
+    if len(shifts) == 1:
+        return words
+    return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
+
+
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
+    else:
+        parts = codes.split(max(1, 2**21 // codes.shape[1]))
+        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
+        y = (y.float() * scales.float()).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
@@ -1185,6 +1111,10 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantoLinear)}
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:

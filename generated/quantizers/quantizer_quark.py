@@ -30,7 +30,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from fnmatch import fnmatch
 from functools import cache, partial
@@ -133,16 +133,27 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
     )
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class QuarkConfig:
+    """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "quark"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
-    ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
+    )
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    _: KW_ONLY
+    global_quant_config: dict[str, Any] = field(default_factory=dict)
+    layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
+    layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
+    exclude: list[str] | None = None  # names or patterns of layers that stay plain
+    export: dict[str, Any] = field(
+        default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
+    )
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -151,6 +162,20 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
+            require_type(self, name, dict)
+        require_type(self, "exclude", (list, type(None)))
+        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
+            if self.export.get(key, only) != only:
+                raise ValueError(
+                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
+                )
+        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
+        for name in ("layer_quant_config", "layer_type_quant_config"):
+            groups = getattr(self, name).items()
+            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
+        if vars(self).get("kv_cache_quant_config"):
+            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -166,47 +191,13 @@ class QuantizationConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
         return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(kw_only=True, eq=False)
-class QuarkConfig(QuantizationConfigMixin):
-    """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
-
-    quant_method: ClassVar[str] = "quark"
-    ignored_keys: ClassVar[tuple[str, ...]] = (
-        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
-    )
-
-    global_quant_config: dict[str, Any] = field(default_factory=dict)
-    layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
-    layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
-    exclude: list[str] | None = None  # names or patterns of layers that stay plain
-    export: dict[str, Any] = field(
-        default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
-    )
-
-    def post_init(self) -> None:
-        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
-            require_type(self, name, dict)
-        require_type(self, "exclude", (list, type(None)))
-        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
-            if self.export.get(key, only) != only:
-                raise ValueError(
-                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
-                )
-        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for name in ("layer_quant_config", "layer_type_quant_config"):
-            groups = getattr(self, name).items()
-            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
-        if vars(self).get("kv_cache_quant_config"):
-            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight and inputs of a layer are rounded; None: it stays plain."""
@@ -343,9 +334,8 @@ class SchemeLinear(PackedLinear):
     Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
     """
 
-    flat: ClassVar[bool] = (
-        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
-    )
+    # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
+    flat: ClassVar[bool] = False
     inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
@@ -483,8 +473,8 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
-class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
-    """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
+class QuarkGroupLinear(SchemeLinear, GroupwiseLinear):
+    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -498,12 +488,17 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         *GroupwiseLinear.kernels,
     )
 
+    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
+    flat: ClassVar[bool] = True
+    inverse: ClassVar[bool] = True
+
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
         size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
         super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
         self.symmetric, self.block = args.symmetric, (1, self.group_size)
         self.grid = self.out_features, self.in_features // self.group_size
+        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
@@ -511,18 +506,6 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
         return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
-
-
-class QuarkGroupLinear(GroupSchemeLinear):
-    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
-
-    coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
-    flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
-
-    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
-        super().__init__(linear, config, scheme)
-        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.T if self.turned else weight.codes
@@ -549,8 +532,8 @@ class QuarkGroupLinear(GroupSchemeLinear):
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
-class Int8SchemeLinear(SchemeLinear):
-    """Codes of int8 as they are."""
+class QuarkInt8Linear(SchemeLinear):
+    """A linear layer of int8 codes, with zero points even where they are 0."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("int8_product", entry="int8_matmul", multiples=(8, 8)),
@@ -564,6 +547,10 @@ class Int8SchemeLinear(SchemeLinear):
         ),
         Kernel("torch", entry="dequantize_matmul"),
     )
+
+    variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
+    flat: ClassVar[bool] = True
+    inverse: ClassVar[bool] = True
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -605,14 +592,6 @@ class Int8SchemeLinear(SchemeLinear):
         int8 = args is not None and args.type == "int" and args.num_bits == 8 and args.symmetric
         fits = int8 and args is not None and args.strategy == ("token" if args.dynamic else "tensor")
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
-
-
-class QuarkInt8Linear(Int8SchemeLinear):
-    """A linear layer of int8 codes, with zero points even where they are 0."""
-
-    variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
-    flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
 
 class Float8Linear(PackedLinear):
@@ -675,8 +654,10 @@ class Float8Linear(PackedLinear):
         return ""
 
 
-class Float8SchemeLinear(SchemeLinear, Float8Linear):
-    """Codes of float8; the scales may be exponents of two."""
+class QuarkFloat8Linear(SchemeLinear, Float8Linear):
+    """A linear layer of float8, with a scale for each output or one."""
+
+    flat: ClassVar[bool] = True
 
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.uint8 if self.weights.scale_dtype else torch.float32
@@ -717,16 +698,10 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return super().why_not(kernel)
 
 
-class QuarkFloat8Linear(Float8SchemeLinear):
-    """A linear layer of float8, with a scale for each output or one."""
+class QuarkFloat4Linear(SchemeLinear):
+    """A linear layer of MXFP4 or MXFP6."""
 
-    flat: ClassVar[bool] = True
-
-
-class Float4SchemeLinear(SchemeLinear):
-    """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
-
-    packed_name: ClassVar[str] = "weight_packed"
+    packed_name: ClassVar[str] = "weight"
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton_float4", entry="triton_float4_matmul", device="cuda", package="triton", bits=(4,)),
         Kernel("torch", entry="matmul_by_rows"),
@@ -766,12 +741,6 @@ class Float4SchemeLinear(SchemeLinear):
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
         return packed, None if overall is None else overall.float(), scales, self.block[1]
 
-
-class QuarkFloat4Linear(Float4SchemeLinear):
-    """A linear layer of MXFP4 or MXFP6."""
-
-    packed_name: ClassVar[str] = "weight"
-
     def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
         """Without negative zeros, which adding zero turns."""
         return super().find_codes(weight, told) + 0
@@ -782,13 +751,15 @@ def calibrate(model: Any) -> AbstractContextManager[None]:
     return calibrated_scales(model)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class QuarkHfQuantizer:
+    """Reads and makes the layers of Quark's exports."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
-    skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    linear_class: ClassVar[Any] = QuarkGroupLinear
+    skipped_by: ClassVar[str] = "exclude"
+    packed_tensor: ClassVar[str] = "weight_scale"
+
+    auto_quantizer: ClassVar[str] = "quark"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -839,18 +810,24 @@ class HfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return self.quantization_config.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+            return None
+        args = QuantizationArgs(**scheme["weights"])
+        words = 8 if args.num_bits == 4 else 1
+        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
+            return None
+        rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
+        layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
+        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        return layer(linear, self.quantization_config, scheme)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -866,15 +843,15 @@ class HfQuantizer:
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
@@ -905,8 +882,8 @@ class HfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
+        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [])
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -915,35 +892,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class QuarkHfQuantizer(HfQuantizer):
-    """Reads and makes the layers of Quark's exports."""
-
-    auto_quantizer: ClassVar[str] = "quark"
-    linear_class: ClassVar[Any] = QuarkGroupLinear
-    skipped_by: ClassVar[str] = "exclude"
-    packed_tensor: ClassVar[str] = "weight_scale"
-
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.scheme_of(name, linear) is not None
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
-            return None
-        args = QuantizationArgs(**scheme["weights"])
-        words = 8 if args.num_bits == 4 else 1
-        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
-            return None
-        rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
-        layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
-        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
-        return layer(linear, self.quantization_config, scheme)
-
-    def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)
 
 
 @dataclass
@@ -1205,290 +1153,6 @@ def unpack_interleaved(words: Tensor) -> Tensor:
     """The codes uint8 [R, N] of words [R, N / 8]."""
     places = [COLUMN_ORDER.index(column) for column in range(8)]
     return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
-
-
-@contextmanager
-def calibrated_scales(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
-    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
-
-    def learn(layer: Any, prefix: str, x: Tensor) -> None:
-        low, high = x.detach().float().aminmax()
-        before = ranges.get((layer, prefix), (low, high))
-        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-
-    static = {
-        (layer, prefix): args
-        for layer in packed_layers(model).values()
-        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
-        if static_tensors(args, prefix)
-    }
-    if not static:
-        raise ValueError(
-            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
-        )
-    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
-    hooks = []
-    for layer in before:  # what is learned from is not rounded
-        layer.inputs, layer.outputs, layer.prepared = None, None, None
-        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
-        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for layer, (inputs, outputs) in before.items():
-            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
-    for (layer, prefix), args in static.items():
-        if (layer, prefix) not in ranges:  # it did not run
-            continue
-        low, high = ranges[layer, prefix]
-        if args.strategy == "tensor_group":
-            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
-        else:
-            scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
-        stored = layer.stored_tensors()
-        learned = {
-            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
-        }
-        layer.hold({**stored, **learned})
-
-
-def with_plain_layers(
-    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
-) -> dict[str, Any]:
-    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
-
-    `skipped` is what the field says, or stands for where it is left open.
-    """
-    skipped = list(skipped)
-    plain = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and means(name, module)
-        and not any(names_module(entry, name) for entry in skipped)
-    ]
-    return {**values, field: [*skipped, *plain]} if plain else values
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
-
-
-ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
-
-
-class Int4PackLayout:
-    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
-
-    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
-    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
-    """
-
-    @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
-        codes, scales, zeros, _ = layer.unpack_codes(stored)
-        layer.group_types = scales.dtype, zeros.dtype
-        offsets = layer.offsets(scales.float(), zeros.float())
-        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
-        near = near_groups(layer, groups)
-        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
-        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
-        return {"int4": packed, "groups": groups, **rest}
-
-    @staticmethod
-    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        packed, near = held["int4"], near_groups(layer, held["groups"])
-        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
-        is_tiled = packed.dim() == 4
-        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
-        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
-
-
-def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
-    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
-    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
-    if packed.dim() == 4:
-        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
-    else:
-        packed = widen(packed, layer.bits, groups.shape[1])
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
-
-
-def narrow(packed: Tensor, bits: int) -> Tensor:
-    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
-    if bits == 4:
-        return packed
-    parts = packed.view(2 if bits == 2 else 4, -1)
-    if bits == 2:
-        return parts[:1] | parts[1:] << 2
-    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
-
-
-def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
-    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
-    if bits == 4:
-        return narrowed
-    words = narrowed.view(torch.int64)
-    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
-    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
-    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
-    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
-    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
-
-
-def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and zero points as far as bfloat16 groups tell them."""
-    scale_type, zero_type = layer.group_types
-    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
-    zeros = layer.zeros(scales, offsets)
-    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
-    return scales.to(scale_type), zeros.to(zero_type)
-
-
-def difference(exact: Tensor, near: Tensor) -> Tensor | None:
-    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
-    rest = as_integers(exact) - as_integers(near)
-    short = rest.to(torch.int8)
-    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
-
-
-def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
-    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
-
-
-def as_integers(values: Tensor) -> Tensor:
-    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
-
-
-def pack_tiles(codes: Tensor) -> Tensor:
-    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
-    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
-    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
-
-
-def unpack_tiles(packed: Tensor) -> Tensor:
-    """The inverse of pack_tiles."""
-    places = nibble_places(pack_tiles, 8, 128, packed.device)
-    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
-    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
-
-
-def pack_blocks(codes: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
-
-
-def unpack_blocks(packed: Tensor) -> Tensor:
-    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
-    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
-    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
-    blocks = zip(packed.split(height), first.split(height), strict=True)
-    columns = 2 * packed.shape[1]
-    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
-
-
-def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
-    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
-    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
-    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
-    for shift in range(0, len(found).bit_length(), 4):
-        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
-    return found.argsort().view(rows, columns)
-
-
-def nibbles(packed: Tensor) -> Tensor:
-    """Of each byte the low four bits, then the high ones."""
-    packed = packed.view(torch.uint8)
-    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 def triton_groups_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1990,6 +1654,39 @@ def aligned(tensor: Tensor, size: int) -> Tensor:
     return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
 def widen_float8(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
     bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
@@ -2020,6 +1717,318 @@ def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, heig
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
+
+
+def round_to_float4(values: Tensor) -> Tensor:
+    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
+    numbers = nearest_in_table(values.abs(), values.new_tensor(FLOAT4))
+    return torch.where(values < 0, -numbers, numbers)
+
+
+def nearest_in_table(sizes: Tensor, table: Tensor) -> Tensor:
+    """The nearest entries of an ascending table; from halfway between two, the even one."""
+    middles = (table[1:] + table[:-1]) / 2
+    codes = torch.bucketize(sizes, middles)  # the lower of two at their middle
+    upper = (codes % 2 == 1) & (sizes == middles[codes.clamp(max=len(middles) - 1)])
+    return table[codes + upper.long()]
+
+
+def pack_float4(numbers: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
+    table = numbers.new_tensor(FLOAT4)
+    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
+    return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def unpack_float4(packed: Tensor) -> Tensor:
+    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
+    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
+    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
+    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
+    return found.view(torch.float32).view(packed.shape[0], -1)
+
+
+# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
+FLOAT6 = {
+    "e2m3": (
+        *(step / 8 for step in range(8)),
+        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
+    ),
+    "e3m2": (
+        *(step / 16 for step in range(4)),
+        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
+    ),
+}
+
+
+def round_to_float6(values: Tensor, element: str) -> Tensor:
+    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
+    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
+
+
+def pack_float6(numbers: Tensor, element: str) -> Tensor:
+    """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
+    table = numbers.new_tensor(FLOAT6[element])
+    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
+    return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
+
+
+def unpack_float6(packed: Tensor, element: str) -> Tensor:
+    """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
+    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
+    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
+
+
+@contextmanager
+def calibrated_scales(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
+    ranges: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def learn(layer: Any, prefix: str, x: Tensor) -> None:
+        low, high = x.detach().float().aminmax()
+        before = ranges.get((layer, prefix), (low, high))
+        ranges[layer, prefix] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+    static = {
+        (layer, prefix): args
+        for layer in packed_layers(model).values()
+        for prefix, args in (("input_", layer.inputs), ("output_", layer.outputs))
+        if static_tensors(args, prefix)
+    }
+    if not static:
+        raise ValueError(
+            "calibrate: no inputs or outputs of this model's layers have a static scale: see its configuration"
+        )
+    before = {layer: (layer.inputs, layer.outputs) for layer, _ in static}
+    hooks = []
+    for layer in before:  # what is learned from is not rounded
+        layer.inputs, layer.outputs, layer.prepared = None, None, None
+        hooks.append(layer.register_forward_pre_hook(lambda layer, inputs: learn(layer, "input_", inputs[0])))
+        hooks.append(layer.register_forward_hook(lambda layer, _, y: learn(layer, "output_", y)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, (inputs, outputs) in before.items():
+            layer.inputs, layer.outputs, layer.prepared = inputs, outputs, None
+    for (layer, prefix), args in static.items():
+        if (layer, prefix) not in ranges:  # it did not run
+            continue
+        low, high = ranges[layer, prefix]
+        if args.strategy == "tensor_group":
+            found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
+        else:
+            scales, zeros = find_scales(low.view(1), high.view(1), args)
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+        stored = layer.stored_tensors()
+        learned = {
+            name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
+        }
+        layer.hold({**stored, **learned})
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    return {**values, field: [*skipped, *plain]} if plain else values
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        packed, near = held["int4"], near_groups(layer, held["groups"])
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = widen(packed, layer.bits, groups.shape[1])
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
+
+
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
+
+
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
+    scale_type, zero_type = layer.group_types
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scales.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
+
+
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
+
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 def rounded_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -2198,73 +2207,6 @@ def triton_matmul_kernel() -> Any:
         )
 
     return triton.jit(kernel)
-
-
-FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # codes from 8 are the negative ones
-
-
-def round_to_float4(values: Tensor) -> Tensor:
-    """The nearest of FLOAT4 and its negatives; from halfway between two, the one whose code is even."""
-    numbers = nearest_in_table(values.abs(), values.new_tensor(FLOAT4))
-    return torch.where(values < 0, -numbers, numbers)
-
-
-def nearest_in_table(sizes: Tensor, table: Tensor) -> Tensor:
-    """The nearest entries of an ascending table; from halfway between two, the even one."""
-    middles = (table[1:] + table[:-1]) / 2
-    codes = torch.bucketize(sizes, middles)  # the lower of two at their middle
-    upper = (codes % 2 == 1) & (sizes == middles[codes.clamp(max=len(middles) - 1)])
-    return table[codes + upper.long()]
-
-
-def pack_float4(numbers: Tensor) -> Tensor:
-    """uint8 [N, K / 2] of numbers [N, K] that are float4: the first of two in the low bits."""
-    table = numbers.new_tensor(FLOAT4)
-    codes = (torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 3).to(torch.uint8)
-    return codes[:, ::2] | codes[:, 1::2] << 4
-
-
-def unpack_float4(packed: Tensor) -> Tensor:
-    """float32 [N, K] of bytes [N, K / 2], as pack_float4 packs them: two numbers of 32 bits are looked up as one of 64."""
-    table = torch.tensor((*FLOAT4, *(0 - number for number in FLOAT4)), device=packed.device)
-    pairs = torch.stack((table.repeat(16), table.repeat_interleave(16)), -1)  # of a byte, the low bits first
-    found = pairs.view(torch.int64).view(-1).index_select(0, packed.reshape(-1).int())
-    return found.view(torch.float32).view(packed.shape[0], -1)
-
-
-# By their bits of exponent and mantissa: equal steps up to the first power of two, and as many in each; from 32, the negative ones.
-FLOAT6 = {
-    "e2m3": (
-        *(step / 8 for step in range(8)),
-        *((1 + step / 8) * 2**power for power in range(3) for step in range(8)),
-    ),
-    "e3m2": (
-        *(step / 16 for step in range(4)),
-        *((1 + step / 4) * 2.0**power for power in range(-2, 5) for step in range(4)),
-    ),
-}
-
-
-def round_to_float6(values: Tensor, element: str) -> Tensor:
-    """The nearest numbers of a FLOAT6 and their negatives, as round_to_float4 does it; zeros keep their sign."""
-    return torch.copysign(nearest_in_table(values.abs(), values.new_tensor(FLOAT6[element])), values)
-
-
-def pack_float6(numbers: Tensor, element: str) -> Tensor:
-    """uint8 [N, 3 K / 4] of numbers [N, K] that are float6: one stream of bits along a row, the first lowest."""
-    table = numbers.new_tensor(FLOAT6[element])
-    codes = torch.searchsorted(table, numbers.abs()) | torch.signbit(numbers).long() << 5
-    return pack_words(codes.T, 6).T.contiguous().view(torch.uint8)
-
-
-def unpack_float6(packed: Tensor, element: str) -> Tensor:
-    """float32 [N, K] of bytes [N, 3 K / 4], as pack_float6 packs them."""
-    codes, table = unpack_words(packed.view(torch.int32).T, 6).T, FLOAT6[element]
-    return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

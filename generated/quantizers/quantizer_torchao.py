@@ -33,7 +33,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
@@ -46,16 +46,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@dataclass(kw_only=True, eq=False)
-class QuantizationConfigMixin:
-    """The base of all quantization configurations, which are dataclasses: their fields are the keys of the JSON."""
+@dataclass(eq=False)
+class TorchAoConfig:
+    """A type of torchao: its object, its JSON, or its name with options."""
 
-    quant_method: ClassVar[str]
-    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
+    quant_method: ClassVar[str] = "torchao"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
-    kernel: str | None = None  # name of the kernel that runs the layers; None: the best that can
+    kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
+
+    quant_type: Any
+    modules_to_not_convert: list[str] | None = None
+    include_input_output_embeddings: bool = False
+    untie_embedding_weights: bool = False  # tied embeddings and head become two, each with its own codes
+    _: KW_ONLY
+    group_size: int | None = None  # these three belong to a name
+    weight_dtype: Any = None
+    mapping_type: Any = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -64,6 +73,18 @@ class QuantizationConfigMixin:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
+        options = {name: getattr(self, name) for name in ("group_size", "weight_dtype", "mapping_type")}
+        self.quant_type = whole_type(self.quant_type, {k: v for k, v in options.items() if v is not None})
+        self.group_size = self.weight_dtype = self.mapping_type = None
+        if self.quant_type["_type"] in TYPES:
+            read_scheme(self.quant_type)
+        require_type(self, "modules_to_not_convert", (list, type(None)))
+        for name in ("include_input_output_embeddings", "untie_embedding_weights"):
+            require_type(self, name, bool)
+        if self.untie_embedding_weights and not self.include_input_output_embeddings:
+            warnings.warn(
+                "untie_embedding_weights changes nothing without include_input_output_embeddings", stacklevel=4
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -78,51 +99,17 @@ class QuantizationConfigMixin:
         return (config, kwargs) if return_unused_kwargs else config
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys of the JSON; a field that the JSON has only where it is set is left out where it is not."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        """The type under `default`; options are in it."""
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         values = {key: plain_value(value) for key, value in vars(self).items()}
         silent = {key for key in ("kernel", *self.written_if_set) if values.get(key) == defaults.get(key)}
-        return {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        values = {"quant_method": str(self.quant_method), **{k: v for k, v in values.items() if k not in silent}}
+        for name in ("group_size", "weight_dtype", "mapping_type"):
+            values.pop(name, None)
+        return {**values, "quant_type": {"default": values["quant_type"]}}
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
-
-
-@dataclass(eq=False)
-class TorchAoConfig(QuantizationConfigMixin):
-    """A type of torchao: its object, its JSON, or its name with options."""
-
-    quant_method: ClassVar[str] = "torchao"
-
-    quant_type: Any
-    modules_to_not_convert: list[str] | None = None
-    include_input_output_embeddings: bool = False
-    untie_embedding_weights: bool = False  # tied embeddings and head become two, each with its own codes
-    _: KW_ONLY
-    group_size: int | None = None  # these three belong to a name
-    weight_dtype: Any = None
-    mapping_type: Any = None
-
-    def post_init(self) -> None:
-        options = {name: getattr(self, name) for name in ("group_size", "weight_dtype", "mapping_type")}
-        self.quant_type = whole_type(self.quant_type, {k: v for k, v in options.items() if v is not None})
-        self.group_size = self.weight_dtype = self.mapping_type = None
-        if self.quant_type["_type"] in TYPES:
-            read_scheme(self.quant_type)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
-        for name in ("include_input_output_embeddings", "untie_embedding_weights"):
-            require_type(self, name, bool)
-        if self.untie_embedding_weights and not self.include_input_output_embeddings:
-            warnings.warn(
-                "untie_embedding_weights changes nothing without include_input_output_embeddings", stacklevel=4
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The type under `default`; options are in it."""
-        values = {
-            k: v for k, v in super().to_dict().items() if k not in ("group_size", "weight_dtype", "mapping_type")
-        }
-        return {**values, "quant_type": {"default": values["quant_type"]}}
 
     def type_of(self, name: str) -> Any:
         """The type of the layer of this name; None: it stays plain."""
@@ -154,22 +141,60 @@ def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
     return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
 
 
-class PackedLinear(nn.Module):
-    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
 
-    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
-    """
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
 
-    kernels: ClassVar[tuple[Kernel, ...]] = ()
+
+class TorchAoLinear(nn.Module):
+    """A linear layer of torchao's codes."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+            bits=(8,),
+        ),
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(32, 32),
+        ),
+        Kernel("torch", entry="matmul_by_rows"),
+    )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    # What each format defines.
-    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
-    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
-    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
-
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
+    def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -178,6 +203,9 @@ class PackedLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
+        self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
+        self.bits = self.scheme.bits
+        self.group_size = self.scheme.group_size or self.in_features
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -188,12 +216,38 @@ class PackedLinear(nn.Module):
         return {}
 
     def round_inputs(self, x: Tensor) -> Tensor:
-        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
-        return x
+        """What x is after rounding, in its type."""
+        if not self.scheme.inputs:
+            return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
+        if self.scheme.inputs == "symmetric":
+            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
+        values = x.float()
+        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
+        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
+        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        return ""
+        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        if kernel.name == "torch":
+            return ""
+        if kernel.name == "scaled_mm" or inputs == "float8":
+            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
+        if kernel.name == "triton_groups":
+            return "it reads integers" if kind == "float8" else ""
+        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
+            return "it reads symmetric integers with a scale for each row"
+        if kernel.name == "triton_int8":
+            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
+        wanted = "symmetric" if kernel.name == "int8_product" else ""
+        return (
+            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -268,64 +322,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
-
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
-
-
-class TorchAoLinear(PackedLinear):
-    """A linear layer of torchao's codes."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
-        Kernel(
-            "triton_int8",
-            entry="triton_int8_matmul",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-            bits=(8,),
-        ),
-        Kernel(
-            "scaled_mm",
-            entry="scaled_matmul",
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel(
-            "triton_groups",
-            entry="triton_groups_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            multiples=(32, 32),
-        ),
-        Kernel("torch", entry="matmul_by_rows"),
-    )
-
-    def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
-        super().__init__(linear, config)
-        self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
-        self.bits = self.scheme.bits
-        self.group_size = self.scheme.group_size or self.in_features
-
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
@@ -399,39 +395,6 @@ class TorchAoLinear(PackedLinear):
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"]
 
-    def round_inputs(self, x: Tensor) -> Tensor:
-        """What x is after rounding, in its type."""
-        if not self.scheme.inputs:
-            return x
-        if self.scheme.inputs == "float8":
-            codes, scales = self.float8_inputs(x)
-            return (widen_float8(codes).float() * scales).to(x.dtype)
-        if self.scheme.inputs == "symmetric":
-            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
-        values = x.float()
-        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
-        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
-        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
-
-    def why_not(self, kernel: Kernel) -> str:
-        kind, _, group_size, symmetric, inputs, _ = self.scheme
-        if kernel.name == "torch":
-            return ""
-        if kernel.name == "scaled_mm" or inputs == "float8":
-            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
-        if kernel.name == "triton_groups":
-            return "it reads integers" if kind == "float8" else ""
-        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
-            return "it reads symmetric integers with a scale for each row"
-        if kernel.name == "triton_int8":
-            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
-        wanted = "symmetric" if kernel.name == "int8_product" else ""
-        return (
-            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        )
-
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the weight of a model of this type into a file's header."""
         block = [self.out_features if self.scheme.whole else 1, self.group_size]
@@ -466,13 +429,15 @@ class TorchAoEmbedding(TorchAoLinear):
         return nn.Embedding.from_pretrained(self.dequantize(dtype), freeze=False, padding_idx=self.padding_idx)
 
 
-class HfQuantizer:
-    """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
+class TorchAoHfQuantizer:
+    """Reads and makes torchao's layers, and on request embeddings."""
 
     requires_calibration: ClassVar[bool] = False  # whether plain weights are quantized only after loading, with data
-    linear_class: ClassVar[Any] = PackedLinear
+    linear_class: ClassVar[Any] = TorchAoLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
-    packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    packed_tensor: ClassVar[str] = "_weight_qdata"
+
+    auto_quantizer: ClassVar[str] = "torchao"
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -503,6 +468,14 @@ class HfQuantizer:
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
+        config = self.quantization_config
+        if config.include_input_output_embeddings and only is None:
+            if tied_weights(model) and not config.untie_embedding_weights:
+                raise ValueError(
+                    "include_input_output_embeddings: embeddings and head are tied: set untie_embedding_weights=True"
+                )
+            self.shared = tied_weights(model)
+            model.config.tie_word_embeddings = False
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
         linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
@@ -514,57 +487,86 @@ class HfQuantizer:
                 set_module(model, name, packed)
         if not packed_layers(model):
             raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+        embedding = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is embedding)
+        skipped = self.get_modules_to_not_convert(model) if only is None else ()
+        wanted = config.include_input_output_embeddings if only is None else name in only
+        if not wanted or any(names_module(entry, name) for entry in skipped):
+            return
+        quant_type = config.type_of(name)
+        if type(embedding) is not nn.Embedding or quant_type is None:
+            raise ValueError(
+                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
+            )
+        packed = TorchAoEmbedding(embedding, config, quant_type)
+        with torch.device("meta"):
+            packed.hold(packed.empty_tensors())
+        set_module(model, name, packed)
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
+        config = self.quantization_config
+        if config.include_input_output_embeddings and config.modules_to_not_convert is None:
+            return []
         named = self.modules_to_not_convert
         named = getattr(self.quantization_config, self.skipped_by, None) if named is None else named
         return output_modules(model) if named is None else list(named)
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return self.quantization_config.type_of(name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        if (quant_type := self.quantization_config.type_of(name)) is None:
+            return None
+        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
+        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        fits = (
+            linear.in_features % layer.group_size
+            == linear.in_features % multiple
+            == linear.out_features % multiple
+            == 0
+        )
+        return layer if fits else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
-        """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        """A head that was tied has no weight of its own in the file."""
+        shared = getattr(self, "shared", {}).keys() - set(loaded_keys)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
-        return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
+        expected_keys = [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
+        return [key for key in expected_keys if key not in shared]
 
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some."""
         module, name = owner(model, param_name)
-        return isinstance(module, PackedLinear) and name != "bias"
+        return isinstance(module, TorchAoLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
-        """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
-        layer, name = owner(model, param_name)
-        if not self.pre_quantized:
-            layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
+        """Also the tensor of a head that was tied, which the file does not have."""
+        shared = getattr(self, "shared", {}).items()
+        for key in (param_name, *(head for head, source in shared if source == param_name and head not in state_dict)):
+            layer, name = owner(model, key)
+            if self.pre_quantized:
+                empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+                if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                    expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                    shape = list(param_value.shape)
+                    raise ValueError(f"{key} is {shape}, expected {expected}: see quantization_config")
+                layer.replace(name, param_value.to(target_device))
+            else:
+                layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, PackedLinear) and name != "bias":
+            if isinstance(layer, TorchAoLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -599,75 +601,6 @@ class HfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-
-class TorchAoHfQuantizer(HfQuantizer):
-    """Reads and makes torchao's layers, and on request embeddings."""
-
-    auto_quantizer: ClassVar[str] = "torchao"
-    linear_class: ClassVar[Any] = TorchAoLinear
-    packed_tensor: ClassVar[str] = "_weight_qdata"
-
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.type_of(name) is not None
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (quant_type := self.quantization_config.type_of(name)) is None:
-            return None
-        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
-        fits = (
-            linear.in_features % layer.group_size
-            == linear.in_features % multiple
-            == linear.out_features % multiple
-            == 0
-        )
-        return layer if fits else None
-
-    def get_modules_to_not_convert(self, model: Any) -> list[str]:
-        config = self.quantization_config
-        if config.include_input_output_embeddings and config.modules_to_not_convert is None:
-            return []
-        return super().get_modules_to_not_convert(model)
-
-    def convert(self, model: Any, only: Any = None) -> None:
-        config = self.quantization_config
-        if config.include_input_output_embeddings and only is None:
-            if tied_weights(model) and not config.untie_embedding_weights:
-                raise ValueError(
-                    "include_input_output_embeddings: embeddings and head are tied: set untie_embedding_weights=True"
-                )
-            self.shared = tied_weights(model)
-            model.config.tie_word_embeddings = False
-        super().convert(model, only)
-        embedding = model.get_input_embeddings()
-        name = next(name for name, module in model.named_modules() if module is embedding)
-        skipped = self.get_modules_to_not_convert(model) if only is None else ()
-        wanted = config.include_input_output_embeddings if only is None else name in only
-        if not wanted or any(names_module(entry, name) for entry in skipped):
-            return
-        quant_type = config.type_of(name)
-        if type(embedding) is not nn.Embedding or quant_type is None:
-            raise ValueError(
-                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
-            )
-        packed = TorchAoEmbedding(embedding, config, quant_type)
-        with torch.device("meta"):
-            packed.hold(packed.empty_tensors())
-        set_module(model, name, packed)
-
-    def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
-        """A head that was tied has no weight of its own in the file."""
-        shared = getattr(self, "shared", {}).keys() - set(loaded_keys)
-        return [key for key in super().update_expected_keys(model, expected_keys, loaded_keys) if key not in shared]
-
-    def create_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
-    ) -> None:
-        super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
-        for name, source in getattr(self, "shared", {}).items():
-            if source == param_name and name not in state_dict:
-                super().create_quantized_param(model, param_value, name, target_device, state_dict)
 
     def file_metadata(self, model: Any) -> dict[str, str]:
         """What torchao wants in the header of a file: of each tensor of the model, its class and how it is made."""
@@ -963,6 +896,49 @@ def triton_groups_matmul_kernels(*facts: int) -> Any:
     return SimpleNamespace(**kernels)
 
 
+def plain_value(value: Any) -> Any:
+    """The value as JSON has it: enums by their value, torch's types by their name."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(entry) for entry in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
+
+
+def check_types(config: Any) -> None:
+    """Refuses values of other types than the fields declare."""
+    hints = get_type_hints(type(config))
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        if not has_type(value, hint):
+            is_plain = isinstance(hint, type) and not get_args(hint)
+            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
+            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or (isinstance(value, bool) and origin is None):
+        return hint in (Any, bool)
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin in (list, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def require_type(config: Any, name: str, kind: Any) -> None:
+    """Refuses a field's value that is of another type; a bool is no number."""
+    value = getattr(config, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
 def enum(kind: str, name: str) -> dict[str, str]:
     return {"_type": kind, "_data": name}
 
@@ -1118,49 +1094,6 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {"_type": NAMES[given], "_version": 2, "_data": data}
 
 
-def plain_value(value: Any) -> Any:
-    """The value as JSON has it: enums by their value, torch's types by their name."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_value(entry) for entry in value]
-    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else copy.deepcopy(value)
-
-
-def check_types(config: Any) -> None:
-    """Refuses values of other types than the fields declare."""
-    hints = get_type_hints(type(config))
-    for name in (entry.name for entry in dataclasses.fields(config)):
-        value, hint = getattr(config, name), hints[name]
-        if not has_type(value, hint):
-            is_plain = isinstance(hint, type) and not get_args(hint)
-            expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
-            raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
-def has_type(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any or (isinstance(value, bool) and origin is None):
-        return hint in (Any, bool)
-    if origin in (Union, UnionType):
-        return any(has_type(value, argument) for argument in arguments)
-    if origin in (list, dict):
-        entries = value.values() if isinstance(value, dict) else value
-        return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -1257,6 +1190,86 @@ def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
+def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
+    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
+    if kernel.device and device.type != kernel.device:
+        return f"it runs on {kernel.device}, not on {device.type}"
+    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
+        return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.dtypes and name not in kernel.dtypes:
+        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
+    if kernel.bits and bits not in kernel.bits:
+        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
+    if kernel.group_size and group not in kernel.group_size:
+        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
+    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
+        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
+    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
+
+
+@cache
+def missing_package(requirement: str) -> str:
+    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
+    name, _, least = requirement.partition(">=")
+    if find_spec(name) is None:
+        return f"{requirement} is not installed"
+    found = metadata.version(name) if least else ""
+    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
+    return f"{requirement} is needed, {found} is installed" if older < newer else ""
+
+
+def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
+    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
+    names = [kernel.name for kernel in layer.kernels]
+    if wanted and wanted not in names:
+        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
+    reasons = {}
+    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
+        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
+        if not reasons[kernel.name]:
+            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
+            return kernel
+    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
+    shape = f"{layer.out_features} x {layer.in_features}"
+    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
+
+
+@cache
+def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
+    """Logs a choice when it is first made."""
+    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+
+
 def tensor_header(
     quant_type: dict[str, Any], scheme: Scheme, block_size: list[int], dtype: str, names: list[str]
 ) -> str:
@@ -1327,88 +1340,8 @@ class ColumnsLayout:
         return found
 
 
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
 def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
-def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why a kernel cannot run a layer on inputs of this type; empty if it can."""
-    name, bits, group = str(dtype).removeprefix("torch."), getattr(layer, "bits", 0), getattr(layer, "group_size", 0)
-    if kernel.device and device.type != kernel.device:
-        return f"it runs on {kernel.device}, not on {device.type}"
-    if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
-        return f"it needs compute capability {kernel.capability}, {device} has {found}"
-    if kernel.dtypes and name not in kernel.dtypes:
-        return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
-    if kernel.bits and bits not in kernel.bits:
-        return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
-        return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
-    if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
-        return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
-    return (missing_package(kernel.package) if kernel.package else "") or str(layer.why_not(kernel))
-
-
-@cache
-def missing_package(requirement: str) -> str:
-    """What is missing of "name" or "name>=version"; empty if it is installed. A name is that which is imported."""
-    name, _, least = requirement.partition(">=")
-    if find_spec(name) is None:
-        return f"{requirement} is not installed"
-    found = metadata.version(name) if least else ""
-    older, newer = (list(map(int, re.findall(r"\d+", version))) for version in (found, least))
-    return f"{requirement} is needed, {found} is installed" if older < newer else ""
-
-
-def choose_kernel(layer: Any, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The first row that can run the layer, or the one that UNIBODY_KERNEL or the configuration names."""
-    wanted = os.environ.get("UNIBODY_KERNEL") or getattr(layer.config, "kernel", None)
-    names = [kernel.name for kernel in layer.kernels]
-    if wanted and wanted not in names:
-        raise ValueError(f"kernel {wanted!r} is not one of {type(layer).__name__}'s: {', '.join(names)}")
-    reasons = {}
-    for kernel in (row for row in layer.kernels if row.name == (wanted or row.name)):
-        reasons[kernel.name] = why_not(kernel, layer, device, dtype)
-        if not reasons[kernel.name]:
-            report_choice(type(layer).__name__, kernel.name, str(device), str(dtype))
-            return kernel
-    shown = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    remedy = f"; leave out kernel={wanted!r} (and UNIBODY_KERNEL), and the best that can runs it" if wanted else ""
-    shape = f"{layer.out_features} x {layer.in_features}"
-    raise RuntimeError(f"no kernel can run {type(layer).__name__} {shape}: {shown}{remedy}")
-
-
-@cache
-def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
-    """Logs a choice when it is first made."""
-    logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
+    return {name: module for name, module in model.named_modules() if isinstance(module, TorchAoLinear)}
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

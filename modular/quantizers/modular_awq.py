@@ -126,8 +126,8 @@ class AwqConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
-        things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
-        return {**super().to_dict(), **things}
+        values = super().to_dict()
+        return {k: None if k in ("dataset", "tokenizer") and not isinstance(v, str) else v for k, v in values.items()}
 
 
 FUSED = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
@@ -156,7 +156,8 @@ class AWQLinear(GroupwiseLinear):
 
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
-        self.version, self.shared = config.version, None  # layers with the same input, with which it runs as one
+        self.version = config.version
+        self.shared: Any = None  # layers with the same input, with which it runs as one
 
     @property
     def group_count(self) -> int:
@@ -190,10 +191,14 @@ class AWQLinear(GroupwiseLinear):
         self.shared = None
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        return super().stored_tensors() if self.shared is None else self.shared.stored_tensors(self)
+        if self.shared is not None:
+            return dict(self.shared.stored_tensors(self))
+        return super().stored_tensors()
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.shared is None else self.shared.outputs(self, x)
+        if self.shared is not None:
+            return self.shared.outputs(self, x)
+        return super().forward(x)
 
     def slices(self) -> tuple[dict[str, int | None], dict[str, int | None]]:
         """Of gemm's words; the others pad their groups."""
@@ -324,15 +329,14 @@ class AwqHfQuantizer(HfQuantizer):
             named = self.quantization_config.modules_to_fuse
             chosen = FUSED if named is None else named
             groups = [chosen[kind][:count] for kind, count in (("attention", 3), ("mlp", 2)) if kind in chosen]
-            found = [fuse_layers(model, [group]) for group in groups]
-            if not all(found) if named else not any(found):
+            fused = [fuse_layers(model, [group]) for group in groups]
+            if not all(fused) if named else not any(fused):
                 raise ValueError(f"AwqConfig: modules_to_fuse names no packed layers of the model: {chosen}")
         return model
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that do not fill whole words and groups."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Scales, clips and rounds plain weights block by block, each block with the inputs that the plain model has there."""

@@ -185,17 +185,16 @@ class BitNetHfQuantizer(HfQuantizer):
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Where plain weights are read, norms before layers begin as ones."""
-        for key in missing_keys:
-            norm, name = owner(model, key)
-            if key.endswith(".rms_norm.weight") and isinstance(norm, nn.RMSNorm):
+        for entry in missing_keys:
+            norm, name = owner(model, entry)
+            if entry.endswith(".rms_norm.weight") and isinstance(norm, nn.RMSNorm):
                 setattr(norm, name, nn.Parameter(torch.ones(norm.normalized_shape, dtype=self.dtype)))
         missing = super().update_missing_keys(model, missing_keys, prefix)
         return [key for key in missing if not key.endswith(".rms_norm.weight")]
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers whose rows are not in fours."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def dequantize(self, model: Any) -> Any:
         """Refused where inputs are normalized: a plain linear layer does not do that."""

@@ -88,8 +88,8 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; the choice of method under the names that it has had, too."""
-        chosen = {"_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
-        return {**super().to_dict(), **chosen}
+        values = super().to_dict()
+        return {**values, "_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
 
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -372,7 +372,8 @@ class BnbHfQuantizer(HfQuantizer):
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads; and what is offloaded."""
-        return [*super().get_modules_to_not_convert(model), *self.offloaded]
+        named = super().get_modules_to_not_convert(model)
+        return [*named, *self.offloaded]
 
 
 class Bnb8BitHfQuantizer(BnbHfQuantizer):

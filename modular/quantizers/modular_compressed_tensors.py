@@ -105,9 +105,9 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """The whole may also lie under a key `quantization_config`, beside `sparsity_config`."""
-        inner = config_dict.get("quantization_config") or {}
         outer = {key: value for key, value in config_dict.items() if key != "quantization_config"}
-        return super().from_dict({**outer, **inner}, return_unused_kwargs, **kwargs)
+        config_dict = {**outer, **(config_dict.get("quantization_config") or {})}
+        return super().from_dict(config_dict, return_unused_kwargs, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Without what says how a checkpoint is run."""
@@ -286,8 +286,7 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
+        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [])
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config

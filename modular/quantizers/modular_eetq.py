@@ -141,5 +141,4 @@ class EetqHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that are no whole tiles."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))

@@ -68,9 +68,9 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """`ignored_layers` is another name of `modules_to_not_convert`."""
-        names = {"ignored_layers": "modules_to_not_convert"}
-        values = {names.get(key, key): value for key, value in config_dict.items()}
-        return super().from_dict(values, return_unused_kwargs, **kwargs)
+        renamed = {"ignored_layers": "modules_to_not_convert"}
+        config_dict = {renamed.get(key, key): value for key, value in config_dict.items()}
+        return super().from_dict(config_dict, return_unused_kwargs, **kwargs)
 
 
 class FP8Linear(Float8Linear):
@@ -148,8 +148,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that are no whole blocks."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         model = super().postprocess_model(model, **kwargs)

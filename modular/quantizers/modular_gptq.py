@@ -103,8 +103,8 @@ class GPTQConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
-        things = {name: None for name in ("dataset", "tokenizer") if not isinstance(getattr(self, name), str)}
-        return {**super().to_dict(), **things}
+        values = super().to_dict()
+        return {k: None if k in ("dataset", "tokenizer") and not isinstance(v, str) else v for k, v in values.items()}
 
     def to_dict_optimum(self) -> dict[str, Any]:
         """The keys that optimum reads."""

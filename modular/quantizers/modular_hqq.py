@@ -62,18 +62,18 @@ class HqqConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Also from the nested form of the JSON."""
-        values = {key: value for key, value in config_dict.items() if key != "quant_config"}
-        nested = config_dict.get("quant_config")
+        config_dict = dict(config_dict)
+        nested = config_dict.pop("quant_config", None)
 
         def flat(entry: dict[str, Any]) -> dict[str, Any]:
             found = entry["weight_quant_params"]
             return {name: found[name] for name in SETTINGS if name in found}
 
         if nested is not None and "weight_quant_params" in nested:
-            values |= flat(nested)
+            config_dict |= flat(nested)
         elif nested is not None:
-            values["dynamic_config"] = {name: flat(entry) for name, entry in nested.items()}
-        return super().from_dict(values, return_unused_kwargs, **kwargs)
+            config_dict["dynamic_config"] = {name: flat(entry) for name, entry in nested.items()}
+        return super().from_dict(config_dict, return_unused_kwargs, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of the JSON, which nests the settings."""
@@ -253,5 +253,4 @@ class HqqHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that no group divides."""
-        skipped = self.get_modules_to_not_convert(model)
-        return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))

@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatch
 from typing import Any, ClassVar
 
@@ -32,7 +32,12 @@ from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
-from unibody.core.quantization.scheme_layers import Float4SchemeLinear, Float8SchemeLinear, Int8SchemeLinear
+from unibody.core.quantization.scheme_layers import (
+    Float4SchemeLinear,
+    Float8SchemeLinear,
+    Int8SchemeLinear,
+    SchemeLinear,
+)
 from unibody.core.quantization.schemes import QuantizationArgs
 from unibody.core.quantization.static_scales import calibrated_scales
 
@@ -136,7 +141,7 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
     )
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class QuarkConfig(QuantizationConfigMixin):
     """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
 
@@ -145,6 +150,7 @@ class QuarkConfig(QuantizationConfigMixin):
         *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
     )
 
+    _: KW_ONLY
     global_quant_config: dict[str, Any] = field(default_factory=dict)
     layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
     layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
@@ -222,7 +228,7 @@ class QuarkGroupLinear(GroupSchemeLinear):
 class QuarkInt8Linear(Int8SchemeLinear):
     """A linear layer of int8 codes, with zero points even where they are 0."""
 
-    variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
+    variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
     inverse: ClassVar[bool] = True
 
@@ -273,5 +279,4 @@ class QuarkHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)
+        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [])

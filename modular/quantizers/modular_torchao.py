@@ -75,9 +75,9 @@ class TorchAoConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """The type under `default`; options are in it."""
-        values = {
-            k: v for k, v in super().to_dict().items() if k not in ("group_size", "weight_dtype", "mapping_type")
-        }
+        values = super().to_dict()
+        for name in ("group_size", "weight_dtype", "mapping_type"):
+            values.pop(name, None)
         return {**values, "quant_type": {"default": values["quant_type"]}}
 
     def type_of(self, name: str) -> Any:
@@ -348,15 +348,16 @@ class TorchAoHfQuantizer(HfQuantizer):
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """A head that was tied has no weight of its own in the file."""
         shared = getattr(self, "shared", {}).keys() - set(loaded_keys)
-        return [key for key in super().update_expected_keys(model, expected_keys, loaded_keys) if key not in shared]
+        expected_keys = super().update_expected_keys(model, expected_keys, loaded_keys)
+        return [key for key in expected_keys if key not in shared]
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
     ) -> None:
-        super().create_quantized_param(model, param_value, param_name, target_device, state_dict)
-        for name, source in getattr(self, "shared", {}).items():
-            if source == param_name and name not in state_dict:
-                super().create_quantized_param(model, param_value, name, target_device, state_dict)
+        """Also the tensor of a head that was tied, which the file does not have."""
+        shared = getattr(self, "shared", {}).items()
+        for key in (param_name, *(head for head, source in shared if source == param_name and head not in state_dict)):
+            super().create_quantized_param(model, param_value, key, target_device, state_dict)
 
     def file_metadata(self, model: Any) -> dict[str, str]:
         """What torchao wants in the header of a file: of each tensor of the model, its class and how it is made."""

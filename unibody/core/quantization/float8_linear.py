@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unibody.core import role
 from unibody.core.quantization.float8 import float8_as_half, float8_product, widen_float8
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
@@ -43,6 +44,7 @@ def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+@role
 class Float8Linear(PackedLinear):
     """A linear layer whose weight is float8 in blocks, and whose inputs are rounded to it."""
 

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unibody.core import role
 from unibody.core.quantization.affine import GroupwiseCodes, dequantize_groups
 from unibody.core.quantization.int4pack import Int4PackLayout, int4pack_matmul
 from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 
 
+@role
 class GroupwiseLinear(PackedLinear):
     """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
 

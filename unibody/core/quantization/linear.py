@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unibody.core import role
 from unibody.core.quantization.kernels import Kernel, choose_kernel
 
 
+@role
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unibody.core import role
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.replacement import linears_to_convert, output_modules, owner, set_module
 
 
+@role
 class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
@@ -78,9 +80,7 @@ class HfQuantizer:
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
-        if self.pre_quantized:
-            return expected_keys
-        layers = packed_layers(model)
+        layers = {} if self.pre_quantized else packed_layers(model)
         packed = {f"{name}.{tensor}" for name, layer in layers.items() for tensor in layer.names}
         return [*(key for key in expected_keys if key not in packed), *(f"{name}.weight" for name in layers)]
 
@@ -96,15 +96,15 @@ class HfQuantizer:
     ) -> None:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
+            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
+                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
+                shape = list(param_value.shape)
+                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            layer.replace(name, param_value.to(target_device))
+        else:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
-            return
-        empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
-        layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unibody.core import role
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.groupwise import GroupwiseLinear
@@ -15,6 +16,7 @@ from unibody.core.quantization.scheme_layers import SchemeLinear
 from unibody.core.quantization.schemes import QuantizationArgs
 
 
+@role
 class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
     """A packed layer with W = (code − zero) · scale, and inputs rounded or plain; subclasses say how words hold the codes."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unibody.core import role
 from unibody.core.quantization.affine import nearest_codes
 from unibody.core.quantization.float4 import pack_float4, pack_float6, unpack_float4, unpack_float6
 from unibody.core.quantization.float8 import round_to_float8
@@ -42,9 +43,8 @@ class SchemeLinear(PackedLinear):
     Outputs are rounded where the scheme says so, whichever kernel has made them; with gradients, neither they nor inputs are.
     """
 
-    flat: ClassVar[bool] = (
-        False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
-    )
+    # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
+    flat: ClassVar[bool] = False
     inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
@@ -117,6 +117,7 @@ class SchemeLinear(PackedLinear):
         return round_values(y, self.outputs, self.others, "output_")
 
 
+@role
 class Int8SchemeLinear(SchemeLinear):
     """Codes of int8 as they are."""
 
@@ -175,6 +176,7 @@ class Int8SchemeLinear(SchemeLinear):
         return "" if fits else "it reads inputs of symmetric int8, with a scale for each token or one for all"
 
 
+@role
 class Float8SchemeLinear(SchemeLinear, Float8Linear):
     """Codes of float8; the scales may be exponents of two."""
 
@@ -217,6 +219,7 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return super().why_not(kernel)
 
 
+@role
 class Float4SchemeLinear(SchemeLinear):
     """FP4, two numbers in a byte, or FP6, four in three; scales are exponents of two, or float8 beside one number for all."""
 
