@@ -40,6 +40,7 @@ def fill_roles(unit: Unit) -> None:
         parent, child = Parent(name, name, read_class(role)), read_class(part.definition)
         members = tuple(_documented(member, parent.shape.find(member.name)) for member in child.members)
         whole = merge(replace(child, members=members), [parent], partial(lineage, unit, known)).definition()
+        unit.filled[filler] = [*unit.filled.get(filler, ()), role, *unit.filled.pop(name, ())]
         mentions = (*part.definition.mentions, *role.mentions)
         unit.parts[filler] = Part(part.space, replace(part.definition, text=whole.text, mentions=mentions))
         for other, entry in unit.parts.items():

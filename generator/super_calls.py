@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .diagnostics import CompileError, at
 from .extents import first_line
 from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters
-from .text import Edit, Text, join
+from .text import Edit, Mixed, Text, join
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -89,7 +89,7 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     start, end = child.span(use.statement)
     column = use.statement.col_offset
     lines = join(
-        [*_assignments(child, outer, use, inner, arguments), *body]
+        [*_assignments(child, outer, use, parent, inner, arguments), *body]
         or [Text("pass", child.of(use.statement).origins[:1])]
     )
     lines = lines.shift(column)
@@ -281,14 +281,14 @@ def _substitute(
     return parent.edit(edits)
 
 
-def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> str:
+def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> Text:
     """An argument as text; it stands in the call, or in the parent's signature when it is a default."""
     defaults = [*inner.args.defaults, *(d for d in inner.args.kw_defaults if d)]
-    return (parent if any(value is d for d in defaults) else child).of(value).text
+    return (parent if any(value is d for d in defaults) else child).of(value)
 
 
 def _assignments(
-    child: Text, outer: Function, use: SuperUse, inner: Function, arguments: dict[str, ast.expr]
+    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
 ) -> Iterator[Text]:
     plan = _plan(outer, use, inner, arguments)
     used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
@@ -300,10 +300,9 @@ def _assignments(
         origin = child.of(use.attribute).origins[:1]
         source = value.value if isinstance(value, ast.Constant) else None
         text = repr(source) if isinstance(value, ast.Constant) else child.of(value).text
-        for number, row in enumerate(f"{plan.get(name) or name} = {text}".split("\n")):
-            yield Text(
-                row, child.of(value).origins[number : number + 1] if not isinstance(value, ast.Constant) else origin
-            )
+        rows = origin if isinstance(value, ast.Constant) else child.of(value).origins
+        named = next(parent.of(p).origins[0] for p in parameters(inner) if p.arg == name)
+        yield Text(f"{plan.get(name) or name} = {text}", (Mixed.of(rows[0], named), *rows[1:]))
 
 
 def _body(parent: Text, form: str, target: Text) -> list[Text]:

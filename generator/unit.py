@@ -80,6 +80,8 @@ class Unit:
     # follow
     parts: dict[str, Part] = field(default_factory=dict)  # by name
     imports: dict[str, tuple[Import, ...]] = field(default_factory=dict)
+    # roles
+    filled: dict[str, list[Definition]] = field(default_factory=dict)  # class -> the roles of core that it has filled
     # order, imports, render
     ordered: list[Part] = field(default_factory=list)
     import_block: str = ""

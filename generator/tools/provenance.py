@@ -119,21 +119,22 @@ def _pieces(unit: Unit, units: dict[str, Unit]) -> Iterator[tuple[str, list[Line
         yield unit.import_block, _import_lines(unit)
     for part in unit.ordered:
         definition = part.definition
-        kind: Kind = "core" if part.space in unit.graph.core else "definition"
         lines = [
-            Line(
-                "template" if origin.path.startswith("templates/") else kind,
-                origins_of(origin),
-                part.space,
-                definition.name,
-            )
+            Line(_kind(unit, origin), origins_of(origin), part.space, definition.name)
             for origin in definition.text.origins
         ]
         if definition.kind == "class":  # its bases come from the classes that were merged into it
             number = definition.node.lineno - 1
-            origins = (*lines[number].origins, *_headers_above(units, part.space, definition.name))
+            roles = (role.text.origins[role.node.lineno - 1] for role in unit.filled.get(definition.name, ()))
+            origins = (*lines[number].origins, *_headers_above(units, part.space, definition.name), *roles)
             lines[number] = replace(lines[number], origins=tuple(dict.fromkeys(origins)))
         yield definition.text.text, lines
+
+
+def _kind(unit: Unit, origin: Origin) -> Kind:
+    if origin.path.startswith("templates/"):
+        return "template"
+    return "core" if origin.path in unit.graph.core else "definition"
 
 
 def _headers_above(units: dict[str, Unit], space: str, name: str) -> Iterator[Origin]:

@@ -42,16 +42,16 @@ def zoo() -> Zoo:
     return Zoo()
 
 
-def former_names(units: dict[str, Unit], space: str, name: str) -> set[str]:
-    """The name and all that it, or the model type that it is, is called in the families above."""
-    found = {name}
+def former_names(units: dict[str, Unit], unit: Unit, space: str, name: str) -> set[str]:
+    """The name and all that it, or the model type that it is, is called in the families above, or in core as a role."""
+    found = {name, *(role.name for role in unit.filled.get(name, ()))}
     pending = [(space, name)]
     for here, word in pending:
-        unit = units.get(here)
-        for branch, roles in unit.roles.items() if unit else ():
-            assert unit is not None
+        family = units.get(here)
+        for branch, roles in family.roles.items() if family else ():
+            assert family is not None
             above = [old for old, new in roles.items() if new == word]
-            if word in (unit.family.model_type, *unit.family.types.values()):
+            if word in (family.family.model_type, *family.family.types.values()):
                 above.append(units[branch.parent].family.model_type)
             pending += [(branch.parent, old) for old in above if old not in found]
             found |= set(above)
@@ -74,12 +74,13 @@ def test_every_line_has_an_origin(zoo: Zoo) -> None:
 
 def test_the_words_of_a_line_stand_at_its_origin(zoo: Zoo) -> None:
     seen = Counter[str]()
+    made = {unit.source.output: unit for unit in zoo.result.units.values()}
     for path in zoo.result.outputs:
         for row, line in zoo.rows(path):
             there = {word for origin in line.origins for word in words(zoo.source(origin))}
             if line.kind in ("definition", "core") and "templates" not in line.origins[-1].path:
                 here = words(row)
-                lost = {w for w in here if not former_names(zoo.result.units, line.space, w) & there}
+                lost = {w for w in here if not former_names(zoo.result.units, made[path], line.space, w) & there}
                 if "template" in there:  # a row of a kernel table, which now names the template's function
                     above = [
                         Origin(origin.path, origin.line - 1) for origin in line.origins
@@ -157,8 +158,8 @@ c4 b1 |class ChildLayer:
 b2    |    """A layer."""
 b2    |
 c5    |    def __init__(self, width):
-b5    |        self.size = width
-b6    |        self.bias = False
+b5 c6 |        self.size = width
+b6 c6 |        self.bias = False
 c7 c8 |        self.scale = width + 1
 c9    |        self.text = """three
 c10   |
