@@ -285,14 +285,15 @@ class Float8Linear(PackedLinear):
         return blocks.flatten(1)[:, : self.in_features]
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        """The scales of the weight's blocks in float32; a number, if there is one block."""
-        return stored[self.scale_name].float()
+        """The scales of the weight's blocks in float32, a number if there is one block; bytes are exponents of two."""
+        scales = stored[self.scale_name]
+        return (scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales).float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
         blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return widen_float8(codes).float() * blocks
+        return (widen_float8(codes).float() * blocks).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
 
     def why_not(self, kernel: Kernel) -> str:
         height, width = self.block
@@ -391,7 +392,8 @@ class HfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -419,8 +421,11 @@ class HfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        if self.pre_quantized and isinstance(module, nn.Linear) and param_value.element_size() == 1:
+            missing = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+            raise ValueError(f"{param_name} is of {param_value.dtype} and has no {missing} beside it: fetch it again")
         return isinstance(module, PackedLinear) and name != "bias"
 
     def create_quantized_param(
@@ -432,10 +437,13 @@ class HfQuantizer:
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-        if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-            expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-            shape = list(param_value.shape)
-            raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+        if empty is not None and empty.numel() == param_value.numel() == 1:
+            param_value = param_value.view(empty.shape)
+        is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # and no number, which may be of any type
+        is_other = empty is None or empty.shape != param_value.shape or (is_code and param_value.dtype != empty.dtype)
+        if is_other and not name.startswith(layer.variable_tensors):
+            expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+            raise ValueError(f"{param_name} is {describe(param_value)}, expected {expected}: see quantization_config")
         layer.replace(name, param_value.to(target_device))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -849,6 +857,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

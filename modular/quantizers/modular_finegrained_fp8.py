@@ -3,7 +3,8 @@
 | | |
 |---|---|
 | `weight` | float8_e4m3fn [N, K] |
-| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number |
+| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number; |
+| | read too: other floating-point types, and uint8, the bytes of float8_e8m0fnu |
 | `activation_scale` | float32, one number; `activation_scheme="static"` only |
 | W | code · scale of its block |
 | x | rounded to float8: code · scale, of k columns of a token (largest magnitude / 448) or `activation_scale` |
@@ -110,7 +111,7 @@ class FP8Linear(Float8Linear):
         """The inverse of a scale is rounded before the scale is, as the reference does."""
         blocks = in_blocks(weight.float(), self.block)
         largest = blocks.abs().amax((1, 3), keepdim=True)
-        inverse = 448 / torch.where(largest > 0, largest, 448)
+        inverse = 448 / torch.where(largest == 0, 448, largest)
         if self.config.scale_fmt == "ue8m0":
             inverse = torch.exp2(torch.floor(torch.log2(inverse)))
         scale = (1 / inverse).view(self.scale_shape())
