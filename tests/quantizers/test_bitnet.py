@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,34 @@ def test_training(bias: Tensor | None, norm: bool) -> None:
     assert len(grads[0]) == 3 + (bias is not None) + norm
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("norm", [False, True])
+def test_online_in_half(norm: bool, dtype: torch.dtype) -> None:
+    """Nothing is rounded once more: all of transformers' outputs but for the last bit of some; and what training has seen is what
+    is packed, and what the plain layer has.
+    """
+    config = bitnet.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="online", use_rms_norm=norm)
+    linear = torch.nn.Linear(256, 96, bias=False, dtype=dtype)
+    linear.weight.data = (inputs.weight(96, 256) * 1.37).to(dtype)
+    ours = bitnet.AutoBitLinear(linear, config).to(dtype)
+    if norm:
+        ours.rms_norm.weight.data = torch.linspace(0.5, 1.5, 256).to(dtype)
+    theirs = reference.AutoBitLinear(256, 96, bias=False, online_quant=True, use_rms_norm=norm, dtype=dtype)
+    theirs.to(dtype).load_state_dict(ours.state_dict())
+    x = inputs.activations(64, 256).to(dtype)
+    with torch.no_grad():
+        found, expected = ours(x), theirs(x)
+    torch.testing.assert_close(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=expected.abs().max() * 1e-3)
+    weight = reference.WeightQuant.apply(linear.weight.data)
+    offline = bitnet.BitNetQuantConfig(linear_class="autobitlinear")
+    layer = files.make_layer(bitnet.BitLinear, offline, linear.weight.data)
+    assert torch.equal(layer.dequantize(dtype), weight)
+    model = torch.nn.Sequential(ours)
+    model.config, model.dtype = torch.nn.Module(), dtype
+    quantizer = bitnet.BitNetHfQuantizer(dataclasses.replace(config, use_rms_norm=False))
+    assert torch.equal(quantizer.dequantize(model)[0].weight, weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
