@@ -555,6 +555,11 @@ class HfQuantizer:
         """Gives a packed layer its tensor, or those that its plain weight quantizes to."""
         layer, name = owner(model, param_name)
         if not self.pre_quantized:
+            shape = [layer.out_features, layer.in_features]
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(
+                    f"{param_name} is {describe(param_value)}, expected nothing but a plain weight {shape}"
+                )
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
             return
         empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
