@@ -511,9 +511,10 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
-        if self.pre_quantized and isinstance(module, nn.Linear) and param_value.element_size() == 1:
-            missing = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
-            raise ValueError(f"{param_name} is of {param_value.dtype} and has no {missing} beside it: fetch it again")
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, PackedLinear) and name != "bias"
 
     def create_quantized_param(

@@ -344,6 +344,10 @@ class AutoBitLinear(nn.Linear):
         if config.use_rms_norm:
             self.rms_norm = nn.RMSNorm(self.in_features, config.rms_norm_eps, device=linear.weight.device)
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weight as a checkpoint has it: not rounded yet."""
+        return {"weight": self.weight}
+
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.rms_norm is None else normalize(x, self.rms_norm.weight, self.rms_norm.eps)
         (codes, factors), (rounded, mean) = round_tokens(x.float()), ternary(self.weight)
@@ -429,9 +433,10 @@ class HfQuantizer:
     ) -> bool:
         """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
-        if self.pre_quantized and isinstance(module, nn.Linear) and param_value.element_size() == 1:
-            missing = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
-            raise ValueError(f"{param_name} is of {param_value.dtype} and has no {missing} beside it: fetch it again")
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, PackedLinear) and name != "bias"
 
     def create_quantized_param(
@@ -504,6 +509,9 @@ class BitNetHfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "bitnet"
     linear_class: ClassVar[Any] = BitLinear
     packed_tensor: ClassVar[str] = "weight_scale"
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return not isinstance(linear, AutoBitLinear)  # which rounds already
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         return None if linear.out_features % 4 else self.linear_class(linear, self.quantization_config)

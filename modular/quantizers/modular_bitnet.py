@@ -164,6 +164,10 @@ class AutoBitLinear(nn.Linear):
         if config.use_rms_norm:
             self.rms_norm = nn.RMSNorm(self.in_features, config.rms_norm_eps, device=linear.weight.device)
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weight as a checkpoint has it: not rounded yet."""
+        return {"weight": self.weight}
+
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.rms_norm is None else normalize(x, self.rms_norm.weight, self.rms_norm.eps)
         (codes, factors), (rounded, mean) = round_tokens(x.float()), ternary(self.weight)
@@ -177,6 +181,9 @@ class BitNetHfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "bitnet"
     linear_class: ClassVar[Any] = BitLinear
     packed_tensor: ClassVar[str] = "weight_scale"
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return not isinstance(linear, AutoBitLinear)  # which rounds already
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         return None if linear.out_features % 4 else self.linear_class(linear, self.quantization_config)

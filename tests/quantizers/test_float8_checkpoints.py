@@ -111,7 +111,7 @@ def rename(tensors: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lose_scale, rf"{UP}\.weight is of torch\.float8_e4m3fn and has no {UP}\.weight_scale_inv beside it"),
+        (lose_scale, rf"{UP}\.weight is float8_e4m3fn \[384, 256\] and has no {UP}\.weight_scale_inv beside it"),
         (widen, rf"{UP}\.weight is bfloat16 \[384, 256\], expected .*'float8_e4m3fn \[384, 256\]'"),
         (convert, rf"{UP}\.weight is float8_e5m2 \[384, 256\], expected .*'float8_e4m3fn \[384, 256\]'"),
         (rename, r"finds no layer to pack in LlamaForCausalLM: the checkpoint has no weight_scale_inv of its linear"),
