@@ -10,7 +10,7 @@
 
 | `autobitlinear` online | |
 |---|---|
-| `weight` | [N, K], which is trained; T · mean |W| in every forward pass, T = W / mean |W|, rounded |
+| `weight` | [N, K], which is trained; T · m in every forward pass, T = W / m, rounded; m is W's mean magnitude |
 | x | as above; gradients pass through roundings as if there were none |
 """
 
