@@ -26,7 +26,8 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -373,6 +374,28 @@ class FP8Linear(Float8Linear):
         return codes.flatten(-2)[..., : x.shape[-1]], scales
 
 
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
+    if not layers:
+        raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
+    largest: dict[Any, Tensor] = {}
+
+    def learn(layer: Any, inputs: Any) -> None:
+        found = inputs[0].detach().abs().amax().float()
+        largest[layer] = torch.maximum(found, largest.get(layer, found))
+
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, magnitude in largest.items():
+        layer.hold({**layer.stored_tensors(), "activation_scale": magnitude.clamp(min=1e-12) / 448})
+
+
 class HfQuantizer:
     """Replaces a model's linear layers by packed ones while it is loaded, from packed tensors or from plain weights."""
 
@@ -543,6 +566,8 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        if self.quantization_config.activation_scheme == "static" and not self.pre_quantized:
+            warnings.warn("static: the scales of inputs are 1 until calibrate(model) has learned them", stacklevel=4)
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if self.quantization_config.dequantize else model
 
@@ -625,6 +650,14 @@ def float8_product(x: Tensor, codes: Tensor, columns: Tensor | None = None, heig
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -930,16 +963,9 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
-def describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-
-
 __all__ = [
     "FP8Linear",
     "FineGrainedFP8Config",
     "FineGrainedFP8HfQuantizer",
+    "calibrate",
 ]

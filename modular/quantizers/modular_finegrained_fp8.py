@@ -16,6 +16,8 @@ Blocks of 1 × 32 with `ue8m0` scales are the MXFP8 of the Open Compute Project 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,11 +29,11 @@ from unibody.core.quantization.config import QuantizationConfigMixin, has_type, 
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.plain_layers import with_plain_layers
-from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.schemes import in_blocks
 
-__all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer"]
+__all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer", "calibrate"]
 
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
 
@@ -131,6 +133,28 @@ class FP8Linear(Float8Linear):
         return codes.flatten(-2)[..., : x.shape[-1]], scales
 
 
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
+    if not layers:
+        raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
+    largest: dict[Any, Tensor] = {}
+
+    def learn(layer: Any, inputs: Any) -> None:
+        found = inputs[0].detach().abs().amax().float()
+        largest[layer] = torch.maximum(found, largest.get(layer, found))
+
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, magnitude in largest.items():
+        layer.hold({**layer.stored_tensors(), "activation_scale": magnitude.clamp(min=1e-12) / 448})
+
+
 class FineGrainedFP8HfQuantizer(HfQuantizer):
     """Reads and makes float8 layers; those that are no whole blocks stay plain."""
 
@@ -153,5 +177,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         return with_plain_layers(super().saved_config(model), self.skipped_by, model, skipped, self.means)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        if self.quantization_config.activation_scheme == "static" and not self.pre_quantized:
+            warnings.warn("static: the scales of inputs are 1 until calibrate(model) has learned them", stacklevel=4)
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if self.quantization_config.dequantize else model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,41 @@ def test_damaged(damage: Callable[[dict[str, Tensor]], None], message: str, tmp_
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=message):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_static_scales_are_learned(tmp_path: Path) -> None:
+    """From what transformers' plain layers get; without samples they are 1, and that is said. What is saved has them."""
+    theirs = inputs.llama(**WHOLE)
+    theirs.save_pretrained(tmp_path / "plain")
+    with pytest.warns(
+        UserWarning, match=r"static: the scales of inputs are 1 until calibrate\(model\) has learned them"
+    ):
+        model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=TENSOR)
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "stored_tensors")}
+    largest: dict[str, Tensor] = {}
+    for name in layers:
+        theirs.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, name=name: largest.update(
+                {name: torch.maximum(given[0].abs().max(), largest.get(name, given[0].abs().max()))}
+            )
+        )
+    module = import_module(type(layers[UP]).__module__)
+    with module.calibrate(model), torch.no_grad():
+        for seed in (0, 1):
+            theirs(ids := inputs.token_ids(2, 9, seed))
+            model(ids)
+    found = {name: layer.stored_tensors()["activation_scale"] for name, layer in layers.items()}
+    first = "model.layers.0.self_attn.q_proj"
+    torch.testing.assert_close(found[first], largest[first] / 448)
+    assert all(scale.item() == pytest.approx(largest[name].item() / 448, rel=0.2) for name, scale in found.items())
+    model.save_pretrained(tmp_path / "packed")
+    stored = load_file(tmp_path / "packed/model.safetensors")
+    assert all(torch.equal(stored[f"{name}.activation_scale"], scale) for name, scale in found.items())
+    dynamic = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", quantization_config=TENSOR | {"activation_scheme": "dynamic"}
+    )
+    with (
+        pytest.raises(ValueError, match="calibrate: no inputs of this model's layers have a static scale"),
+        module.calibrate(dynamic),
+    ):
+        pass
