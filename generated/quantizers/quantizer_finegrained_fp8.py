@@ -28,7 +28,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from functools import cache
 from importlib import metadata
@@ -95,8 +95,9 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
 
     activation_scheme: str = "dynamic"
     weight_block_size: Any = (128, 128)
-    dequantize: bool = False
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    dequantize: bool = False
     modules_to_convert: list[str] | None = None
     scale_fmt: str = "float"
     expert_dtype: str = "fp8"

@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -48,8 +48,9 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
 
     activation_scheme: str = "dynamic"
     weight_block_size: Any = (128, 128)
-    dequantize: bool = False
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    dequantize: bool = False
     modules_to_convert: list[str] | None = None
     scale_fmt: str = "float"
     expert_dtype: str = "fp8"
