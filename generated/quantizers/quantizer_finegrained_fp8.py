@@ -305,8 +305,10 @@ class Float8Linear(PackedLinear):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return (widen_float8(codes).float() * blocks).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
+        values = widen_float8(codes).float()
+        if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
+            return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
+        return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
 
     def why_not(self, kernel: Kernel) -> str:
         height, width = self.block
