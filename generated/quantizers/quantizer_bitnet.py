@@ -339,7 +339,7 @@ class AutoBitLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, config: BitNetQuantConfig) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.config, self.weight, self.bias = config, linear.weight, linear.bias
         self.rms_norm: Any = None
         if config.use_rms_norm:
             self.rms_norm = nn.RMSNorm(self.in_features, config.rms_norm_eps, device=linear.weight.device)

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.integrations import bitnet as reference
 
 import unibody
+from unibody.tensor_parallel.plans import check_plan
 
 bitnet, llama = generated("bitnet"), generated("llama")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -122,6 +123,16 @@ def test_what_training_sees(dtype: torch.dtype) -> None:
     model = torch.nn.Sequential(bitnet.AutoBitLinear(linear, online))
     model.config, model.dtype = torch.nn.Module(), dtype
     assert torch.equal(bitnet.BitNetHfQuantizer(online).dequantize(model)[0].weight, expected)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("style", ["colwise", "rowwise"])
+def test_parts(style: str, mode: str, plain: Path) -> None:
+    """A part of a weight has another mean, and a part of a token another largest magnitude: no process gets one."""
+    config = unibody.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode=mode)
+    model = unibody.AutoModelForCausalLM.from_pretrained(plain, quantization_config=config)
+    with pytest.raises(ValueError, match=rf"up_proj is packed by bitnet and cannot be {style}"):
+        check_plan(model, {"model.layers.0.mlp.up_proj": style}, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
