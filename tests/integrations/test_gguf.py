@@ -187,6 +187,32 @@ def test_packed_models_are_dequantized(tmp_path: Path) -> None:
     assert np.array_equal(stored.data, model.model.layers[1].mlp.down_proj.dequantize().numpy())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_rms_norm": True}, "q_proj normalizes its inputs, .*: llama.cpp does not"),
+        (
+            {"linear_class": "autobitlinear", "quantization_mode": "online"},
+            "q_proj rounds its weight in every pass: first",
+        ),
+    ],
+)
+def test_bitnet(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """What a weight alone does not say is refused."""
+    sized_model().save_pretrained(tmp_path / "plain")
+    config = unibody.BitNetQuantConfig(**options)
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=config)
+    write_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        export_gguf(model, tmp_path / "model.gguf", "f32", tokenizer=tmp_path)
+    if config.use_rms_norm:
+        return
+    plain = model.hf_quantizer.dequantize(model)
+    file = export_gguf(plain, tmp_path / "model.gguf", "f32", tokenizer=tmp_path)
+    (stored,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.1.ffn_down.weight")
+    assert len(np.unique(stored.data)) == 3
+
+
 def test_windows_limit_the_context(tmp_path: Path) -> None:
     """llama.cpp has no window for mistral: within the window, what it computes is the same."""
     (case,) = (case for case in CASES if case.entry == "mistral")
