@@ -20,14 +20,8 @@ from unibody.core.hub import locate_checkpoint, read_json
 from unibody.generated.registry import QUANTIZERS
 from unibody.model_types import class_names
 
-FAILURES = (
-    ImportError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    re.error,
-)  # what a user can mend: said, not traced
+# What a user can mend: it is said, not traced.
+FAILURES = (ImportError, OSError, RuntimeError, TypeError, ValueError, re.error)
 REWRITTEN = re.compile(r"config\.json|model.*\.safetensors(\.index\.json)?")  # what the quantized model has of its own
 
 
