@@ -168,10 +168,19 @@ class AutoBitLinear(nn.Linear):
         """The weight as a checkpoint has it: not rounded yet."""
         return {"weight": self.weight}
 
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the weight is rounded to."""
+        rounded, mean = ternary(self.weight.detach())
+        return (rounded * mean).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.rms_norm is None else normalize(x, self.rms_norm.weight, self.rms_norm.eps)
-        (codes, factors), (rounded, mean) = round_tokens(x.float()), ternary(self.weight)
-        weight = straight_through(self.weight, (rounded * mean).to(self.weight.dtype))
+        codes, factors = round_tokens(x.float())
+        weight = straight_through(self.weight, self.dequantize(self.weight.dtype))
         return F.linear(straight_through(x, (codes / factors).to(x.dtype)), weight, self.bias)
 
 
@@ -215,8 +224,7 @@ class BitNetHfQuantizer(HfQuantizer):
             raise ValueError("BitNet layers with use_rms_norm=True normalize their inputs, which plain ones cannot")
         for name, layer in dict(model.named_modules()).items():
             if isinstance(layer, AutoBitLinear):
-                rounded, mean = ternary(layer.weight.detach())
                 linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-                linear.weight, linear.bias = nn.Parameter((rounded * mean).to(layer.weight.dtype)), layer.bias
+                linear.weight, linear.bias = nn.Parameter(layer.dequantize(layer.weight.dtype)), layer.bias
                 set_module(model, name, linear)
         return super().dequantize(model)
