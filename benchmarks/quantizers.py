@@ -106,6 +106,14 @@ def describe(layer: str, kernel: Kernel) -> str:
     return " | ".join(cells)
 
 
+def usual_value(node: ast.expr) -> str:
+    """A default as a reader writes it: of `field(default_factory=…)` what the factory makes."""
+    factory = node.keywords[0].value if isinstance(node, ast.Call) else None
+    if isinstance(factory, ast.Lambda):
+        return ast.unparse(factory.body)
+    return {"dict": "{}", "list": "[]"}[ast.unparse(factory)] if factory is not None else ast.unparse(node)
+
+
 def settings(entry: Any) -> str:
     """A row for each field of the configuration: its default, and what its comment says."""
     text = (ROOT / definition(entry)).read_text(encoding="utf-8")
@@ -114,7 +122,7 @@ def settings(entry: Any) -> str:
     rows = ["| field | default | |", "|---|---|---|"]
     for node in config.body:
         if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith(("ClassVar", "KW_ONLY")):
-            default = "" if node.value is None else f"`{ast.unparse(node.value)}`"
+            default = "" if node.value is None else f"`{usual_value(node.value)}`"
             comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")[2]
             rows.append(f"| `{ast.unparse(node.target)}` | {default} | {comment} |")
     return "\n".join(rows)

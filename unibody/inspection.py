@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
 
-from unibody.core.hub import locate_checkpoint, read_json
+from unibody.core.hub import locate_checkpoint
+from unibody.core.quantization.config import plain_value
 from unibody.generated.registry import QUANTIZERS
-from unibody.quantize import count_layers, model_class
+from unibody.quantize import FAILURES, count_layers, is_plain, model_class, packed_modules
 
 
 @dataclass
@@ -48,17 +48,16 @@ class Inspection:
 def inspect_checkpoint(checkpoint: str, dtype: str | None = None, device: str | None = None) -> Inspection:
     """Reads the checkpoint and lets every layer choose its kernel. ValueError: it is not quantized."""
     folder = locate_checkpoint(checkpoint, patterns=("*.json", "model*.safetensors"))
-    stored = read_json(folder / "config.json").get("quantization_config")
-    if stored is None:
-        raise ValueError(f"{folder / 'config.json'} has no quantization_config: the checkpoint is not quantized")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model_class(folder).from_pretrained(folder, dtype=dtype, device=device)
+    if not hasattr(model, "hf_quantizer"):
+        raise ValueError(f"{folder / 'config.json'} has no quantization_config: the checkpoint is not quantized")
     config, packed = model.hf_quantizer.quantization_config, packed_modules(model)
-    plain = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    plain = [name for name, module in model.named_modules() if is_plain(module)]
     bytes_packed = sum(t.nbytes for layer in packed for t in layer.stored_tensors().values() if t is not None)
     held = {id(tensor) for layer in packed for tensor in (*layer.buffers(), *layer.parameters())}
     rest = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers()) if id(t) not in held}
-    method = str(stored.get("quant_method", config.quant_method))
+    method = str(plain_value(config.quant_method))
     module = QUANTIZERS[method]["module"] if method in QUANTIZERS else type(config).__module__
     return Inspection(
         checkpoint=checkpoint,
@@ -76,20 +75,17 @@ def inspect_checkpoint(checkpoint: str, dtype: str | None = None, device: str | 
     )
 
 
-def packed_modules(model: Any) -> list[Any]:
-    return [module for module in model.modules() if hasattr(module, "stored_tensors")]
-
-
 def kernel_uses(packed: list[Any], device: torch.device, dtype: torch.dtype) -> list[KernelUse]:
     """The kernels that were chosen, with the reasons against those that would have come first."""
     found: Counter[tuple[str, str, tuple[tuple[str, str], ...]]] = Counter()
     for layer in packed:
         why_not = import_module(type(layer).__module__).why_not
-        names = [kernel.name for kernel in layer.kernels]
-        better = layer.kernels[: names.index(layer.kernel)]
-        wanted = layer.compute_dtype or dtype
+        table = getattr(layer, "kernels", ())  # none: it multiplies as a plain layer does
+        chosen = getattr(layer, "kernel", "torch")
+        wanted = getattr(layer, "compute_dtype", None) or dtype
+        better = table[: [kernel.name for kernel in table].index(chosen)] if table else ()
         reasons = tuple((kernel.name, why_not(kernel, layer, device, wanted)) for kernel in better)
-        found[type(layer).__name__, layer.kernel, reasons] += 1
+        found[type(layer).__name__, chosen, reasons] += 1
     return [KernelUse(layer, kernel, count, dict(reasons)) for (layer, kernel, reasons), count in found.items()]
 
 
@@ -120,7 +116,7 @@ def inspect(checkpoint: str, dtype: str | None, device: str | None, form: str) -
     """Prints what the checkpoint is; the exit status."""
     try:
         found = inspect_checkpoint(checkpoint, dtype, device)
-    except (ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(found), indent=2) if form == "json" else describe(found))

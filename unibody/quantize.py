@@ -20,6 +20,8 @@ from unibody.core.hub import locate_checkpoint, read_json
 from unibody.generated.registry import QUANTIZERS
 from unibody.model_types import class_names
 
+# What a user can mend: it is said, not traced.
+FAILURES = (ImportError, OSError, RuntimeError, TypeError, ValueError, re.error)
 REWRITTEN = re.compile(r"config\.json|model.*\.safetensors(\.index\.json)?")  # what the quantized model has of its own
 
 
@@ -38,6 +40,9 @@ def quantize(model: str, method: str, out: Path, options: Sequence[str], dtype: 
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"{out} is not empty: name a new folder")
         folder = locate_checkpoint(model, patterns=("*.json", "*.txt", "*.model", "model*.safetensors"))
+        if stored := read_json(folder / "config.json").get("quantization_config"):
+            found = stored.get("quant_method") if isinstance(stored, dict) else stored
+            raise ValueError(f"{model} is quantized already ({found}): start from the model's plain checkpoint")
         if getattr(config, "tokenizer", "") is None and (folder / "tokenizer.json").is_file():
             config.tokenizer = read_tokenizer(folder / "tokenizer.json")
         start = time.perf_counter()
@@ -48,7 +53,7 @@ def quantize(model: str, method: str, out: Path, options: Sequence[str], dtype: 
             raise ValueError(f"{method} with these options can pack none of the {count.all_layers} linear layers")
         quantized.save_pretrained(out)
         copy_companions(folder, out)
-    except (ImportError, NotImplementedError, OSError, TypeError, ValueError) as error:
+    except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     before, after = (sum(file.stat().st_size for file in f.glob("model*.safetensors")) for f in (folder, out))
@@ -95,10 +100,18 @@ def model_class(folder: Path) -> Any:
     return getattr(unibody, next(found, "AutoModelForCausalLM"))
 
 
+def packed_modules(model: Any) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "stored_tensors")]
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether it is a linear layer that no method has changed."""
+    return isinstance(module, nn.Linear) and not hasattr(module, "stored_tensors")
+
+
 def count_layers(model: Any) -> Quantized:
     """How many of the model's linear layers are packed, and in how many bits a weight."""
-    packed = [module for module in model.modules() if hasattr(module, "stored_tensors")]
-    plain = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    packed, plain = packed_modules(model), [module for module in model.modules() if is_plain(module)]
     tensors = [tensor for layer in packed for tensor in layer.stored_tensors().values() if tensor is not None]
     weights = sum(layer.in_features * layer.out_features for layer in packed)
     bits = 8 * sum(tensor.nbytes for tensor in tensors) / max(1, weights)

@@ -10,7 +10,7 @@
 
 | `autobitlinear` online | |
 |---|---|
-| `weight` | [N, K], which is trained; T · mean |W| in every forward pass, T = W / mean |W|, rounded |
+| `weight` | [N, K], which is trained; T · m in every forward pass, T = W / m, rounded; m is W's mean magnitude |
 | x | as above; gradients pass through roundings as if there were none |
 """
 
@@ -60,7 +60,8 @@ class BitNetQuantConfig(QuantizationConfigMixin):
 
 
 def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """−1, 0 and 1 [N, K] in the weight's type, and its mean magnitude (2402.17764, equations 1 to 3)."""
+    """−1, 0 and 1 [N, K], and the weight's mean magnitude, both in float32 (2402.17764, equations 1 to 3)."""
+    weight = weight.float()
     mean = weight.abs().mean().clamp(min=1e-5)
     return (weight / mean).round().clamp(-1, 1), mean
 
@@ -71,9 +72,14 @@ def round_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * factors).round().clamp(-128, 127), factors
 
 
+def normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm in float32, rounded to the type of x before the weight [K] multiplies it."""
+    return F.rms_norm(x.float(), weight.shape, eps=eps).to(x.dtype) * weight.to(x.dtype)
+
+
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
-    """The rounded values, with the gradient of the others (1308.3432)."""
-    return values + (rounded - values).detach()
+    """The rounded values, to the bit, with the gradient of the others (1308.3432)."""
+    return rounded.detach() + (values - values.detach())
 
 
 def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -141,8 +147,7 @@ class BitLinear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.config.use_rms_norm:
-            normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
-            x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
+            x = normalize(x, self.stored_tensors()["rms_norm.weight"], self.config.rms_norm_eps)
         if x.requires_grad and torch.is_grad_enabled():
             codes, factors = self.rounded_tokens(x)
             x = straight_through(x, (codes / factors).to(x.dtype))
@@ -154,15 +159,28 @@ class AutoBitLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, config: BitNetQuantConfig) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.config, self.weight, self.bias = config, linear.weight, linear.bias
         self.rms_norm: Any = None
         if config.use_rms_norm:
             self.rms_norm = nn.RMSNorm(self.in_features, config.rms_norm_eps, device=linear.weight.device)
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weight as a checkpoint has it: not rounded yet."""
+        return {"weight": self.weight}
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the weight is rounded to."""
+        rounded, mean = ternary(self.weight.detach())
+        return (rounded * mean).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = x if self.rms_norm is None else self.rms_norm(x)
-        (codes, factors), (rounded, mean) = round_tokens(x.float()), ternary(self.weight.float())
-        weight = straight_through(self.weight, (rounded * mean).to(self.weight.dtype))
+        x = x if self.rms_norm is None else normalize(x, self.rms_norm.weight, self.rms_norm.eps)
+        codes, factors = round_tokens(x.float())
+        weight = straight_through(self.weight, self.dequantize(self.weight.dtype))
         return F.linear(straight_through(x, (codes / factors).to(x.dtype)), weight, self.bias)
 
 
@@ -172,6 +190,9 @@ class BitNetHfQuantizer(HfQuantizer):
     auto_quantizer: ClassVar[str] = "bitnet"
     linear_class: ClassVar[Any] = BitLinear
     packed_tensor: ClassVar[str] = "weight_scale"
+
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return not isinstance(linear, AutoBitLinear)  # which rounds already
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         return None if linear.out_features % 4 else self.linear_class(linear, self.quantization_config)
@@ -202,8 +223,7 @@ class BitNetHfQuantizer(HfQuantizer):
             raise ValueError("BitNet layers with use_rms_norm=True normalize their inputs, which plain ones cannot")
         for name, layer in dict(model.named_modules()).items():
             if isinstance(layer, AutoBitLinear):
-                rounded, mean = ternary(layer.weight.detach())
                 linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-                linear.weight, linear.bias = nn.Parameter(rounded * mean), layer.bias
+                linear.weight, linear.bias = nn.Parameter(layer.dequantize(layer.weight.dtype)), layer.bias
                 set_module(model, name, linear)
         return super().dequantize(model)

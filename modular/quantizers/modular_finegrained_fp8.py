@@ -3,7 +3,8 @@
 | | |
 |---|---|
 | `weight` | float8_e4m3fn [N, K] |
-| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number |
+| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number; |
+| | read too: other floating-point types, and uint8, the bytes of float8_e8m0fnu |
 | `activation_scale` | float32, one number; `activation_scheme="static"` only |
 | W | code · scale of its block |
 | x | rounded to float8: code · scale, of k columns of a token (largest magnitude / 448) or `activation_scale` |
@@ -15,7 +16,9 @@ Blocks of 1 × 32 with `ue8m0` scales are the MXFP8 of the Open Compute Project 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -26,11 +29,11 @@ from unibody.core.quantization.config import QuantizationConfigMixin, has_type, 
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.plain_layers import with_plain_layers
-from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.schemes import in_blocks
 
-__all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer"]
+__all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer", "calibrate"]
 
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
 
@@ -45,8 +48,9 @@ class FineGrainedFP8Config(QuantizationConfigMixin):
 
     activation_scheme: str = "dynamic"
     weight_block_size: Any = (128, 128)
-    dequantize: bool = False
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    dequantize: bool = False
     modules_to_convert: list[str] | None = None
     scale_fmt: str = "float"
     expert_dtype: str = "fp8"
@@ -110,7 +114,7 @@ class FP8Linear(Float8Linear):
         """The inverse of a scale is rounded before the scale is, as the reference does."""
         blocks = in_blocks(weight.float(), self.block)
         largest = blocks.abs().amax((1, 3), keepdim=True)
-        inverse = 448 / torch.where(largest > 0, largest, 448)
+        inverse = 448 / torch.where(largest == 0, 448, largest)
         if self.config.scale_fmt == "ue8m0":
             inverse = torch.exp2(torch.floor(torch.log2(inverse)))
         scale = (1 / inverse).view(self.scale_shape())
@@ -128,6 +132,28 @@ class FP8Linear(Float8Linear):
         scales = blocks.abs().amax(-1) / 448
         codes = round_to_float8(blocks / scales.clamp(min=1e-12)[..., None])
         return codes.flatten(-2)[..., : x.shape[-1]], scales
+
+
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
+    if not layers:
+        raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
+    largest: dict[Any, Tensor] = {}
+
+    def learn(layer: Any, inputs: Any) -> None:
+        found = inputs[0].detach().abs().amax().float()
+        largest[layer] = torch.maximum(found, largest.get(layer, found))
+
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, magnitude in largest.items():
+        layer.hold({**layer.stored_tensors(), "activation_scale": magnitude.clamp(min=1e-12) / 448})
 
 
 class FineGrainedFP8HfQuantizer(HfQuantizer):
@@ -151,5 +177,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
         return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
+        if self.quantization_config.activation_scheme == "static" and not self.pre_quantized:
+            warnings.warn("static: the scales of inputs are 1 until calibrate(model) has learned them", stacklevel=4)
         model = super().postprocess_model(model, **kwargs)
         return self.dequantize(model) if self.quantization_config.dequantize else model

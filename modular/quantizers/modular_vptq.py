@@ -25,7 +25,7 @@ class VptqConfig(QuantizationConfigMixin):
     quant_method: ClassVar[str] = "vptq"
 
     enable_proxy_error: bool = False
-    config_for_layers: dict[str, Any] = field(default_factory=dict)
+    config_for_layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     shared_layer_config: dict[str, Any] = field(default_factory=dict)
     modules_to_not_convert: list[str] | None = None
 

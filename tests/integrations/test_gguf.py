@@ -24,6 +24,7 @@ from oracle.inputs import token_ids
 from oracle.reference import save
 from oracle.zoo import Case, cases
 from peft import LoraConfig
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import unibody
@@ -185,6 +186,24 @@ def test_packed_models_are_dequantized(tmp_path: Path) -> None:
     file = export_gguf(model, tmp_path / "model.gguf", "f32", tokenizer=tmp_path)
     (stored,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.1.ffn_down.weight")
     assert np.array_equal(stored.data, model.model.layers[1].mlp.down_proj.dequantize().numpy())
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_bitnet(mode: str, tmp_path: Path) -> None:
+    """The weight as it is rounded; norms of inputs, which llama.cpp would leave out, are refused."""
+    sized_model().save_pretrained(tmp_path / "plain")
+    write_tokenizer(tmp_path)
+    for norm in (False, True):
+        config = unibody.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode=mode, use_rms_norm=norm)
+        model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=config)
+        if norm:
+            with pytest.raises(ValueError, match=r"q_proj normalizes its inputs, .*: llama\.cpp does not"):
+                export_gguf(model, tmp_path / "model.gguf", "f32", tokenizer=tmp_path)
+            continue
+        file = export_gguf(model, tmp_path / "model.gguf", "f32", tokenizer=tmp_path)
+        (stored,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.1.ffn_down.weight")
+        mean = np.abs(load_file(tmp_path / "plain/model.safetensors")["model.layers.1.mlp.down_proj.weight"]).mean()
+        assert np.unique(stored.data) == pytest.approx([-mean, 0, mean], rel=1e-6)
 
 
 def test_windows_limit_the_context(tmp_path: Path) -> None:

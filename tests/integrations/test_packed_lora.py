@@ -44,6 +44,22 @@ def test_output_and_gradients(method: str) -> None:
     assert all("lora_" in name and gradient.abs().max() > 0 for name, gradient in gradients.items())
 
 
+def test_layers_that_round_in_every_pass(tmp_path: Path) -> None:
+    """BitNet's online layers take an adapter beside what they round to, and no adapter can be rounded with it."""
+    plain_model().save_pretrained(tmp_path)
+    config = unibody.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="online")
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)
+    base, x = model.model.layers[1].mlp.down_proj, torch.randn(3, 256)
+    expected = base(x).detach()
+    model.add_adapter(lora(lora_alpha=12))
+    layer = model.model.layers[1].mlp.down_proj
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected + 3 * (x @ a.T @ b.T), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"cannot be merged into bitnet: .*keep it beside the layer"):
+        model.merge_and_unload()
+
+
 @pytest.mark.parametrize("method", ["llm_int8", "nf4", "gptq", "hqq"])
 def test_gradients_are_those_of_the_dequantized_model(method: str) -> None:
     """Where the input has a gradient, packed layers compute with their dequantized weight."""

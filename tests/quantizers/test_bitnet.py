@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.integrations import bitnet as reference
 
 import unibody
+from unibody.tensor_parallel.plans import check_plan
 
 bitnet, llama = generated("bitnet"), generated("llama")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -84,27 +85,54 @@ def test_outputs(kind: str, norm: bool, batch: int, dtype: torch.dtype) -> None:
     assert torch.equal(layer(x.view(1, batch, 64))[0], layer(x))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("bias", [None, inputs.bias(96)])
-def test_training(bias: Tensor | None, norm: bool) -> None:
-    """Online: outputs and the gradients of input, weight, bias and norm, all passed straight through the roundings."""
+def test_training(bias: Tensor | None, norm: bool, dtype: torch.dtype) -> None:
+    """Online: outputs and the gradients of input, weight, bias and norm, all passed straight through the roundings; to the bit."""
     linear = torch.nn.Linear(64, 96, bias=bias is not None)
     linear.weight.data = inputs.weight(96, 64)
     if bias is not None:
         linear.bias.data = bias.clone()
     config = bitnet.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="online", use_rms_norm=norm)
-    ours = bitnet.AutoBitLinear(linear, config)
-    theirs = reference.AutoBitLinear(64, 96, bias=bias is not None, online_quant=True, use_rms_norm=norm)
+    ours = bitnet.AutoBitLinear(linear, config).to(dtype)
+    theirs = reference.AutoBitLinear(64, 96, bias=bias is not None, online_quant=True, use_rms_norm=norm).to(dtype)
+    if norm:
+        ours.rms_norm.weight.data = torch.linspace(0.5, 1.5, 64).to(dtype)
     theirs.load_state_dict(ours.state_dict())
     grads = []
     for layer in (ours, theirs):
-        x = inputs.activations(5, 64).requires_grad_()
+        x = inputs.activations(5, 64).to(dtype).requires_grad_()
         y = layer(x)
         y.square().sum().backward()
         grads.append([y.detach(), x.grad, *(p.grad for _, p in sorted(layer.named_parameters()))])
     assert len(grads[0]) == 3 + (bias is not None) + norm
     for found, expected in zip(*grads, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_training_sees(dtype: torch.dtype) -> None:
+    """Is what is packed, and what a plain layer gets."""
+    linear = torch.nn.Linear(256, 96, bias=False, dtype=dtype)
+    linear.weight.data = (inputs.weight(96, 256) * 1.37).to(dtype)
+    expected = reference.WeightQuant.apply(linear.weight.data)
+    offline = bitnet.BitNetQuantConfig(linear_class="autobitlinear")
+    assert torch.equal(files.make_layer(bitnet.BitLinear, offline, linear.weight.data).dequantize(dtype), expected)
+    online = bitnet.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode="online")
+    model = torch.nn.Sequential(bitnet.AutoBitLinear(linear, online))
+    model.config, model.dtype = torch.nn.Module(), dtype
+    assert torch.equal(bitnet.BitNetHfQuantizer(online).dequantize(model)[0].weight, expected)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("style", ["colwise", "rowwise"])
+def test_parts(style: str, mode: str, plain: Path) -> None:
+    """A part of a weight has another mean, and a part of a token another largest magnitude: no process gets one."""
+    config = unibody.BitNetQuantConfig(linear_class="autobitlinear", quantization_mode=mode)
+    model = unibody.AutoModelForCausalLM.from_pretrained(plain, quantization_config=config)
+    with pytest.raises(ValueError, match=rf"up_proj is packed by bitnet and cannot be {style}"):
+        check_plan(model, {"model.layers.0.mlp.up_proj": style}, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)

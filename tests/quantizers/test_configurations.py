@@ -69,6 +69,7 @@ def test_order(method: str, values: tuple[Any, ...]) -> None:
         ("aqlm", {"linear_weights_not_to_quantize": "a"}, TypeError, r"is 'a', expected list\[str\] \| None"),
         ("vptq", {"enable_proxy_error": True}, ValueError, "proxy errors are of training only: set False"),
         ("vptq", {"config_for_layers": {"a": {"is_indice_packed": False}}}, ValueError, "of a must be True"),
+        ("vptq", {"config_for_layers": {"a": 1}}, TypeError, r"is \{'a': 1\}, expected dict\[str, dict"),
         ("higgs", {"bits": 5}, ValueError, "bits is 5, expected one of 2, 3, 4"),
         ("higgs", {"p": 3}, ValueError, "p is 3, expected one of 1, 2"),
         ("higgs", {"group_size": 32}, ValueError, "group_size is 32, expected one of 64, 128, 256"),

@@ -35,6 +35,26 @@ DOCUMENTED: dict[str, dict[str, Any]] = {
     },
     "QuantoConfig": {"weights": "int8", "activations": None, "modules_to_not_convert": None},
     "AutoRoundConfig": {"bits": 4, "group_size": 128, "sym": True, "backend": "auto"},
+    "EetqConfig": {"weights": "int8", "modules_to_not_convert": None},
+    "FbgemmFp8Config": {"activation_scale_ub": 1200.0, "modules_to_not_convert": None},
+    "FineGrainedFP8Config": {
+        "activation_scheme": "dynamic", "weight_block_size": (128, 128), "modules_to_not_convert": None,
+    },
+    "BitNetQuantConfig": {
+        "modules_to_not_convert": None, "linear_class": "bitlinear", "quantization_mode": "offline", "use_rms_norm": False,
+        "rms_norm_eps": 1e-6,
+    },
+    "AqlmConfig": {
+        "in_group_size": 8, "out_group_size": 1, "num_codebooks": 1, "nbits_per_codebook": 16,
+        "linear_weights_not_to_quantize": [],
+    },
+    "VptqConfig": {
+        "enable_proxy_error": False, "config_for_layers": {}, "shared_layer_config": {}, "modules_to_not_convert": None,
+    },
+    "HiggsConfig": {
+        "bits": 4, "p": 2, "modules_to_not_convert": None, "hadamard_size": 512, "group_size": 256, "tune_metadata": {},
+    },
+    "SpQRConfig": {"bits": 3, "beta1": 16, "beta2": 16, "shapes": {}, "modules_to_not_convert": None},
 }  # fmt: skip
 
 
@@ -48,7 +68,7 @@ def test_signature(name: str) -> None:
     config = config_class(*([4] if name == "GPTQConfig" else []))
     for parameter in positional:
         value = DOCUMENTED[name][parameter.name]
-        assert (getattr(config, parameter.name) if isinstance(value, list) else parameter.default) == value
+        assert (getattr(config, parameter.name) if isinstance(value, (list, dict)) else parameter.default) == value
     newer = inspect.signature(getattr(transformers, name)).parameters.keys() - {"kwargs"}
     assert newer <= parameters.keys()
 

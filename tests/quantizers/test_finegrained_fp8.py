@@ -120,6 +120,21 @@ def test_static_inputs() -> None:
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_number(kind: str) -> None:
+    """A token with NaN, and an output whose weights have one, are NaN, and no others: float8 has a code for it that is no number."""
+    weight = inputs.weight(256, 384)
+    weight[200, 7] = torch.nan
+    layer, x = make_layer(weight, **KINDS[kind]), inputs.activations(4, 384)
+    x[1, 5], x[2] = torch.nan, -0.0
+    with torch.no_grad():
+        found = layer(x).isnan()
+    theirs = (x @ weight.T).isnan()
+    assert (found >= theirs).all()
+    if kind != "whole":  # there all of the weight has one scale
+        assert not found[[0, 2, 3]][:, :128].any()
+
+
 def test_blocks_that_end_outside() -> None:
     """DeepSeek's checkpoints have weights that are no whole blocks: the last ones are cut."""
     whole = make_layer(inputs.weight(256, 256))

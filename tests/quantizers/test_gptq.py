@@ -152,7 +152,8 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     folder = fixtures.FOLDER / "gptqmodel/llama-4bit-g32"
     wrong = gptq.GptqHfQuantizer(gptq.GPTQConfig(bits=8, group_size=32))
     with pytest.raises(
-        ValueError, match=r"q_proj.qweight is \[8, 64\], expected .*'qweight': \[16, 64\].*quantization_config"
+        ValueError,
+        match=r"q_proj.qweight is int32 \[8, 64\], expected .*'qweight': 'int32 \[16, 64\]'.*quantization_config",
     ):
         llama.LlamaForCausalLM.from_pretrained(folder, quantizer=wrong)
     full = inputs.llama()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from oracle.quantization import inputs
+from oracle.quantization.fixtures import FOLDER
 from safetensors.torch import load_file
 
 import unibody
@@ -90,3 +92,18 @@ def test_refusals(packed: Path, tmp_path: Path) -> None:
         True,
     )
     assert inspect(tmp_path / "nothing")[0] == 1
+
+
+def test_checkpoints_that_do_not_say_it(packed: Path, tmp_path: Path) -> None:
+    """optimum-quanto's own form is known by its map; packed tensors without a word are no plain checkpoint."""
+    status, output = inspect(FOLDER / "quanto/llama-qint4", "--device", "cpu")
+    assert status == 0, output
+    assert output.splitlines()[1] == "method      quanto, read by quantizer_quanto.py"
+    shutil.copytree(packed, tmp_path / "silent")
+    file = tmp_path / "silent/config.json"
+    values = json.loads(file.read_text())
+    del values["quantization_config"]
+    file.write_text(json.dumps(values))
+    status, output = inspect(tmp_path / "silent")
+    assert status == 1
+    assert "holds 14 layers packed, such as" in output

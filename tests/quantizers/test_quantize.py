@@ -55,6 +55,11 @@ def test_a_folder_becomes_a_quantized_folder(plain: Path, tmp_path: Path) -> Non
         (("gptq", "--group-size", 32), "error: .*missing 1 required positional argument: 'bits'"),
         (("gptq", "--bits", 4, "--group-size", 48, "--dataset", DATASET), "error: .*can pack none of the 15 linear"),
         (("gptq", "--bits", 4), "error: dataset is empty"),
+        (
+            ("fbgemm_fp8", "--kernel", "scaled_mm"),
+            "error: no kernel can run FbgemmFp8Linear .*: scaled_mm: .*; leave out kernel=",
+        ),
+        (("eetq", "--modules-to-not-convert", '["re:("]'), r"error: .*unterminated subpattern"),
     ],
 )
 def test_what_cannot_be_done(arguments: tuple[object, ...], message: str, plain: Path, tmp_path: Path) -> None:
@@ -70,3 +75,29 @@ def test_a_folder_in_use_is_left_alone(plain: Path) -> None:
     status, output = quantize(plain, "gptq", plain, "--bits", 4)
     assert (status, output) == (1, f"error: {plain} is not empty: name a new folder\n")
     assert before == {file.name: file.read_bytes() for file in plain.iterdir()}
+
+
+def test_what_is_quantized_already(plain: Path, tmp_path: Path) -> None:
+    """Its codes are not those that the options ask for."""
+    options = ("--weight-block-size", "[64,64]")
+    assert quantize(plain, "fp8", tmp_path / "packed", *options)[0] == 0
+    for method in ("fp8", "hqq"):
+        status, output = quantize(tmp_path / "packed", method, tmp_path / "again")
+        assert (status, output) == (
+            1, f"error: {tmp_path / 'packed'} is quantized already (fp8): start from the model's plain checkpoint\n",
+        )  # fmt: skip
+    assert not (tmp_path / "again").exists()
+
+
+def test_layers_that_round_in_every_pass(plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """BitNet's online layers count as quantized, and none is said to be plain; what they hold are plain weights."""
+    options = ("--linear-class", "autobitlinear", "--quantization-mode", "online")
+    with caplog.at_level("WARNING"):
+        status, output = quantize(plain, "bitnet", tmp_path / "online", *options)
+    assert status == 0, output
+    assert output.startswith("quantized 14 of 15 linear layers, 32.00 bits per weight")
+    assert not caplog.records
+    result = CliRunner().invoke(cli.unibody, ["inspect", str(tmp_path / "online"), "--device", "cpu"])
+    rows = [line[12:] for line in result.output.splitlines()]
+    assert rows[3] == "14 of 15 linear layers quantized; plain: lm_head"
+    assert rows[5:] == ["torch runs 14 AutoBitLinear on cpu in float32"]

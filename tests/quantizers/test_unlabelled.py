@@ -71,6 +71,37 @@ def test_optimum_quantos_own_form(folder: Path, request: pytest.FixtureRequest) 
             unibody.AutoModelForCausalLM.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("method", ["fp8", "bitnet", "quanto"])
+@pytest.mark.parametrize("stored", ["fp8", "fbgemm_fp8", "eetq", "bitnet"])
+def test_codes_are_not_quantized_again(stored: str, method: str, tmp_path: Path) -> None:
+    """A packed checkpoint that does not say so is no plain one, whose weights a method rounds."""
+    inputs.llama(hidden_size=128, num_hidden_layers=1).save_pretrained(tmp_path / "plain")
+    model = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", quantization_config={"quant_method": stored}
+    )
+    model.save_pretrained(tmp_path / "packed")
+    file = tmp_path / "packed/config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    del values["quantization_config"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"_proj\.weight(_scale(s|_inv)?)? is .*, expected nothing but a plain weight"
+    ):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed", quantization_config={"quant_method": method})
+
+
+@pytest.mark.parametrize("method", ["fp8", "eetq", "hqq"])
+def test_sizes_are_those_of_the_configuration(method: str, tmp_path: Path) -> None:
+    """Also where the weight is rounded while it is read."""
+    inputs.llama(hidden_size=128, intermediate_size=256, num_hidden_layers=1).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"intermediate_size": 128}), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"_proj\.weight is float32 \[.*256.*\], expected nothing but a plain weight \["
+    ):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config={"quant_method": method})
+
+
 @pytest.mark.parametrize("weights", ["qint8", "qint4", "qint2", "qfloat8"])
 def test_what_optimum_quanto_saves(weights: str, tmp_path: Path) -> None:
     """As it is today, each of its types."""

@@ -125,6 +125,11 @@ def check_model(model: Any) -> None:
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError("the model has adapters: merge them first, with model.merge_and_unload()")
+    for name, module in model.named_modules():
+        if getattr(getattr(module, "config", None), "use_rms_norm", False):
+            raise ValueError(
+                f"{name} normalizes its inputs, as BitNet's layers with use_rms_norm do: llama.cpp does not"
+            )
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", "silu")
     usual = "gelu_pytorch_tanh" if kind.startswith("gemma") else "silu"
     if activation != usual:

@@ -86,14 +86,17 @@ class Float8Linear(PackedLinear):
         return blocks.flatten(1)[:, : self.in_features]
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        """The scales of the weight's blocks in float32; a number, if there is one block."""
-        return stored[self.scale_name].float()
+        """The scales of the weight's blocks in float32, a number if there is one block; bytes are exponents of two."""
+        scales = stored[self.scale_name]
+        return (scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales).float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return widen_float8(codes).float() * blocks
+        values = widen_float8(codes).float()
+        if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
+            return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
+        return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
 
     def why_not(self, kernel: Kernel) -> str:
         height, width = self.block

@@ -195,9 +195,7 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return {"weight": codes, "weight_scale": scales, **self.other_tensors(told)}
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        scales = stored["weight_scale"]
-        scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
-        return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
+        return super().read_scales(stored).view(() if self.weights.strategy == "tensor" else self.grid)
 
     def read_inputs(self, x: Tensor) -> Tensor:
         return x.float() if self.inputs is None else super().read_inputs(x)
