@@ -41,6 +41,7 @@ from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin,
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 BACKENDS = (
     *("auto", "autoawq", "llm-awq", "auto_trainable", "machete", "marlin", "exllama_v2", "exllama_v1", "gemm"),
@@ -140,7 +141,11 @@ class AwqConfig(QuantizationConfigMixin):
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         self.kernel = self.kernel or KERNELS.get(self.backend)
-        idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
+        idle = (
+            []
+            if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) or backend_rows(self.backend)
+            else ["backend"]
+        )
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
@@ -301,9 +306,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -357,6 +363,115 @@ class GroupwiseLinear(PackedLinear):
         return dequantize_groups(self.unpack_codes(stored), dtype)
 
 
+class MarlinLayout:
+    """The words of the layer's Triton kernel in Marlin's order; which that is, tells its function: it orders the codes' numbers too."""
+
+    @classmethod
+    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        return cls.repack(layer, plain_layout(layer).pack(layer, stored))
+
+    @classmethod
+    def unpack(cls, layer: Any, held: dict[str, Any]) -> Any:
+        bits, words = layer.bits, held["qweight"]
+        numbers = torch.arange(layer.in_features * layer.out_features, device=words.device).view(layer.in_features, -1)
+        places = torch.zeros_like(numbers).flatten()
+        for shift in range(0, len(places).bit_length(), bits):  # as many bits of the numbers as a code has
+            digits = {**held, "qweight": pack_words(numbers >> shift & 2**bits - 1, bits)}
+            places |= unpack_words(cls.repack(layer, digits)["qweight"].flatten(), bits).long() << shift
+        codes = unpack_words(words.flatten(), bits)[places.argsort()].view_as(numbers)
+        return plain_layout(layer).unpack(layer, {**held, "qweight": pack_words(codes, bits)})
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        marlin, zeros, none = vendor("marlin"), uneven_zeros(layer, held), held["qweight"].new_empty(0)
+        sizes = layer.in_features, layer.out_features
+        return {
+            **held,
+            "qweight": marlin.gptq_marlin_repack(held["qweight"], none, *sizes, layer.bits),
+            "group_scales": marlin.marlin_permute_scales(held["scales"], *sizes, layer.group_size),
+            "group_zeros": None if zeros is None else marlin.marlin_zero_points(zeros.int(), *zeros.shape, layer.bits),
+            "workspace": marlin.marlin_make_workspace_new(none.device),
+        }
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, none, sizes = held["group_zeros"], x.new_empty(0, dtype=torch.int32), (layer.out_features, x.shape[1])
+        groups = held["group_scales"].to(x.dtype), none if zeros is None else zeros, none, none, held["workspace"]
+        kind = code_type(layer, zeros)
+        return vendor("marlin").apply_gptq_marlin_linear(x, held["qweight"], *groups, kind, *sizes, is_k_full=True)
+
+
+class MacheteLayout(MarlinLayout):
+    """The same in Machete's order, zero points in units of the weight."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        zeros, words = uneven_zeros(layer, held), held["qweight"].T.contiguous().T
+        words = vendor("machete").machete_prepack_B(words, torch.float16, code_type(layer, zeros), torch.float16)
+        return {**held, "qweight": words, "group_zeros": None if zeros is None else -held["scales"] * zeros}
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros = None if held["group_zeros"] is None else held["group_zeros"].to(x.dtype)
+        groups = {
+            "b_group_scales": held["scales"].to(x.dtype),
+            "b_group_zeros": zeros,
+            "b_group_size": layer.group_size,
+        }
+        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=code_type(layer, zeros), **groups)
+
+
+class ExllamaLayout(MarlinLayout):
+    """The same in ExllamaV2's order, into which it brings words where they lie, and has a handle for them."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        words, zeros, scales = held["qweight"], held["qzeros"], held["scales"].half()
+        scratch = shared_scratch(words.device, layer.in_features * layer.out_features + 64)
+        handle = vendor("exllamav2").exllamav2_make_q_matrix(words, *[None] * 5, zeros, scales, None, scratch)
+        Q_MATRICES[words] = handle, zeros, scales
+        return held
+
+    @classmethod
+    def multiply(cls, layer: Any, held: dict[str, Any], x: Tensor) -> Tensor:
+        if held["qweight"] not in Q_MATRICES:  # of a copy of the layer
+            held.update(cls.pack(layer, layer.stored_tensors()))
+        y = x.new_empty(len(x), layer.out_features, dtype=torch.float16)
+        vendor("exllamav2").exllamav2_gemm_half_q_half(x.half(), Q_MATRICES[held["qweight"]][0], y)
+        return y.to(x.dtype)
+
+
+def gptqmodel_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K] in 16 bits."""
+    held, order = layer._buffers, layer._buffers.get("order")
+    rows = (x if order is None else x[..., order]).reshape(-1, layer.in_features).contiguous()
+    y: Tensor = layer.layout.multiply(layer, held, rows)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+GPTQMODEL_ROWS = tuple(
+    Kernel(
+        name,
+        entry=gptqmodel_matmul.__name__,
+        layout=layout.__name__,
+        device="cuda",
+        capability=least,
+        below=below,
+        dtypes=("float16", "bfloat16"),
+        bits=bits,
+        group_size=sizes,
+        multiples=multiples,
+        package="gptqmodel>=7.6",
+    )
+    for name, layout, least, below, bits, sizes, multiples in (
+        ("marlin", MarlinLayout, (8, 0), (), (4, 8), (-1, 32, 64, 128), (64, 128)),
+        ("machete", MacheteLayout, (9, 0), (10, 0), (4, 8), (-1, 64, 128), (128, 64)),
+        ("exllama_v2", ExllamaLayout, (0, 0), (), (4,), (-1, 32, 64, 128), (32, 32)),
+    )
+)
+
+
 class AWQLinear(GroupwiseLinear):
     """A linear layer of AWQ's codes; the formats are the table at the top."""
 
@@ -371,10 +486,12 @@ class AWQLinear(GroupwiseLinear):
             multiples=(8, 8),
         ),
         *GroupwiseLinear.kernels,
+        *GPTQMODEL_ROWS,
     )
 
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.version, self.shared = config.version, None  # layers with the same input, with which it runs as one
 
     @property
@@ -950,6 +1067,40 @@ def require_exllama_version(config: Any) -> None:
         raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
 
 
+Q_MATRICES = WeakTensorKeyDictionary()  # ExllamaV2's handles of words, with the tensors that they point to
+
+
+@cache
+def shared_scratch(device: torch.device, size: int) -> Tensor:
+    """Where ExllamaV2 dequantizes a weight for large products: one for all weights of a size."""
+    return torch.empty(size, dtype=torch.float16, device=device)
+
+
+def plain_layout(layer: Any) -> Any:
+    """That of the layer's Triton kernel."""
+    return globals()[next(row.layout for row in layer.kernels if row.name == "triton")]
+
+
+def vendor(name: str) -> Any:
+    return import_module(f"gptqmodel.utils.{name}")
+
+
+def uneven_zeros(layer: Any, held: dict[str, Any]) -> Tensor | None:
+    """Zero points [G, N]; None if all are the middle code."""
+    zeros = unpack_words(held["qzeros"].T, layer.bits).T
+    return None if bool((zeros == 2 ** (layer.bits - 1)).all()) else zeros
+
+
+def code_type(layer: Any, zeros: Tensor | None) -> Any:
+    name = f"uint{layer.bits}" + (f"b{2 ** (layer.bits - 1)}" if zeros is None else "")
+    return getattr(vendor("marlin_scalar_type").scalar_types, name)
+
+
+def backend_rows(backend: Any) -> tuple[Kernel, ...]:
+    """The row that a configuration's backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA."""
+    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+
+
 class BlockReachedError(Exception):
     """Ends a forward pass at the block whose inputs are wanted."""
 
@@ -1376,11 +1527,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
