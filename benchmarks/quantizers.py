@@ -42,6 +42,9 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "int4pack_cuda": "no GPU: traced; on a CPU with a stand-in",
     "eetq": "no GPU: on a CPU with a stand-in",
     "fbgemm": "no GPU: on a CPU with a stand-in",
+    "marlin": "no GPU: on a CPU with a stand-in",
+    "machete": "no GPU: on a CPU with a stand-in",
+    "exllama_v2": "no GPU: on a CPU with a stand-in",
     "int8_product": f"run on a CPU; {GPU}",
     "torch": f"run on a CPU; {GPU}",
     "cuda": GPU,
@@ -98,7 +101,9 @@ def describe(layer: str, kernel: Kernel) -> str:
     shape = "any" if tuple(kernel.multiples) == (1, 1) else f"{kernel.multiples[0]}, {kernel.multiples[1]}"
     cells = [
         f"`{kernel.name}`{needs}",
-        (kernel.device or "any") + (" from {}.{}".format(*kernel.capability) if kernel.capability > (0, 0) else ""),
+        (kernel.device or "any")
+        + (" from {}.{}".format(*kernel.capability) if kernel.capability > (0, 0) else "")
+        + (" below {}.{}".format(*kernel.below) if kernel.below else ""),
         ", ".join(map(str, kernel.bits)) or "all",
         ", ".join(map(str, kernel.group_size)) or "all",
         ", ".join(kernel.dtypes) or "any",
