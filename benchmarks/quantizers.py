@@ -137,7 +137,9 @@ def facts(method: str) -> str:
     parts = [f"{files}; plain weights are quantized: {how(entry)}.", f"## Format\n\n{tables}"]
     parts.append(f"## Settings of `{entry['config']}`\n\n{settings(entry)}")
     if entry["quantizers"]:
-        parts.append(f"## Kernels\n\nBest first; the first that fits runs the layer.\n\n{kernels([entry])}")
+        last = any(layer.kernels[-1].name != "torch" for layer in layer_classes(load(entry)))
+        rule = "the first that fits runs the layer" + "; those after `torch`, where they are named" * last
+        parts.append(f"## Kernels\n\nBest first; {rule}.\n\n{kernels([entry])}")
         options = EXAMPLES.get(method, "")
         parts.append(f"## Example\n\n```\n{f'unibody quantize MODEL {method} OUT {options}'.strip()}\n```")
     return "\n\n".join(parts)

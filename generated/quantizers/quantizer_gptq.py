@@ -419,13 +419,10 @@ class MacheteLayout(MarlinLayout):
 
     @staticmethod
     def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
-        zeros = None if held["group_zeros"] is None else held["group_zeros"].to(x.dtype)
-        groups = {
-            "b_group_scales": held["scales"].to(x.dtype),
-            "b_group_zeros": zeros,
-            "b_group_size": layer.group_size,
-        }
-        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=code_type(layer, zeros), **groups)
+        zeros, kind = held["group_zeros"], code_type(layer, held["group_zeros"])
+        groups = {"b_group_scales": held["scales"].to(x.dtype), "b_group_size": layer.group_size}
+        offsets = {} if zeros is None else {"b_group_zeros": zeros.to(x.dtype)}
+        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=kind, **groups, **offsets)
 
 
 class ExllamaLayout(MarlinLayout):
@@ -457,21 +454,14 @@ def gptqmodel_matmul(layer: Any, x: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
+gptqmodel_row = partial(
+    Kernel, entry=gptqmodel_matmul.__name__, device="cuda", dtypes=("float16", "bfloat16"), package="gptqmodel>=7.6"
+)
 GPTQMODEL_ROWS = tuple(
-    Kernel(
-        name,
-        entry=gptqmodel_matmul.__name__,
-        layout=layout.__name__,
-        device="cuda",
-        capability=least,
-        below=below,
-        dtypes=("float16", "bfloat16"),
-        bits=bits,
-        group_size=sizes,
-        multiples=multiples,
-        package="gptqmodel>=7.6",
+    gptqmodel_row(
+        name, layout=layout.__name__, capability=least, below=below, bits=bits, group_size=sizes, multiples=by
     )
-    for name, layout, least, below, bits, sizes, multiples in (
+    for name, layout, least, below, bits, sizes, by in (
         ("marlin", MarlinLayout, (8, 0), (), (4, 8), (-1, 32, 64, 128), (64, 128)),
         ("machete", MacheteLayout, (9, 0), (10, 0), (4, 8), (-1, 64, 128), (128, 64)),
         ("exllama_v2", ExllamaLayout, (0, 0), (), (4,), (-1, 32, 64, 128), (32, 32)),
@@ -1241,7 +1231,7 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
-    """The row that a configuration's backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA."""
+    """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
     return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
 
 
