@@ -141,11 +141,8 @@ class AwqConfig(QuantizationConfigMixin):
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         self.kernel = self.kernel or KERNELS.get(self.backend)
-        idle = (
-            []
-            if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) or backend_rows(self.backend)
-            else ["backend"]
-        )
+        names_rows = self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) or backend_rows(self.backend)
+        idle = [] if names_rows else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
