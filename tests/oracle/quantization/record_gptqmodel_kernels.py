@@ -1,7 +1,6 @@
 """Records `gptqmodel/kernels`: what gptqmodel's layer classes for CUDA declare, and what they give to their operators.
 
-The operators want a GPU. Here they are replaced, and note what they get: `PYTHONPATH=tests .venv-oracle-gptqmodel/bin/python -m
-oracle.quantization.record_gptqmodel_kernels`.
+The operators want a GPU. Here they are replaced, and note what they get.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FUNCTIONS = {
     machete: ("machete_prepack_B", "machete_mm"),
     exllamav2: ("exllamav2_make_q_matrix", "exllamav2_gemm_half_q_half"),
 }
-COLUMNS, ROWS, GROUP = 256, 128, 64
+COLUMNS, ROWS, GROUP = 128, 128, 64
 SIGNATURES = {
     f"{module.__name__}:{name}": list(inspect.signature(getattr(module, name)).parameters)
     for module, names in FUNCTIONS.items()
