@@ -42,6 +42,9 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "int4pack_cuda": "no GPU: traced; on a CPU with a stand-in",
     "eetq": "no GPU: on a CPU with a stand-in",
     "fbgemm": "no GPU: on a CPU with a stand-in",
+    "marlin": "no GPU: on a CPU with a stand-in",
+    "machete": "no GPU: on a CPU with a stand-in",
+    "exllama_v2": "no GPU: on a CPU with a stand-in",
     "int8_product": f"run on a CPU; {GPU}",
     "torch": f"run on a CPU; {GPU}",
     "cuda": GPU,
@@ -96,7 +99,9 @@ def describe(layer: str, kernel: Kernel) -> str:
     shape = "any" if tuple(kernel.multiples) == (1, 1) else f"{kernel.multiples[0]}, {kernel.multiples[1]}"
     cells = [
         f"`{kernel.name}`{needs}",
-        (kernel.device or "any") + (" from {}.{}".format(*kernel.capability) if kernel.capability > (0, 0) else ""),
+        (kernel.device or "any")
+        + (" from {}.{}".format(*kernel.capability) if kernel.capability > (0, 0) else "")
+        + (" below {}.{}".format(*kernel.below) if kernel.below else ""),
         ", ".join(map(str, kernel.bits)) or "all",
         ", ".join(map(str, kernel.group_size)) or "all",
         ", ".join(kernel.dtypes) or "any",
@@ -138,7 +143,9 @@ def facts(method: str) -> str:
     parts = [f"{files}; plain weights are quantized: {how(entry)}.", f"## Format\n\n{tables}"]
     parts.append(f"## Settings of `{entry['config']}`\n\n{settings(entry)}")
     if entry["quantizers"]:
-        parts.append(f"## Kernels\n\nBest first; the first that fits runs the layer.\n\n{kernels([entry])}")
+        last = any(layer.kernels[-1].name != "torch" for layer in layer_classes(load(entry)))
+        rule = "the first that fits runs the layer" + "; those after `torch`, where they are named" * last
+        parts.append(f"## Kernels\n\nBest first; {rule}.\n\n{kernels([entry])}")
         options = EXAMPLES.get(method, "")
         parts.append(f"## Example\n\n```\n{f'unibody quantize MODEL {method} OUT {options}'.strip()}\n```")
     return "\n\n".join(parts)

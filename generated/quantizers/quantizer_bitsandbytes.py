@@ -269,9 +269,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -1176,11 +1177,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"

@@ -31,6 +31,7 @@ from unibody.core.quantization.calibration import (
 )
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
+from unibody.core.quantization.gptqmodel import GPTQMODEL_ROWS, backend_rows
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
@@ -99,7 +100,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        elif self.backend != "auto":
+        elif self.backend != "auto" and not backend_rows(self.backend):
             warnings.warn("AutoRoundConfig: backend changes nothing: `kernel` names the kernel", stacklevel=4)
 
     @property
@@ -138,6 +139,7 @@ class AutoRoundLinear(GPTQLinear):
             bits=(8,),
         ),
         *GroupwiseLinear.kernels,
+        *GPTQMODEL_ROWS,
     )
 
     def empty_tensors(self) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ from unibody.core.quantization.calibration import (
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_exllama_version
 from unibody.core.quantization.fusing import fuse_layers
+from unibody.core.quantization.gptqmodel import GPTQMODEL_ROWS, backend_rows
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
@@ -100,7 +101,8 @@ class AwqConfig(QuantizationConfigMixin):
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         self.kernel = self.kernel or KERNELS.get(self.backend)
-        idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
+        names_rows = self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) or backend_rows(self.backend)
+        idle = [] if names_rows else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
@@ -152,10 +154,12 @@ class AWQLinear(GroupwiseLinear):
             multiples=(8, 8),
         ),
         *GroupwiseLinear.kernels,
+        *GPTQMODEL_ROWS,
     )
 
     def __init__(self, linear: nn.Linear, config: AwqConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.version = config.version
         self.shared: Any = None  # layers with the same input, with which it runs as one
 

@@ -90,6 +90,7 @@ class EetqLinear(PackedLinear):
             entry=eetq_matmul,
             device="cuda",
             capability=(7, 5),
+            below=(9, 0),  # its tiles are other ones there
             dtypes=("float16",),
             package="EETQ",
             target="EETQ:w8_a16_gemm",
@@ -116,12 +117,6 @@ class EetqLinear(PackedLinear):
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         return (untile_codes(stored["weight"]).float() * stored["weight_scales"].float()[:, None]).to(dtype)
-
-    def why_not(self, kernel: Kernel) -> str:
-        if kernel.name != "eetq":
-            return ""
-        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
-        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """The codes [N, K] and scales [N] of RowsLayout."""

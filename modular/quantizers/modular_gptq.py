@@ -31,6 +31,7 @@ from unibody.core.quantization.calibration import (
     watch_inputs,
 )
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice, require_exllama_version
+from unibody.core.quantization.gptqmodel import GPTQMODEL_ROWS, backend_rows
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
@@ -94,7 +95,7 @@ class GPTQConfig(QuantizationConfigMixin):
         self.backend = self.backend or "auto"
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        idle = [] if self.backend in ("auto", "torch", "triton") else ["backend"]
+        idle = [] if self.backend in ("auto", "torch", "triton") or backend_rows(self.backend) else ["backend"]
         idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
@@ -164,10 +165,12 @@ class GPTQLinear(GroupwiseLinear):
             bits=(8,),
         ),
         *GroupwiseLinear.kernels,
+        *GPTQMODEL_ROWS,
     )
 
     def __init__(self, linear: nn.Linear, config: GPTQConfig) -> None:
         super().__init__(linear, config, config.bits, config.group_size)
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.symmetric = config.sym
         # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
         ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
@@ -211,7 +214,7 @@ class GPTQLinear(GroupwiseLinear):
         if kernel.layout is None:
             return ""
         equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
-        if kernel.layout == "OrderedLayout":
+        if kernel.package:  # it reads OrderedLayout
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
