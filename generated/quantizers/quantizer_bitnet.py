@@ -654,11 +654,16 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
-    return torch._int_mm(left, right.T)
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
 
 
 def pack_slabs(codes: Tensor, shifts: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -32,6 +32,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from ctypes import c_float
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
@@ -140,7 +141,7 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     weight, scales = layer.rounded_weight()
     sums = layer._buffers.get("row_sums")
     product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
-    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
+    y = product.float().mul_(largest * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -354,18 +355,19 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return {"weight": weight.half()}
         codes, largest = round_rows(weight.half())
-        return {"weight": codes, "SCB": largest, **self.usual_tensors()}
+        return {"weight": codes, "SCB": largest.squeeze(1), **self.usual_tensors()}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        codes, largest = round_rows(halves)
-        if not threshold or float(largest.max()) < threshold:
+        one = len(rows) == 1 and not rows.is_cuda
+        codes, largest = round_row(halves) if one else round_rows(halves)
+        if not threshold or (largest if one else float(largest.max())) < threshold:
             return codes, largest, None
         codes, largest = round_rows(halves, threshold)
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
@@ -377,8 +379,11 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
+        if self.has_main_weight:
+            codes, largest = round_rows(self.weight.detach())
+            return codes, largest.squeeze(1)
         held: Any = self._buffers
-        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
+        return held["weight"], held["SCB"]
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -1041,26 +1046,38 @@ def table_matmul(layer: Any, x: Tensor) -> Tensor:
 
 
 def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M, 1], outliers left out of them."""
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
     largest = magnitudes.amax(-1, keepdim=True).float()
-    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
-    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
+    scales = largest.clamp_min(1e-30).reciprocal_().mul_(127)
+    return (values * scales).round_().to(torch.int8), largest
+
+
+def round_row(row: Tensor) -> tuple[Tensor, float]:
+    """The same of one row [1, K], its largest magnitude as a number: on a CPU Python is faster at single ones than torch."""
+    largest = float(row.abs().max())
+    scale = c_float(127 * c_float(1 / max(largest, 1e-30)).value).value  # rounded twice to float32, as there
+    return row.float().mul_(scale).round_().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
-    return torch._int_mm(left, right.T)
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
 
 
 def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
     """The same on the CPU, whose kernel for uint8 and int8 is faster: `left` is moved up by 128 (in place), `sums` are 128 · Σ right."""
-    return torch._int_mm(left.view(torch.uint8).bitwise_xor_(128), right.T).sub_(sums)
+    return int8_product(left.view(torch.uint8).bitwise_xor_(128), right).sub_(sums)
 
 
 class RowSumsLayout:
@@ -1081,7 +1098,7 @@ class MainWeightMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         codes, largest = round_rows(weight.half())
-        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.save_for_backward(x, codes, scales := largest * (1 / 127))
         context.types = weight.dtype, None if bias is None else bias.dtype
         return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
 

@@ -34,6 +34,7 @@ from unibody.core.quantization.int8 import (
     MainWeightMatmul,
     RowSumsLayout,
     int8_product,
+    round_row,
     round_rows,
     shifted_int8_product,
 )
@@ -99,7 +100,7 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     weight, scales = layer.rounded_weight()
     sums = layer._buffers.get("row_sums")
     product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
-    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
+    y = product.float().mul_(largest * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -180,18 +181,19 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return {"weight": weight.half()}
         codes, largest = round_rows(weight.half())
-        return {"weight": codes, "SCB": largest, **self.usual_tensors()}
+        return {"weight": codes, "SCB": largest.squeeze(1), **self.usual_tensors()}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        codes, largest = round_rows(halves)
-        if not threshold or float(largest.max()) < threshold:
+        one = len(rows) == 1 and not rows.is_cuda
+        codes, largest = round_row(halves) if one else round_rows(halves)
+        if not threshold or (largest if one else float(largest.max())) < threshold:
             return codes, largest, None
         codes, largest = round_rows(halves, threshold)
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
@@ -203,8 +205,11 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
+        if self.has_main_weight:
+            codes, largest = round_rows(self.weight.detach())
+            return codes, largest.squeeze(1)
         held: Any = self._buffers
-        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
+        return held["weight"], held["SCB"]
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
