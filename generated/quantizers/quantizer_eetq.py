@@ -604,9 +604,10 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         codes = codes if len(rows) < 4 else aligned(codes, 16)
         y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
