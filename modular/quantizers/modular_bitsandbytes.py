@@ -30,14 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int8 import (
-    MainWeightMatmul,
-    RowSumsLayout,
-    int8_product,
-    round_row,
-    round_rows,
-    shifted_int8_product,
-)
+from unibody.core.quantization.int8 import MainWeightMatmul, RowSumsLayout, round_row, round_rows, shifted_int8_product
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.plans import split_rows_only
@@ -98,8 +91,7 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    sums = layer._buffers.get("row_sums")
-    product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
+    product = shifted_int8_product(codes, weight, layer._buffers.get("row_sums"))
     y = product.float().mul_(largest * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
@@ -192,9 +184,9 @@ class Linear8bitLt(PackedLinear):
         """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
         one = len(rows) == 1 and not rows.is_cuda
-        codes, largest = round_row(halves) if one else round_rows(halves)
-        if not threshold or (largest if one else float(largest.max())) < threshold:
-            return codes, largest, None
+        found: Any = round_row(halves) if one else round_rows(halves)
+        if not threshold or float(found[1] if one else found[1].max()) < threshold:
+            return *found, None
         codes, largest = round_rows(halves, threshold)
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0

@@ -91,7 +91,9 @@ def test_linear_8bit(dtype: str, threshold: int, kernel: str) -> None:
         assert torch.equal(layer(hidden), EIGHT[f"{key}/eval"])
         small, expected = EIGHT["without_outliers"].to(hidden), EIGHT[f"{key}/eval_without_outliers"]
         assert torch.equal(layer(small), expected)
-        assert torch.equal(layer(small.flatten(0, -2)[:1]), expected.flatten(0, -2)[:1])  # one row has a way of its own
+        assert torch.equal(
+            layer(small.flatten(0, -2)[:1]), expected.flatten(0, -2)[:1]
+        )  # one row has a way of its own
     trained = layer(hidden.clone().requires_grad_())
     torch.testing.assert_close(trained, EIGHT[f"{key}/train"])
     layer.bias = None

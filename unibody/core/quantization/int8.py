@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
+CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
 
 def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
     """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M, 1], outliers left out of them."""
@@ -35,13 +38,21 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
         return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if (
+        not left.is_cuda and CUTS_SUMS
+    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
+        moved = left.view(torch.uint8) ^ 128
+        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
+        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
     if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
         return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
     return torch._int_mm(left, right)
 
 
-def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
-    """The same on the CPU, whose kernel for uint8 and int8 is faster: `left` is moved up by 128 (in place), `sums` are 128 · Σ right."""
+def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor | None) -> Tensor:
+    """The same; with `sums`, 128 · Σ right, by a CPU's faster kernel for uint8 and int8: `left` is moved up by 128, in place."""
+    if sums is None or CUTS_SUMS:
+        return int8_product(left, right)
     return int8_product(left.view(torch.uint8).bitwise_xor_(128), right).sub_(sums)
 
 
