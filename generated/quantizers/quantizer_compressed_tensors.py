@@ -1448,12 +1448,27 @@ def triton_float4_matmul_kernels(*facts: int) -> Any:
     return SimpleNamespace(**kernels)
 
 
+# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
+CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
+
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
-    return torch._int_mm(left, right.T)
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if (
+        not left.is_cuda and CUTS_SUMS
+    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
+        moved = left.view(torch.uint8) ^ 128
+        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
+        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
+    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
 
 
 def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1467,9 +1482,10 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         codes = codes if len(rows) < 4 else aligned(codes, 16)
         y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 

@@ -30,13 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.bitsandbytes_cpu import Avx512Bf16Layout, avx512_matmul
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
-from unibody.core.quantization.int8 import (
-    MainWeightMatmul,
-    RowSumsLayout,
-    int8_product,
-    round_rows,
-    shifted_int8_product,
-)
+from unibody.core.quantization.int8 import MainWeightMatmul, RowSumsLayout, round_row, round_rows, shifted_int8_product
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
 from unibody.core.quantization.plans import split_rows_only
@@ -97,9 +91,8 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    sums = layer._buffers.get("row_sums")
-    product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
-    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
+    product = shifted_int8_product(codes, weight, layer._buffers.get("row_sums"))
+    y = product.float().mul_(largest * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -180,19 +173,20 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return {"weight": weight.half()}
         codes, largest = round_rows(weight.half())
-        return {"weight": codes, "SCB": largest, **self.usual_tensors()}
+        return {"weight": codes, "SCB": largest.squeeze(1), **self.usual_tensors()}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        codes, largest = round_rows(halves)
-        if not threshold or float(largest.max()) < threshold:
-            return codes, largest, None
+        one = len(rows) == 1 and not rows.is_cuda
+        found: Any = round_row(halves) if one else round_rows(halves)
+        if not threshold or float(found[1] if one else found[1].max()) < threshold:
+            return *found, None
         codes, largest = round_rows(halves, threshold)
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0
@@ -203,8 +197,11 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
+        if self.has_main_weight:
+            codes, largest = round_rows(self.weight.detach())
+            return codes, largest.squeeze(1)
         held: Any = self._buffers
-        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
+        return held["weight"], held["SCB"]
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""

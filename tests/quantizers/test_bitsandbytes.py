@@ -63,9 +63,13 @@ def test_rows() -> None:
     values = fixtures.load("bitsandbytes/rows").tensors
     codes, largest = bnb.round_rows(values["input"])
     assert torch.equal(codes, values["0/codes"])
-    assert torch.equal(largest, values["0/row_maxima"])
+    assert torch.equal(largest.flatten(), values["0/row_maxima"])
+    for row, expected, most in zip(values["input"].split(1), values["0/codes"], values["0/row_maxima"], strict=True):
+        codes, found = bnb.round_row(row)
+        assert torch.equal(codes[0], expected)
+        assert found == most
     codes, largest = bnb.round_rows(values["input"], 6.0)
-    assert torch.equal(largest, values["6/row_maxima"])
+    assert torch.equal(largest.flatten(), values["6/row_maxima"])
     others = torch.ones(codes.shape[1], dtype=torch.bool).index_fill(0, values["6/outlier_columns"], False)
     assert torch.equal(codes[:, others], values["6/codes"][:, others])
 
@@ -85,7 +89,11 @@ def test_linear_8bit(dtype: str, threshold: int, kernel: str) -> None:
         assert tensor.shape == layer.empty_tensors()[name].shape
     with torch.no_grad():
         assert torch.equal(layer(hidden), EIGHT[f"{key}/eval"])
-        assert torch.equal(layer(EIGHT["without_outliers"].to(hidden)), EIGHT[f"{key}/eval_without_outliers"])
+        small, expected = EIGHT["without_outliers"].to(hidden), EIGHT[f"{key}/eval_without_outliers"]
+        assert torch.equal(layer(small), expected)
+        assert torch.equal(
+            layer(small.flatten(0, -2)[:1]), expected.flatten(0, -2)[:1]
+        )  # one row has a way of its own
     trained = layer(hidden.clone().requires_grad_())
     torch.testing.assert_close(trained, EIGHT[f"{key}/train"])
     layer.bias = None
@@ -93,6 +101,20 @@ def test_linear_8bit(dtype: str, threshold: int, kernel: str) -> None:
         assert torch.equal(layer(hidden), EIGHT[f"{key}/eval_without_bias"])
     assert layer.kernel == kernel
     assert all(torch.equal(tensor, EIGHT[f"{key}/{name}"]) for name, tensor in layer.stored_tensors().items())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+def test_large_linear_8bit(batch: int) -> None:
+    """Rows of a large weight that are multiplied one by one: bitsandbytes' outputs."""
+    from bitsandbytes.nn import Int8Params
+    from bitsandbytes.nn import Linear8bitLt as Reference
+
+    weight, x = inputs.weight(2048, 1024).bfloat16(), inputs.activations(batch, 1024).bfloat16().clamp(-5, 5)
+    layer = make_layer(bnb.Linear8bitLt, bnb.BitsAndBytesConfig(load_in_8bit=True), weight, None)
+    reference = Reference(1024, 2048, bias=False, has_fp16_weights=False, threshold=6.0)
+    reference.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    with torch.no_grad():
+        assert torch.equal(layer(x), reference.to("cpu").eval()(x))
 
 
 def test_main_weights_in_16_bits() -> None:
@@ -236,7 +258,7 @@ def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
         kernel=kernel,
     )
     layer = make_layer(bnb.Linear4bit, config, torch.randn(160, 256).bfloat16(), torch.randn(160).bfloat16())
-    before = layer.state_dict()
+    before, bias = layer.state_dict(), layer.bias
     for batch in (1, 3, 64):
         x = torch.randn(2, batch, 256).bfloat16()
         with torch.no_grad():
@@ -244,6 +266,11 @@ def test_cpu_kernels(kernel: str, kind: str, nested: bool) -> None:
             exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
         assert (layer.kernel, found.shape, found.dtype) == (kernel, (2, batch, 160), torch.bfloat16)
         assert (found - exact).abs().max() <= 2e-2 * exact.abs().max()
+    layer.bias, x = None, x[0, :1]
+    with torch.no_grad():
+        found, exact = layer(x), x.double() @ layer.dequantize(torch.float64).T
+    assert (found - exact).norm() <= (2e-3 if kernel == "table_cpu" else 6e-3) * exact.norm()  # one row: rounded once
+    layer.bias = bias
     after = layer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(as_bytes(after[key]), as_bytes(tensor)) for key, tensor in before.items())

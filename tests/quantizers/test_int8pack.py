@@ -57,8 +57,8 @@ def test_sizes_and_addresses(method: str, columns: int, batch: int) -> None:
     assert (found - exact).abs().max() <= 1e-2 * exact.abs().max()
 
 
-@pytest.mark.parametrize("batch", [1, 4, 5])
-@pytest.mark.parametrize("group", [8, 24, 48])
+@pytest.mark.parametrize("batch", [1, 8, 9])
+@pytest.mark.parametrize("group", [8, 48, 144])
 @pytest.mark.parametrize(
     ("file", "quantizer", "config", "options"),
     [
@@ -67,20 +67,16 @@ def test_sizes_and_addresses(method: str, columns: int, batch: int) -> None:
         ("hqq", "HqqHfQuantizer", "HqqConfig", {"nbits": 8}),
     ],
 )
-def test_small_groups(file: str, quantizer: str, config: str, options: dict[str, Any], group: int, batch: int) -> None:
-    """Groups that the kernel would read beyond are converted instead; each sum is rounded to bfloat16 once, or each weight."""
+def test_groups(file: str, quantizer: str, config: str, options: dict[str, Any], group: int, batch: int) -> None:
+    """Few rows are multiplied in float32, and each output is rounded once, wherever the zero points lie; for more, each weight, too."""
     module = generated(file)
     made = getattr(module, quantizer)(getattr(module, config)(**options, group_size=group), pre_quantized=False)
     layer = made.make_linear("layer", nn.Linear(144, 48, bias=False))
     layer.hold(layer.quantize(inputs.weight(48, 144).bfloat16()))
-    _, scales, zeros, _ = (
-        None if part is None else part.double() for part in layer.unpack_codes(layer.stored_tensors())
-    )
     x, weight = inputs.activations(batch, 144).bfloat16(), layer.dequantize(torch.float64)
-    exact = x.double() @ weight.T
+    exact, sizes = x.double() @ weight.T, x.double().abs() @ weight.abs().T
     with torch.no_grad():
         found = layer(x)
     assert layer.kernel == "int8pack_cpu"
-    middles = ((zeros - 128).abs() * scales).repeat_interleave(group, 1)
-    assert ((found - exact).abs() <= 2**-8 * (exact.abs() + x.double().abs() @ (weight.abs() + middles).T)).all()
-    assert (found - exact).abs().max() <= 2e-2 * exact.abs().max()
+    assert ((found - exact).abs() <= 2**-8 * exact.abs() + (2**-8 if batch > 8 else 1e-5) * sizes).all()
+    assert (found - exact).norm() <= 4e-3 * exact.norm()

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from ctypes import c_float
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
+CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
 
 def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M, 1], outliers left out of them."""
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
     largest = magnitudes.amax(-1, keepdim=True).float()
-    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
-    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
+    scales = largest.clamp_min(1e-30).reciprocal_().mul_(127)
+    return (values * scales).round_().to(torch.int8), largest
+
+
+def round_row(row: Tensor) -> tuple[Tensor, float]:
+    """The same of one row [1, K], its largest magnitude as a number: on a CPU Python is faster at single ones than torch."""
+    largest = float(row.abs().max())
+    scale = c_float(127 * c_float(1 / max(largest, 1e-30)).value).value  # rounded twice to float32, as there
+    return row.float().mul_(scale).round_().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
-    return torch._int_mm(left, right.T)
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if (
+        not left.is_cuda and CUTS_SUMS
+    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
+        moved = left.view(torch.uint8) ^ 128
+        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
+        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
+    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
 
 
-def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
-    """The same on the CPU, whose kernel for uint8 and int8 is faster: `left` is moved up by 128 (in place), `sums` are 128 · Σ right."""
-    return torch._int_mm(left.view(torch.uint8).bitwise_xor_(128), right.T).sub_(sums)
+def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor | None) -> Tensor:
+    """The same; with `sums`, 128 · Σ right, by a CPU's faster kernel for uint8 and int8: `left` is moved up by 128, in place."""
+    if sums is None or CUTS_SUMS:
+        return int8_product(left, right)
+    return int8_product(left.view(torch.uint8).bitwise_xor_(128), right).sub_(sums)
 
 
 class RowSumsLayout:
@@ -55,9 +79,10 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         codes = codes if len(rows) < 4 else aligned(codes, 16)
         y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -74,7 +99,7 @@ class MainWeightMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         codes, largest = round_rows(weight.half())
-        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.save_for_backward(x, codes, scales := largest * (1 / 127))
         context.types = weight.dtype, None if bias is None else bias.dtype
         return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
 

@@ -42,28 +42,29 @@ def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Ten
 
 
 @cache
-def four_values(table: tuple[float, ...]) -> Tensor:
-    """int64 [65536]: for two bytes of codes, the first in the low bits, the bfloat16 values of the four."""
-    codes, values = torch.arange(65536), torch.tensor(table, dtype=torch.bfloat16)
-    return torch.stack([values[codes >> shift & 15] for shift in (4, 0, 12, 8)], 1).view(torch.int64).flatten()
+def word_values(table: tuple[float, ...], count: int) -> Tensor:
+    """int64: for one byte of codes the two values in float32, for two bytes the four in bfloat16, the first in the low bits."""
+    codes, values = torch.arange(16**count), torch.tensor(table, dtype=torch.float32 if count == 2 else torch.bfloat16)
+    return torch.stack([values[codes >> shift & 15] for shift in (4, 0, 12, 8)[:count]], 1).view(torch.int64).flatten()
 
 
 def table_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `table_blocks()`, in bfloat16.
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `table_blocks()`; one row in float32, more in bfloat16.
 
-    Four values are looked up at once, and a million before they are multiplied by their scales: those stay in the cache.
+    64 bits are looked up at once, and a million values before they are multiplied by their scales: those stay in the cache.
     """
     packed, table, scales, block = layer.table_blocks()
     rows, columns, packed = x.reshape(-1, x.shape[-1]), layer.in_features, packed.flatten()
     packed = packed.clone() if packed.storage_offset() % 2 else packed  # it may lie anywhere in a file
-    words, values = packed.view(torch.uint16), four_values(tuple(table.tolist()))
-    scales, step = scales.to(x.dtype)[:, None], max(1, 2**20 // columns) * columns
-    places = torch.empty(min(step // 4, len(words)), dtype=torch.int32)
+    count, kind, word = (2, torch.float32, torch.uint8) if len(rows) == 1 else (4, x.dtype, torch.uint16)
+    words, values = packed.view(word), word_values(tuple(table.tolist()), count)
+    rows, scales, step = rows.to(kind), scales.to(kind)[:, None], max(1, 2**20 // columns) * columns
+    places = torch.empty(min(step // count, len(words)), dtype=torch.int32)
     found, parts = torch.empty_like(places, dtype=torch.int64), []
-    for some, scale in zip(words.split(step // 4), scales.split(step // block), strict=True):
+    for some, scale in zip(words.split(step // count), scales.split(step // block), strict=True):
         part = torch.index_select(values, 0, places[: len(some)].copy_(some), out=found[: len(some)])
-        weight = part.view(x.dtype).view(-1, block).mul_(scale)
+        weight = part.view(kind).view(-1, block).mul_(scale)
         parts.append(F.linear(rows, weight.view(-1, columns)))
-    y = torch.cat(parts, 1)
+    y = torch.cat(parts, 1).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
