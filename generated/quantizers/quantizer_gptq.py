@@ -31,6 +31,7 @@ from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -975,10 +976,11 @@ def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[An
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}  # encoders have none
     try:
         for ids in samples:
             with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
+                model(ids.to(model.device), **options)
     finally:
         hook.remove()
     return calls
