@@ -445,7 +445,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry="dequantize_matmul"),
     )
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.nested_absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)
