@@ -212,9 +212,7 @@ def test_other_blocks(block: int, nested: bool, tmp_path: Path) -> None:
         full.get_parameter(name).data.copy_(dequantize_4bit(packed, state))
         tensors |= {name: packed, **{f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    config = bnb.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested
-    )
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested)
     model = llama.LlamaForCausalLM.from_pretrained(
         tmp_path, dtype=torch.float32, quantizer=bnb.Bnb4BitHfQuantizer(config)
     )

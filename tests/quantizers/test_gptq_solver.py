@@ -135,6 +135,26 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
         quantized(tmp_path, batch_size=2)
 
 
+def test_layers_of_their_own(tmp_path: Path) -> None:
+    """`dynamic` gives layers what the whole model would be given, by the first pattern that fits; others stay plain."""
+    patterns = {"-:.*o_proj": {}, r"+:.*layers\.0\.self_attn": {"bits": 8}, ".*q_proj": {"group_size": 64, "desc_act": True}}
+    model = quantized(tmp_path, dynamic=patterns, cache_block_outputs=False)
+    layers = gptq.packed_layers(model)
+    assert len(layers) == 12
+    eight = gptq.packed_layers(quantized(tmp_path, bits=8))
+    for name in (f"model.layers.0.self_attn.{letter}_proj" for letter in "qkv"):
+        mine = layers[name].stored_tensors()
+        assert all(torch.equal(mine[key], tensor) for key, tensor in eight[name].stored_tensors().items()), name
+    last = layers["model.layers.1.self_attn.q_proj"].stored_tensors()
+    assert last["scales"].shape == (1, 64)
+    model.save_pretrained(tmp_path / "quantized")
+    again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "quantized"), inputs.token_ids(2, 8)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    with pytest.raises(ValueError, match="bits is 5, expected one of 2, 3, 4, 8"):
+        gptq.GPTQConfig(bits=4, dynamic={".*": {"bits": 5}})
+
+
 @pytest.mark.parametrize("name", sorted({key.rpartition("/")[0] for key in AWARE if key.endswith("/codes")}))
 def test_solver_that_is_aware_of_groups(name: str) -> None:
     """gptqmodel's codes with `act_group_aware`, its usual way, on columns that differ in size."""
