@@ -239,10 +239,17 @@ class AutoHfQuantizer:
         return quantization_config
 
 
+BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # older files of settings, and whose they are
+OLDER = {"w_bit": "bits", "q_group_size": "group_size"}  # names in them
+
+
 def find_quantizer(stored: dict[str, Any] | None, given: Any, folder: Path) -> Any:
-    """The quantizer that a checkpoint's `quantization_config`, or its map of Quanto's types, and the user's ask for; None if none does."""
+    """The quantizer that a checkpoint's `quantization_config`, or what it has instead, and the user's ask for; None if none does."""
     if stored is None and (file := folder / "quanto_qmap.json").is_file():
         stored = read_types(file)
+    for file, method in ((folder / name, method) for name, method in BESIDE.items()):
+        if stored is None and file.is_file():
+            stored = {"quant_method": method, **{OLDER.get(k, k): v for k, v in read_bounded_json(file).items()}}
     if stored is not None:
         return AutoHfQuantizer.from_config(
             AutoHfQuantizer.merge_quantization_configs(stored, given), pre_quantized=True

@@ -200,8 +200,15 @@ class PackedLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return PackedLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -252,9 +259,14 @@ class PackedLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -419,7 +431,7 @@ class Linear4bit(PackedLinear):
         Kernel("table_cpu", entry="table_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 64)),
         Kernel("torch", entry="dequantize_matmul"),
     )
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.nested_absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)

@@ -196,8 +196,15 @@ class FbgemmFp8Linear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return PackedLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -248,9 +255,14 @@ class FbgemmFp8Linear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"

@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.calibration import (
@@ -37,13 +38,14 @@ from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import packed_layers
-from unibody.core.quantization.replacement import linears_to_convert, names_module, set_module
+from unibody.core.quantization.replacement import linears_to_convert, names_module, output_modules, set_module
 from unibody.core.quantization.rounding import Rounding, round_shifted, tune_block
 
 from .modular_gptq import GptqHfQuantizer, GPTQLinear
 
 __all__ = ["AutoRoundConfig", "AutoRoundLinear", "AutoRoundQuantizer"]
 
+OWN = "bits", "group_size", "sym"  # what a layer may have for itself
 VERSIONS = {
     "auto_round": "gptq_v2",
     "auto_round:gptqmodel": "gptq_v2",
@@ -72,7 +74,9 @@ class AutoRoundConfig(QuantizationConfigMixin):
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = None  # bits, group_size, sym of layers by name; 16 bits: plain
+    layer_config: dict[str, dict[str, Any]] | None = (
+        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
+    )
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data
@@ -109,11 +113,17 @@ class AutoRoundConfig(QuantizationConfigMixin):
 
     def of_layer(self, name: str) -> Any:
         """The configuration of the layer of this name; None: it stays plain."""
-        entries = self.layer_config or {}
-        for options in (options for entry, options in entries.items() if names_module(entry, name)):
-            known = {key: options[key] for key in ("bits", "group_size", "sym") if key in options}
-            return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
+        for entry, options in (self.layer_config or {}).items():
+            if names_module(entry, name) or re.fullmatch(entry, name):
+                known = {key: options[key] for key in OWN if key in options}
+                return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Also from checkpoints, which call `layer_config` `extra_config`."""
+        values = {{"extra_config": "layer_config"}.get(key, key): value for key, value in config_dict.items()}
+        return super().from_dict(values, return_unused_kwargs, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
@@ -181,16 +191,21 @@ class AutoRoundQuantizer(GptqHfQuantizer):
     auto_quantizer: ClassVar[str] = "auto-round"
     linear_class: ClassVar[Any] = AutoRoundLinear
 
-    def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.of_layer(name) is not None
+    def __init__(self, quantization_config: AutoRoundConfig, **kwargs: Any) -> None:
+        """Zero points that are no middle are written as they are, unless other words are asked for: so does auto-round."""
+        super().__init__(quantization_config, **kwargs)
+        config = self.quantization_config
+        if not (self.pre_quantized or config.sym) and config.packing_format == AutoRoundConfig.packing_format:
+            self.quantization_config = replace(config, packing_format="auto_round:gptqmodel")
 
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
-        if config is None:
-            return None
-        layer = self.linear_class(linear, config)
-        return layer if layer.fits() or self.pre_quantized else None
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """By the names that checkpoints have; also what stays plain, and heads that do not, which auto-round expects otherwise."""
+        values, heads = super().saved_config(model), set(output_modules(model))
+        layers = values.pop("layer_config", None) or {}
+        layers |= {name: {"bits": 16, "data_type": "float"} for name in linears_to_convert(model, ())}
+        for name in heads & packed_layers(model).keys():
+            layers[name] = {key: getattr(self.quantization_config.of_layer(name), key) for key in OWN}
+        return {**values, "extra_config": layers}
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Without steps, the weights are rounded while they are loaded."""

@@ -41,7 +41,7 @@ from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.replacement import linears_to_convert, set_module
-from unibody.core.quantization.scaling import Scaling, apply_scales, find_scalings, require_same_outputs
+from unibody.core.quantization.scaling import Scaling, apply_scales, find_scalings, require_scalable
 
 __all__ = ["AWQLinear", "AwqConfig", "AwqHfQuantizer"]
 
@@ -356,12 +356,12 @@ class AwqHfQuantizer(HfQuantizer):
             inside = {module: names[module] for module in block.modules() if module in names}
             packed = {linear: layer for linear, name in inside.items() if (layer := self.make_linear(name, linear))}
             scalings, inputs, outputs = find_scalings(block, list(packed), run)
+            require_scalable(scalings, outputs, run)
             searched = [search_scales(one, inputs[one.layers[0]], *how) for one in scalings]
             for scaling, scales in zip(scalings, searched, strict=True):
                 apply_scales(scaling, scales)
                 for layer in scaling.layers:
                     inputs[layer] = inputs[layer] / scales
-            require_same_outputs(outputs, run())
             for linear, layer in packed.items():
                 weight = linear.weight.detach()
                 if not inside[linear].endswith(("q_proj", "k_proj", "query", "key")):

@@ -257,7 +257,7 @@ class Linear4bit(PackedLinear):
         Kernel("torch", entry=dequantize_matmul),
     )
     packing: ClassVar[Packing] = Packing(word="uint8", order=(1, 0))
-    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_state")
+    variable_tensors: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.nested_absmax", "weight.quant_state")
 
     def __init__(self, linear: nn.Linear, config: BitsAndBytesConfig) -> None:
         super().__init__(linear, config)

@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 import warnings
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
@@ -41,6 +43,7 @@ from unibody.core.quantization.replacement import linears_to_convert, set_module
 
 __all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
 
+OWN = "bits", "group_size", "sym", "desc_act", "damp_percent"  # what a layer may have for itself
 IDLE = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length", "module_name_preceding_first_block"
 
 
@@ -49,7 +52,7 @@ class GPTQConfig(QuantizationConfigMixin):
     """How a model was, or is to be, quantized with GPTQ."""
 
     quant_method: ClassVar[str] = "gptq"
-    written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+    written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config", "dynamic")
     ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
 
     bits: int
@@ -78,6 +81,8 @@ class GPTQConfig(QuantizationConfigMixin):
     # Without desc_act: groups, and columns in them, are taken by their activations; each column keeps its group.
     act_group_aware: bool = True
     format: str | None = None
+    # gptqmodel's: by patterns of names, what differs from the above (OWN); "-:" before a pattern: these layers stay plain.
+    dynamic: dict[str, dict[str, Any]] | None = None
 
     def post_init(self) -> None:
         require_choice(self, "bits", (2, 3, 4, 8))
@@ -89,6 +94,8 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        for options in (self.dynamic or {}).values():
+            GPTQConfig(**{"bits": self.bits, **{name: options[name] for name in OWN if name in options}})
         require_dataset(self)
         require_exllama_version(self)
         self.act_group_aware = self.act_group_aware and not self.desc_act
@@ -101,6 +108,15 @@ class GPTQConfig(QuantizationConfigMixin):
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
         if self.use_exllama and self.bits == 4:
             self.exllama_config = self.exllama_config or {"version": 1}
+
+    def of_layer(self, name: str) -> Any:
+        """The configuration of the layer of this name, by the first pattern that fits its start; None: it stays plain."""
+        for pattern, options in (self.dynamic or {}).items():
+            if re.match(pattern.removeprefix("+:").removeprefix("-:"), name):
+                found = copy.copy(self)
+                vars(found).update({key: options[key] for key in OWN if key in options})
+                return None if pattern.startswith("-:") else found
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; of calibration data and tokenizer the names, not the things."""
@@ -246,6 +262,17 @@ class GptqHfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = GPTQLinear
     packed_tensor: ClassVar[str] = "qweight"
 
+    def means(self, name: str, linear: nn.Linear) -> bool:
+        return self.quantization_config.of_layer(name) is not None
+
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        return layer if layer.fits() or self.pre_quantized else None
+
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Quantizes plain weights block by block, each group of layers with the inputs that the ones before leave it."""
         config = self.quantization_config
@@ -265,7 +292,7 @@ class GptqHfQuantizer(HfQuantizer):
                 for name, hessian in input_hessians(linears, run).items():
                     packed = self.make_linear(names[linears[name]], linears[name])
                     if packed is not None:
-                        codes = solve_codes(linears[name].weight, hessian, packed, config.damp_percent)
+                        codes = solve_codes(linears[name].weight, hessian, packed, packed.config.damp_percent)
                         packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
                         set_module(model, names[linears[name]], packed)
 

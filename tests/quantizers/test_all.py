@@ -24,7 +24,7 @@ DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
 QUARK = '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'
 METHODS: dict[str, tuple[str, ...]] = {
     "bitsandbytes_8bit": ("--load-in-8bit",),
-    "bitsandbytes_4bit": ("--load-in-4bit", "--bnb-4bit-compute-dtype", "bfloat16"),
+    "bitsandbytes_4bit": ("--load-in-4bit", "--bnb-4bit-compute-dtype", "bfloat16", "--bnb-4bit-use-double-quant"),
     "gptq": ("--bits", "4", "--group-size", "64", "--dataset", DATASET),
     "awq": ("--group-size", "64", "--dataset", DATASET),
     "hqq": ("--group-size", "64"),
@@ -115,6 +115,33 @@ def test_dequantized_model_is_plain(packed: Path, tmp_path: Path) -> None:
     again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(token_ids() % 64).logits, plain(token_ids() % 64).logits)
+
+
+@torch.no_grad()
+def test_all_inputs_that_linear_layers_take(packed: Path) -> None:
+    """One row without others, none, rows with others between them, columns: what the same rows give one after the other; no other width."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed)
+    layer = model.model.layers[0].mlp.down_proj
+    x = torch.randn(4, 3, 512, dtype=torch.bfloat16)
+    for rows in (x[0, 0], x[:, -1:], x[:, 0], x.transpose(0, 1), x.mT.contiguous().mT, x[:0], x[:, :0], x[1]):
+        expected = layer(rows.contiguous().view(-1, 512)) if rows.numel() else rows.new_empty(0, 256)
+        torch.testing.assert_close(layer(rows), expected.view(*rows.shape[:-1], 256))
+    for wrong in (x[..., :256], torch.cat((x, x), -1)):
+        with pytest.raises(ValueError, match=r"expected \[..., 512\]"):
+            layer(wrong)
+
+
+def test_states_are_exchanged(packed: Path) -> None:
+    """A model of the same kind, with other weights, takes the state of this one, whatever kernels they have run with."""
+    model, other = (unibody.AutoModelForCausalLM.from_pretrained(packed) for _ in range(2))
+    for layer in layers(other):
+        layer.hold(layer.quantize(torch.randn(layer.out_features, layer.in_features, dtype=torch.bfloat16)))
+    ids, state = token_ids() % 64, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        assert not torch.equal(other(ids).logits, model(ids).logits)
+        other.load_state_dict(state)
+        assert torch.equal(other(ids).logits, model(ids).logits)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
 
 
 def test_gradients_pass_through(packed: Path) -> None:

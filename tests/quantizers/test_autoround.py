@@ -151,6 +151,37 @@ def test_parameters_change_the_result(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, usual[name]) for name, tensor in named.items())
 
 
+def test_layers_of_their_own(tmp_path: Path) -> None:
+    """What is saved says it under auto-round's name, plain layers and heads included; its own patterns are read."""
+    inputs.llama().save_pretrained(tmp_path / "plain")
+    options = {"model.layers.0.mlp.up_proj": {"bits": 8, "group_size": 64}, "k_proj": {"bits": 16}}
+    config = autoround.AutoRoundConfig(
+        group_size=32, iters=0, sym=False, layer_config=options, modules_to_not_convert=["o_proj"]
+    )
+    quantizer = autoround.AutoRoundQuantizer(config, pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32, quantizer=quantizer)
+    model.save_pretrained(tmp_path / "packed")
+    written = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    plain = {
+        f"model.layers.{i}.self_attn.{name}_proj": {"bits": 16, "data_type": "float"} for i in (0, 1) for name in "ko"
+    }
+    head = {"lm_head": {"bits": 4, "group_size": 32, "sym": False}}
+    assert written["extra_config"] == {**options, **plain, **head}
+    assert written["packing_format"] == "auto_round:gptqmodel", "auto-round's own, where codes are not symmetric"
+    ids = inputs.token_ids(2, 8)
+    for entries in (
+        written["extra_config"],
+        {**plain, **head, r"model\.layers\.0\..*up_proj.*": {"bits": 8, "group_size": 64}},
+    ):
+        quantizer = autoround.AutoRoundQuantizer(
+            autoround.AutoRoundConfig.from_dict({**written, "extra_config": entries})
+        )
+        again = llama.LlamaForCausalLM.from_pretrained(tmp_path / "packed", quantizer=quantizer)
+        assert again.model.layers[0].mlp.up_proj.bits == 8
+        with torch.no_grad():
+            assert torch.equal(again(ids).logits, model(ids).logits)
+
+
 def test_configuration() -> None:
     config = autoround.AutoRoundConfig(3, 64, False, "auto")
     assert (config.bits, config.group_size, config.sym) == (3, 64, False)

@@ -14,6 +14,8 @@ from quantizers.files import generated
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import unibody
+
 awq, llama = generated("awq"), generated("llama")
 LAYOUTS, PACKED = fixtures.load("gptqmodel/awq_layouts").tensors, fixtures.load("autoawq/packed").tensors
 ROUNDED, CLIPPED = fixtures.load("autoawq/rounded").tensors, fixtures.load("autoawq/clipped").tensors
@@ -244,14 +246,16 @@ def test_other_models(name: str, tmp_path: Path) -> None:
         model(ids)
         hook.remove()
         linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
-        scalings, _, _ = awq.find_scalings(block, linears, lambda: [block(*seen[0][0], **seen[0][1])])
+        run = lambda: [block(*seen[0][0], **seen[0][1])]  # noqa: E731
+        scalings, _, outputs = awq.find_scalings(block, linears, run)
         assert len(scalings) == 3, "qkv, gate and up, down; o has fewer rows before it than columns"
+        awq.require_scalable(scalings, outputs, run)
         for scaling in scalings:
             awq.apply_scales(scaling, torch.rand(scaling.layers[0].in_features) + 0.5)
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_norm_that_is_read_elsewhere_is_refused() -> None:
+def test_a_norm_that_is_read_elsewhere_is_refused(tmp_path: Path) -> None:
     """Where the residual is taken after the norm, as in BERT, nothing can be moved into the columns."""
 
     class Block(nn.Module):
@@ -270,11 +274,21 @@ def test_a_norm_that_is_read_elsewhere_is_refused() -> None:
     def run() -> list[Tensor]:
         return [block(x)]
 
+    before = {name: tensor.clone() for name, tensor in block.state_dict().items()}
     scalings, _, outputs = awq.find_scalings(block, [block.query, block.key], run)
-    awq.require_same_outputs(outputs, run())
-    awq.apply_scales(scalings[0], torch.rand(32) + 0.5)
     with pytest.raises(ValueError, match="what a norm returns is read by more than linear layers"):
-        awq.require_same_outputs(outputs, run())
+        awq.require_scalable(scalings, outputs, run)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in block.state_dict().items())
+    torch.manual_seed(0)
+    config = unibody.BertConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    unibody.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="what a norm returns is read by more than linear layers"):
+        unibody.AutoModelForSequenceClassification.from_pretrained(
+            tmp_path, quantization_config=unibody.AwqConfig(group_size=32, dataset=list(VALUES["calibration"]))
+        )
 
 
 def test_configuration() -> None:

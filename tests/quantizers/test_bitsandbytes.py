@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracle.quantization import fixtures, inputs
 from quantizers.files import as_bytes, generated, make_layer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 bnb, llama = generated("bitsandbytes"), generated("llama")
@@ -218,6 +218,29 @@ def test_checkpoint(name: str, tmp_path: Path) -> None:
     assert type(plain.model.layers[0].mlp.up_proj) is nn.Linear
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, values["logits_train"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("block", [32, 128])
+def test_other_blocks(block: int, nested: bool, tmp_path: Path) -> None:
+    """A checkpoint's own text says how many values share a scale: bitsandbytes' weights to the bit."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    full = inputs.llama(hidden_size=128, intermediate_size=256)
+    full.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in [key for key in tensors if key.endswith("_proj.weight")]:
+        packed, state = quantize_4bit(tensors[name], None, None, block, nested, "nf4", torch.uint8)
+        full.get_parameter(name).data.copy_(dequantize_4bit(packed, state))
+        tensors |= {name: packed, **{f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested)
+    model = llama.LlamaForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, quantizer=bnb.Bnb4BitHfQuantizer(config)
+    )
+    ids = inputs.token_ids(2, 8)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, full(ids).logits)
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES.values()))

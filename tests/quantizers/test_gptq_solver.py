@@ -15,6 +15,8 @@ from quantizers.test_gptq import LAYERS, PACKED_TENSORS, gptq, llama, packed_lay
 from safetensors.torch import load_file
 from torch import nn
 
+import unibody
+
 SOLVED = fixtures.load("gptqmodel/solved").tensors
 AWARE = fixtures.load("gptqmodel/group_aware").tensors
 
@@ -133,6 +135,26 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
         quantized(tmp_path, batch_size=2)
 
 
+def test_layers_of_their_own(tmp_path: Path) -> None:
+    """`dynamic` gives layers what the whole model would be given, by the first pattern that fits; others stay plain."""
+    patterns = {"-:.*o_proj": {}, r"+:.*layers\.0\.self_attn": {"bits": 8}, ".*q_proj": {"group_size": 64, "desc_act": True}}
+    model = quantized(tmp_path, dynamic=patterns, cache_block_outputs=False)
+    layers = gptq.packed_layers(model)
+    assert len(layers) == 12
+    eight = gptq.packed_layers(quantized(tmp_path, bits=8))
+    for name in (f"model.layers.0.self_attn.{letter}_proj" for letter in "qkv"):
+        mine = layers[name].stored_tensors()
+        assert all(torch.equal(mine[key], tensor) for key, tensor in eight[name].stored_tensors().items()), name
+    last = layers["model.layers.1.self_attn.q_proj"].stored_tensors()
+    assert last["scales"].shape == (1, 64)
+    model.save_pretrained(tmp_path / "quantized")
+    again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "quantized"), inputs.token_ids(2, 8)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    with pytest.raises(ValueError, match="bits is 5, expected one of 2, 3, 4, 8"):
+        gptq.GPTQConfig(bits=4, dynamic={".*": {"bits": 5}})
+
+
 @pytest.mark.parametrize("name", sorted({key.rpartition("/")[0] for key in AWARE if key.endswith("/codes")}))
 def test_solver_that_is_aware_of_groups(name: str) -> None:
     """gptqmodel's codes with `act_group_aware`, its usual way, on columns that differ in size."""
@@ -240,3 +262,29 @@ def test_what_calibration_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match="dataset 'c4' is read by `datasets`: install it"):
         quantized(tmp_path, dataset="c4")
+
+
+def test_encoders(tmp_path: Path) -> None:
+    """BERT, whose forward knows of no cache: nearer to the plain model than its weights rounded to nearest."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    plain = unibody.AutoModelForMaskedLM.from_config(
+        unibody.BertConfig(vocab_size=64, max_position_embeddings=64, **sizes)
+    )
+    for parameter in plain.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(5)  # layers that say more than the residual beside them
+    plain.eval().save_pretrained(tmp_path)
+    ids = torch.randint(0, 64, (16, 32))
+    config = unibody.GPTQConfig(bits=3, group_size=32, dataset=list(ids))
+    model = unibody.AutoModelForMaskedLM.from_pretrained(tmp_path, quantization_config=config)
+    nearest = unibody.AutoModelForMaskedLM.from_pretrained(tmp_path)
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "stored_tensors")}
+    assert len(layers) == 12, "the encoder's"
+    for name, packed in layers.items():
+        linear = nearest.get_submodule(name)
+        linear.weight.data.copy_(packed.unpack(packed.quantize(linear.weight.detach()), torch.float32))
+    with torch.no_grad():
+        exact = plain(ids).logits
+        mine, rounded = ((m(ids).logits - exact).square().mean() for m in (model, nearest))
+    assert mine < 0.8 * rounded

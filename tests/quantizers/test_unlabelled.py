@@ -38,7 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_what_no_quantizer_reads_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=REMEDY):
         generated("llama").LlamaForCausalLM.from_pretrained(folder)
-    if not (folder / "quanto_qmap.json").exists():
+    if not {"quanto_qmap.json", "quantize_config.json"} & {path.name for path in folder.iterdir()}:
         with pytest.raises(ValueError, match=REMEDY):
             unibody.AutoModelForCausalLM.from_pretrained(folder)
 
@@ -100,6 +100,19 @@ def test_sizes_are_those_of_the_configuration(method: str, tmp_path: Path) -> No
         ValueError, match=r"_proj\.weight is float32 \[.*256.*\], expected nothing but a plain weight \["
     ):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config={"quant_method": method})
+@pytest.mark.parametrize("folder", ["gptqmodel/llama-4bit-asym-desc_act-v2", "autoawq/llama-gemm-g32"], indirect=True)
+def test_settings_in_a_file_of_their_own(folder: Path, request: pytest.FixtureRequest) -> None:
+    """As AutoGPTQ and AutoAWQ once wrote them, beside a config.json that does not know of them."""
+    name = request.node.callspec.params["folder"]
+    values = fixtures.load(f"{name}/values").tensors
+    if name.startswith("autoawq"):
+        old = {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}
+        (folder / "quant_config.json").write_text(json.dumps(old), encoding="utf-8")
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(values["input_ids"].long()).logits
+    torch.testing.assert_close(logits, values["logits"], rtol=1e-4, atol=1e-4)
+    assert model.config.quantization_config["group_size"] == (32 if name.startswith("autoawq") else 64)
 
 
 @pytest.mark.parametrize("weights", ["qint8", "qint4", "qint2", "qfloat8"])

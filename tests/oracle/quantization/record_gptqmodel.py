@@ -167,6 +167,16 @@ CHECKPOINTS = {
     "llama-4bit-asym-desc_act-v2": {"sym": False, "desc_act": True, "group_size": 64, "format": FORMAT.GPTQ_V2},
     "llama-3bit-asym": {"bits": 3, "sym": False},
     "llama-8bit-desc_act": {"bits": 8, "desc_act": True, "group_size": 64},
+    # Layers that differ: one is plain, and the head is not, for which the package adds an entry of its own.
+    "llama-dynamic": {
+        "sym": False,
+        "lm_head": True,
+        "dynamic": {
+            r"-:.*layers\.1\.self_attn\.q_proj": {},
+            r"+:.*layers\.0\.mlp": {"bits": 8, "group_size": 64},
+            r".*layers\.1\.mlp\.down_proj": {"bits": 2, "sym": True, "desc_act": True},
+        },
+    },
 }
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[An
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}  # encoders have none
     try:
         for ids in samples:
             with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
+                model(ids.to(model.device), **options)
     finally:
         hook.remove()
     return calls
