@@ -8,7 +8,7 @@ from pathlib import Path
 from dialect.tree import tree
 
 from unibody.generator import commands
-from unibody.generator.transformers.lint import RULES
+from unibody.generator.transformers.lint import REMEDIES
 
 PAGE = (Path(__file__).parents[2] / "docs/transformers-dialect.md").read_text(encoding="utf-8")
 SOURCES = Path(__file__).parents[2] / "generator/transformers"
@@ -45,6 +45,6 @@ def test_the_second_example_has_two_parents(tmp_path: Path) -> None:
 
 
 def test_the_page_lists_every_rule_and_every_file() -> None:
-    assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(RULES)
+    assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(REMEDIES)
     for file in SOURCES.glob("*.py"):
         assert file.name == "__init__.py" or f"`{file.name}`" in PAGE
