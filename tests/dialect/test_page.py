@@ -9,6 +9,7 @@ from dialect.tree import tree
 
 from unibody.generator import commands
 from unibody.generator.transformers.lint import REMEDIES
+from unibody.generator.transformers.quirks import Quirks
 
 PAGE = (Path(__file__).parents[2] / "docs/transformers-dialect.md").read_text(encoding="utf-8")
 SOURCES = Path(__file__).parents[2] / "generator/transformers"
@@ -48,3 +49,8 @@ def test_the_page_lists_every_rule_and_every_file() -> None:
     assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(REMEDIES)
     for file in SOURCES.glob("*.py"):
         assert file.name == "__init__.py" or f"`{file.name}`" in PAGE
+
+
+def test_the_page_lists_every_quirk() -> None:
+    section = PAGE.partition("\n## Quirks\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE) == Quirks.names()
