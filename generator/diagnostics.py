@@ -34,7 +34,18 @@ CODES = {
     "UB026": "no such line in a generated file",
     "UB027": "name refused",
     "UB028": "template error",
+    "TD001": "word broken by renaming",
+    "TD002": "repeated statement left out",
+    "TD003": "assignment leaks into another method",
+    "TD004": "call of super() that stays",
+    "TD005": "statement in no output",
+    "TD006": "method not removed",
+    "TD007": "lost comment",
+    "TD008": "inferred prefix",
+    "TD009": "import of nothing",
+    "TD010": "definition written twice",
 }
+"""What each code means, in a few words: UB of definitions that are refused, TD of what `unibody lint` finds."""
 
 Severity = Literal["error", "warning"]
 
@@ -55,7 +66,7 @@ class Diagnostic:
     severity: Severity = "error"
 
     def __post_init__(self) -> None:
-        assert self.code in CODES or self.severity == "warning", self.code
+        assert self.code in CODES, self.code
 
     def __str__(self) -> str:
         """`path:line:column: error[code]: message`, the source line with a caret, the notes and the remedy."""

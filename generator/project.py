@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .diagnostics import CompileError, Diagnostic
+from .transformers.quirks import Quirks
 
 HERE = Path(__file__).parent  # <site-packages>/unibody/generator, or the checkout's link to it
 KEYS = {
@@ -24,10 +25,11 @@ KEYS = {
     "stub": str,
     "stub-bases": dict,
     "dialect": str,
+    "quirks": dict,
 }
 NO_PROJECT = "no pyproject.toml here or above has a [tool.unibody] table"
 DIALECTS = ("unibody", "transformers")
-TREE_KEYS = ("dialect", "sources", "formatter", "line-length", "required-version")  # with a meaning in the second one
+TREE_KEYS = ("dialect", "sources", "quirks", "formatter", "line-length", "required-version")  # meant in the second one
 KINDS = ("config", "model", "quantization-config", "quantizer")  # of classes in the registry
 BASES_REMEDY = (
     f'the kinds are {", ".join(KINDS)}, and auto classes such as AutoModelForCausalLM; name the bases of each as a list, "*" for the class of the file: '
@@ -53,6 +55,7 @@ class Project:
     required_version: str = ""  # versions of unibody that may compile the project; any, if empty
     options: str = ""  # with which a command was told of this project
     dialect: str = "unibody"  # or "transformers": then `root` is the folder of the models
+    quirks: Quirks = field(default_factory=Quirks)  # of that dialect
     stub: str = ""  # a file in the output folder that lists the registry's classes for type checkers; none, if empty
     stub_bases: dict[str, list[str]] = field(
         default_factory=dict
@@ -147,6 +150,8 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
         options["sources"] = tuple(options["sources"])
     if "core" in options:
         options["core"] = root / options["core"]
+    if "quirks" in options:
+        options["quirks"] = Quirks.read(options["quirks"])
     if options.get("dialect") == "transformers":
         return Project(root / options.pop("sources", (".",))[0], (".",), ".", **options)
     return Project(root, **options)
@@ -164,6 +169,14 @@ def _check_dialect(table: dict[str, Any]) -> Iterator[Diagnostic]:
         if len(table.get("sources", ["."])) != 1:
             message = "`sources` in [tool.unibody] must be one folder in the transformers dialect"
             yield Diagnostic("UB020", message, "name the folder that all models lie in", "pyproject.toml")
+        try:
+            Quirks.read(table.get("quirks", {}))
+        except ValueError as error:
+            remedy = f"the keys are {', '.join(Quirks.names())}, each true or false"
+            yield Diagnostic("UB020", f"{error} in [tool.unibody.quirks]", remedy, "pyproject.toml")
+    elif "quirks" in table:
+        message, remedy = "`quirks` in [tool.unibody] are those of another dialect", 'write `dialect = "transformers"`'
+        yield Diagnostic("UB020", message, remedy, "pyproject.toml")
 
 
 def _are_bases(bases: Any) -> bool:

@@ -28,7 +28,7 @@ def refuse(diagnostics: Sequence[Diagnostic], status: int) -> int:
     """Print the diagnostics on standard error, and how many there are; returns `status`."""
     for diagnostic in diagnostics:
         print(diagnostic, file=sys.stderr)
-    print(_count(len(diagnostics), "error"), file=sys.stderr)
+    print(_count(diagnostics, "error"), file=sys.stderr)
     return status
 
 
@@ -36,12 +36,17 @@ def warn(diagnostics: Sequence[Diagnostic], status: int) -> int:
     """Print findings, which are what was asked for, on standard output, and how many there are; returns `status`."""
     for diagnostic in diagnostics:
         print(diagnostic)
-    print(_count(len(diagnostics), "finding"))
+    print(_count(diagnostics, "finding"))
     return status
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+def _count(diagnostics: Sequence[Diagnostic], what: str) -> str:
+    """How many there are, and the command that explains them, or the first of different ones."""
+    if not diagnostics:
+        return f"0 {what}s"
+    number, codes = len(diagnostics), {diagnostic.code for diagnostic in diagnostics}
+    those = "the first" if len(codes) > 1 else "it" if number == 1 else "them"
+    return f"{number} {what}{'s' if number > 1 else ''}; `unibody help {diagnostics[0].code}` explains {those}"
 
 
 def refuse_as(diagnostics: Sequence[Diagnostic], status: int, form: Format) -> int:

@@ -52,7 +52,8 @@ class Transformers(Dialect[Converted]):
         sources = discover(library)
         everything = [source.path for source in sources.values()]
         wanted = [sources[key].path for key in select(sources, names)] if names else everything
-        record = Record(library.root, None, library.style) if anew else Record.of(library.root, library.style)
+        settings = library.style, library.quirks
+        record = Record(library.root, None, *settings) if anew else Record.of(library.root, *settings)
         record.note(everything)
         fresh = {path: outputs for path in everything if (outputs := record.outputs(path)) is not None}
         found = _convert(library, wanted, fresh, jobs, record, seen or (lambda done, total: None))
@@ -134,7 +135,7 @@ def open_library(project: Project) -> Library:
     if not project.root.is_dir():
         name = project.root.name
         raise CompileError(Diagnostic("UB020", "there is no such folder", "name the folder of the models", name))
-    return Library(project.root, style=(project.formatter, project.line_length))
+    return Library(project.root, project.quirks, (project.formatter, project.line_length))
 
 
 def discover(library: Library) -> dict[str, Source]:

@@ -19,23 +19,17 @@ from .dialect import discover, open_library
 from .library import Library
 from .renaming import View
 
-RULES = {
-    "TD001": ("a word is broken by renaming", "rename the class, or write the definition without inheriting"),
-    "TD002": ("a statement after `super()` is swallowed", "write the method out, or say it in another way"),
-    "TD003": ("an assignment leaks into another method", "write one of the two methods out"),
-    "TD004": (
-        "a call of `super()` is not unfolded",
-        "write `super().method(…)` alone on its line, or write the body out",
-    ),
-    "TD005": ("a top-level statement vanishes", "write `NAME = value`, a class, a function or an import"),
-    "TD006": ("a method is not removed", "one empty line above, no decorator, `def` on one line, `raise` right below"),
-    "TD007": (
-        "comments above an inheriting class are lost",
-        "move them into the docstring, or above the first attribute",
-    ),
-    "TD008": ("a prefix is inferred for a parent", "give all heirs of this parent names that begin with the model's"),
-    "TD009": ("an import brings nothing", "take the name out"),
-    "TD010": ("a definition is written twice", "keep one of the two"),
+REMEDIES = {
+    "TD001": "rename the class, or write the definition without inheriting",
+    "TD002": "write the method out, or say it in another way",
+    "TD003": "write one of the two methods out",
+    "TD004": "write `super().method(…)` alone on its line, or write the body out",
+    "TD005": "write `NAME = value`, a class, a function or an import",
+    "TD006": "one empty line above, no decorator, `def` on one line, `raise` right below",
+    "TD007": "move them into the docstring, or above the first attribute",
+    "TD008": "give all heirs of this parent names that begin with the model's",
+    "TD009": "take the name out",
+    "TD010": "keep one of the two",
 }
 _IGNORE = re.compile(r"#\s*unibody:\s*ignore(?:\[([\w, ]+)\])?")
 
@@ -118,7 +112,7 @@ def _findings(conversion: Conversion, texts: dict[str, str]) -> Iterator[Diagnos
     def remark(code: str, offset: int, message: str) -> Diagnostic:
         offset += len(source.text[offset:]) - len(source.text[offset:].lstrip())
         length = len(source.rows.row(source.rows.line(offset)))  # as far as the line goes
-        return point(source.rows, offset, length, code, message, RULES[code][1], severity="warning")
+        return point(source.rows, offset, length, code, message, REMEDIES[code], severity="warning")
 
     for note in conversion.notes:
         yield remark(note.code, note.offset, note.message)

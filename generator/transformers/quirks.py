@@ -1,8 +1,10 @@
-"""What the checked-in files need and a reader would not expect; each can be switched off on its own."""
+"""What the checked-in files need and a reader would not expect; each can be switched off on its own, by a project too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,3 +23,18 @@ class Quirks:
     def none(cls) -> Quirks:
         """No odd behaviour at all."""
         return cls(**{field.name: False for field in fields(cls)})
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all behaviours as `[tool.unibody.quirks]` has them."""
+        return [field.name.replace("_", "-") for field in fields(cls)]
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Quirks:
+        """The behaviours that a project keeps; ValueError with the key where one is unknown, or is neither true nor false."""
+        for key, value in table.items():
+            if key not in cls.names():
+                raise ValueError(f"unknown key `{key}`")
+            if not isinstance(value, bool):
+                raise ValueError(f"`{key}` is {value!r}")
+        return cls(**{key.replace("-", "_"): value for key, value in table.items()})

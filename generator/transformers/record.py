@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..format import Style
+from .quirks import Quirks
 
 HERE = Path(__file__).parent
 
@@ -20,19 +21,20 @@ HERE = Path(__file__).parent
 class Record:
     """Digests of definitions, their parents and their outputs, in one file that can be deleted at any time."""
 
-    def __init__(self, root: Path, file: Path | None, style: Style) -> None:
+    def __init__(self, root: Path, file: Path | None, style: Style, quirks: Quirks) -> None:
         self.root = root
         self.file = file
         self.style = style
+        self.quirks = quirks
         self._digests: dict[str, str | None] = {}
         self._entries: dict[str, dict[str, dict[str, str]]] = self._read()
 
     @classmethod
-    def of(cls, root: Path, style: Style) -> Record:
+    def of(cls, root: Path, style: Style, quirks: Quirks) -> Record:
         """The record for a folder of models, in the user's folder for caches."""
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        return cls(root, base / "unibody" / f"transformers-{name}.json", style)
+        return cls(root, base / "unibody" / f"transformers-{name}.json", style, quirks)
 
     def digest(self, path: str) -> str | None:
         """The digest of a file below the root; None where there is none."""
@@ -81,7 +83,7 @@ class Record:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=".unibody-tmp-")
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump({"key": _key(self.root, self.style), "definitions": self._entries}, stream)
+                json.dump({"key": self._key(), "definitions": self._entries}, stream)
             os.replace(name, self.file)
         except OSError:
             return
@@ -91,15 +93,18 @@ class Record:
             return {}
         try:
             found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-            return dict(found["definitions"]) if found["key"] == _key(self.root, self.style) else {}
+            return dict(found["definitions"]) if found["key"] == self._key() else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
+    def _key(self) -> str:
+        return _digest(self.root, f"{self.style} {self.quirks}")
+
 
 @cache
-def _key(root: Path, style: Style) -> str:
-    """A digest of everything but the files themselves that decides about the outputs: compiler, formatter, case table."""
-    digest = hashlib.sha256(f"{style} {sys.version_info[:2]}".encode())
+def _digest(root: Path, settings: str) -> str:
+    """A digest of everything but the files themselves that decides about the outputs: compiler, settings, case table."""
+    digest = hashlib.sha256(f"{settings} {sys.version_info[:2]}".encode())
     files = [*sorted(HERE.glob("*.py")), *sorted(HERE.parent.glob("*.py"))]
     files += [root / "auto" / name for name in ("auto_mappings.py", "configuration_auto.py")]
     for file in files:

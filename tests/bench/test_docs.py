@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import run
 
 from bench.command import bench
 from bench.conftest import CONFIG, ROOT
@@ -27,17 +28,15 @@ def test_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     for known in (registry.BACKENDS, registry.SCENARIOS):
         monkeypatch.setattr(registry, "BACKENDS" if known is registry.BACKENDS else "SCENARIOS", dict(known))
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-    names: dict[str, object] = {"folder": tmp_path / "out"}
-    exec(code, names)
+    names = run("docs/benchmark.md", folder=tmp_path / "out")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"{repository.quick[:10]} default 0.0")
     assert re.fullmatch(r"sampling took \d+\.\d % of a core", printed[1])
-    assert names["report"]["task"]["throughput"]["unit"] == "words/s"  # type: ignore[index]
+    assert names["report"]["task"]["throughput"]["unit"] == "words/s"
     assert registry.find_backend({"name": "mine"}) is names["Mine"]
     assert registry.find_scenario({"name": "joining"}) is names["run"]
     database = Database("results.sqlite")
-    assert [row["measurements"]["tokens"] for row in database.model_measurements(names["benchmark"])] == [[1, 2, 3]]  # type: ignore[arg-type]
+    assert [row["measurements"]["tokens"] for row in database.model_measurements(names["benchmark"])] == [[1, 2, 3]]
     database.close()
 
 

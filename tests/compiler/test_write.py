@@ -80,7 +80,7 @@ def test_a_file_that_is_not_ours_is_never_overwritten(workspace: Make, capsys: p
     assert capsys.readouterr().err == (
         "generated/modeling_base.py: error[UB024]: a file that unibody did not write is in the way\n"
         "  = help: move it away, or give the definition another name\n"
-        "1 error\n"
+        "1 error; `unibody help UB024` explains it\n"
     )
 
 
@@ -119,7 +119,7 @@ def test_good_definitions_compile_beside_bad_ones(workspace: Make, capsys: pytes
     err = capsys.readouterr().err
     assert "modular/modular_bad.py:1:1: error[UB003]" in err
     assert "modular/modular_worse.py:1:5: error[UB001]" in err
-    assert err.endswith("2 errors\n")
+    assert err.endswith("2 errors; `unibody help UB003` explains the first\n")
 
 
 def test_output_not_writable(workspace: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def test_output_not_writable(workspace: Make, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == (
         "generated: error[UB022]: cannot write `generated`: File exists\n"
         "  = help: make `generated/` writable and run again\n"
-        "1 error\n"
+        "1 error; `unibody help UB022` explains it\n"
     )
 
 

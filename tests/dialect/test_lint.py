@@ -9,7 +9,7 @@ import pytest
 from dialect.tree import plant, tree
 
 from unibody.generator.transformers.library import Library, package_file
-from unibody.generator.transformers.lint import RULES, lint, lint_project
+from unibody.generator.transformers.lint import REMEDIES, lint, lint_project
 
 SAM = '''
 class SamBlock:
@@ -176,4 +176,4 @@ def test_the_known_defects_of_transformers_are_found() -> None:
 
 
 def test_every_rule_is_exercised() -> None:
-    assert {code for code, _, _ in EXPECTED} | {"TD008"} == set(RULES)
+    assert {code for code, _, _ in EXPECTED} | {"TD008"} == set(REMEDIES)

@@ -6,20 +6,27 @@ import re
 from pathlib import Path
 
 from dialect.tree import tree
+from pages import ROOT, blocks
 
 from unibody.generator import commands
-from unibody.generator.transformers.lint import RULES
+from unibody.generator.transformers.lint import REMEDIES
+from unibody.generator.transformers.quirks import Quirks
 
-PAGE = (Path(__file__).parents[2] / "docs/transformers-dialect.md").read_text(encoding="utf-8")
-SOURCES = Path(__file__).parents[2] / "generator/transformers"
+PAGE = (ROOT / "docs/transformers-dialect.md").read_text(encoding="utf-8")
+SOURCES = ROOT / "generator/transformers"
+
+
+def write_example(number: int, folder: Path) -> Path:
+    """Write one of the page's definitions to the file that its first line names."""
+    name, text = blocks(PAGE)[number].removeprefix("# ").split("\n", 1)
+    file = folder / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def test_the_example_generates_what_the_page_says(tmp_path: Path) -> None:
-    match = re.search(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
-    assert match
-    file = tmp_path / match[1]
-    file.parent.mkdir(parents=True)
-    file.write_text(match[2], encoding="utf-8")
+    file = write_example(0, tmp_path)
 
     assert commands.generate([], tree(tmp_path)) == 0
 
@@ -30,10 +37,7 @@ def test_the_example_generates_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_second_example_has_two_parents(tmp_path: Path) -> None:
-    match = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)[1]
-    file = tmp_path / match[0]
-    file.parent.mkdir(parents=True)
-    file.write_text(match[1], encoding="utf-8")
+    file = write_example(1, tmp_path)
 
     assert commands.generate([], tree(tmp_path)) == 0
 
@@ -45,6 +49,11 @@ def test_the_second_example_has_two_parents(tmp_path: Path) -> None:
 
 
 def test_the_page_lists_every_rule_and_every_file() -> None:
-    assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(RULES)
+    assert set(re.findall(r"^\| (TD\d+) ", PAGE, re.MULTILINE)) == set(REMEDIES)
     for file in SOURCES.glob("*.py"):
         assert file.name == "__init__.py" or f"`{file.name}`" in PAGE
+
+
+def test_the_page_lists_every_quirk() -> None:
+    section = PAGE.partition("\n## Quirks\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE) == Quirks.names()

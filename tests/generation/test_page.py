@@ -9,6 +9,7 @@ import pytest
 import torch
 from generation.conftest import Pair
 from oracle.tokenizer import tiny_tokenizer
+from pages import run
 
 from unibody.generation.configuration import field_names
 from unibody.generation.request import ARGUMENTS
@@ -20,9 +21,7 @@ def test_page(
     llama: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-    found = {"folder": llama.written.folder, "small": llama.model, "tokenizer": tiny_tokenizer()}
-    exec(code, found)
+    found = run("docs/generation.md", folder=llama.written.folder, small=llama.model, tokenizer=tiny_tokenizer())
     assert len(capsys.readouterr().out) > 8, "what the streamer prints"
     assert [tuple(found[name].shape) for name in ("beams", "both", "even")] == [(2, 20), (2, 12), (1, 12)]
     assert (found["even"][0, 4:] % 2 == 0).all()

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 from oracle.pipelines import write_bert, write_llama
+from pages import ROOT, blocks
 
 from hub.conftest import Client
 from hub.loopback import Hub, Repository
-
-README = Path(__file__).parents[2] / "README.md"
 
 COMMAND = """
 from click.testing import CliRunner
@@ -94,7 +93,7 @@ answers["none"] = command("run", "alice/none", "t5")
 
 def test_what_the_readme_shows(hub: Hub, client: Client, tmp_path: Path) -> None:
     """Each command is there and explains itself; the commands and the code of the library's part run as they are written."""
-    text = README.read_text(encoding="utf-8").replace("you/", "alice/")
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("you/", "alice/")
     begin, end = text.index('pip install "unibody[models]"'), text.index("No checkpoint at hand?")
     part = text[begin:end]
     commands = re.findall(r"^unibody ((?:run|chat|card|push) .*?)(?: *#.*)?$", part, re.MULTILINE)
@@ -108,7 +107,7 @@ def test_what_the_readme_shows(hub: Hub, client: Client, tmp_path: Path) -> None
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
         hub.repositories[name].commit(files, "first", "main", None)
     (tmp_path / "reviews.txt").write_text("the cat sat on the mat\na big red dog ran\n")
-    generate, classify = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    generate, classify = blocks(part)
     found = client(
         COMMAND.replace("arguments])", "arguments], input='Who?\\n/exit\\n')")
         + f"""

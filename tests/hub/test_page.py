@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+from pages import code
 
 from hub.conftest import Client
 from hub.loopback import Hub
 from hub.test_dynamic_modules import OURS, SIZES
 
-PAGE = Path(__file__).parents[2] / "docs/hub.md"
-
 
 def test_page(hub: Hub, client: Client, tmp_path: Path) -> None:
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
     (tmp_path / "modeling_loud.py").write_text(OURS.replace("from .scale import SCALE", "SCALE = 2.0"))
     found = client(
-        f"sys.path.insert(0, '.')\nsizes = {SIZES}\n{code}\n"
+        f"sys.path.insert(0, '.')\nsizes = {SIZES}\n{code('docs/hub.md')}"
         "answers['all'] = [type(again).__name__, Path(path).name, there, type(shipped).__name__, longest, type(loud).__name__]"
     )
     assert found == {"all": ["LlamaForCausalLM", "config.json", True, "LlamaForCausalLM", 12, "LoudForCausalLM"]}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from oracle.pipelines import ENTITIES, write_bert, write_llama
+from pages import ROOT, code
 
 from hub.conftest import Client
 from hub.loopback import Hub, Repository
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_page(hub: Hub, client: Client, tmp_path: Path) -> None:
@@ -24,9 +22,7 @@ def test_page(hub: Hub, client: Client, tmp_path: Path) -> None:
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         repository = hub.repositories[f"alice/{name}"] = Repository()
         repository.commit(files, "first", "main", None)
-    page = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    found = client(f"sys.path.insert(0, {str(ROOT / 'examples')!r})\n{code}" + """
+    found = client(f"sys.path.insert(0, {str(ROOT / 'examples')!r})\n{code('docs/pipelines.md')}" + """
 answers["all"] = [len(best), type(word).__name__, len(words), text[:7], len(new), entities[-1]["end"] > 600, bits > 0]
 """)  # fmt: skip
     assert found == {"all": [2, "str", 2, "The cat", 2, True, True]}

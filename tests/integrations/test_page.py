@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 import pytest
@@ -16,24 +14,16 @@ from gguf import GGUFReader
 from integrations.packed import plain_model
 from integrations.test_gguf import TEXT, sized_model, write_tokenizer
 from oracle.inputs import token_ids
+from pages import ROOT, run
 
 import unibody
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.chdir(folder)
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    names: dict[str, Any] = {"folder": str(folder), "ids": token_ids(2, 12)}
-    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), page, "exec"), names)
-    return names
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     plain_model().save_pretrained(tmp_path)
-    names = run("adapters.md", tmp_path, monkeypatch)
+    names = run("docs/adapters.md", folder=str(tmp_path), ids=token_ids(2, 12))
     assert names["trained"] == 2 * 2 * 8 * (128 + 128)
     assert names["active"] == ["letters"]
     assert {file.name for file in (tmp_path / "letters").iterdir()} == {
@@ -51,7 +41,8 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sized_model().save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
-    names = run("export.md", tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    names = run("docs/export.md", folder=str(tmp_path), ids=token_ids(2, 12))
     assert torch.equal(names["tokens"], names["model"].generate(names["ids"], max_new_tokens=4, eos_token_id=[]))
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     assert session.get_inputs()[1].name == "keys.0"

@@ -20,6 +20,7 @@ from oracle.inputs import token_ids
 from oracle.quantization import fixtures
 from oracle.reference import values
 from oracle.zoo import cases
+from pages import run
 from torch import Tensor
 from training.rows import rows
 
@@ -313,13 +314,8 @@ def trained_otherwise(folder: Path) -> Any:
 @check
 def page(folder: Path) -> Any:
     """The code of docs/tensor-parallel.md, from top to bottom."""
-    text = (Path(__file__).parents[2] / "docs/tensor-parallel.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"folder": str(folder / "zoo/LlamaForCausalLM"), "rows": rows()}
     os.chdir(folder)
-    exec(
-        compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), "docs/tensor-parallel.md", "exec"),
-        names,
-    )
+    names = run("docs/tensor-parallel.md", folder=str(folder / "zoo/LlamaForCausalLM"), rows=rows())
     again = Auto.from_pretrained("whole")
     return {"same": difference(again, Auto.from_pretrained(names["folder"]), token_ids()), "loss": names["loss"]}
 

@@ -6,7 +6,6 @@ import copy
 import importlib
 import os
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from hub.conftest import BEGIN
 from hub.loopback import loopback
 from oracle.inputs import token_ids
 from oracle.quantization import inputs
+from pages import code
 
 import unibody
 from unibody import model_types
@@ -215,9 +215,7 @@ def test_what_cannot_be_registered(mine: ModuleType) -> None:
 def test_the_page(project: Path, tmp_path: Path) -> None:
     """The code of docs/loading.md runs, from top to bottom."""
     inputs.llama().save_pretrained(tmp_path / "plain")
-    page = (Path(__file__).parents[2] / "docs/loading.md").read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    script = f"import sys; sys.path[:0] = [{str(project)!r}]; folder = 'plain'\n{code}\n" + """
+    script = f"import sys; sys.path[:0] = [{str(project)!r}]; folder = 'plain'\n{code('docs/loading.md')}" + """
 assert "disk" in model.hf_device_map.values()
 print(fresh.dtype, tokens.shape[1], type(mine).__name__, unibody.PushToHubMixin in type(again).__mro__)
 """  # fmt: skip

@@ -90,7 +90,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "bench": "Measure speed and memory, and compare commits.",
         "export": "Write a model in another program's format.",
         "merge": "Make one checkpoint of the parts of a sharded one.",
-        "help": "Explain the code of an error, with an example and its remedy.",
+        "help": "Explain the code of an error or a finding, with an example.",
         "new": "Write the start of a definition, and of its test.",
     }
 

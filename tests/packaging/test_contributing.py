@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from pages import blocks
 
 from unibody.generator.commands import generate
 
 
 def test_worked_example(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (definition,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (definition,) = blocks((root / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert sum(bool(line) for line in definition.splitlines()) <= 30
     (tmp_path / "pyproject.toml").write_text("[tool.unibody]\n", encoding="utf-8")
     models = tmp_path / "modular" / "models"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pages import run
 
-from tokenization.conftest import ROOT, minilm
+from tokenization.conftest import minilm
 
 
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "tokenizers.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"folder": str(minilm())}
-    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), "docs/tokenizers.md", "exec"), names)
+    names = run("docs/tokenizers.md", folder=str(minilm()))
     assert names["texts"] == ["sir walter elliot", "of kellynch hall, in somersetshire"]
     assert names["batch"]["input_ids"].shape[0] == 2
     assert names["word"] == "who"

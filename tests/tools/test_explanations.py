@@ -19,11 +19,11 @@ from tools.command import Done, unibody
 from unibody.generator.diagnostics import CODES
 from unibody.generator.tools.explanations import FOLDER, Block, blocks, read_explanation
 
-FILES = ("modular/", "more/", "generated", "pyproject.toml")  # how the name of a file in an example begins
+FILES = ("modular/", "more/", "models/", "generated", "pyproject.toml")  # how the name of a file in an example begins
 
 
 class Example:
-    """The two halves of an explanation: what is refused, by which command and with which words, and what is accepted."""
+    """The two halves of an explanation: what is refused or found, by which command and with which words, and what is accepted."""
 
     def __init__(self, code: str) -> None:
         text = read_explanation(code)
@@ -45,20 +45,23 @@ class Example:
             return unibody(*command.split()[1:], cwd=folder)
 
 
-def without_count(text: str) -> str:
-    """The diagnostics without the last line, which counts them."""
-    return "".join(text.splitlines(keepends=True)[:-1])
+def diagnostics(done: Done) -> str:
+    """What a command says against the definitions, without the last line, which counts them; findings are what `lint` is asked for."""
+    return "".join((done.err or done.out).splitlines(keepends=True)[:-1])
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_example(code: str, tmp_path: Path) -> None:
     example = Example(code)
     assert example.title == f"# {code}: {CODES[code]}"
-    assert re.findall(r"error\[(\w+)\]", example.says.text) == [code]
+    assert re.findall(r"(?:error|warning)\[(\w+)\]", example.says.text) == [code]
 
     done = example.run(example.says.name, example.bad, tmp_path / "bad")
     assert done.status in (1, 2)
-    assert without_count(done.err) == example.says.text
+    assert diagnostics(done) == example.says.text
+    assert done.err.endswith(f"1 error; `unibody help {code}` explains it\n") or done.out.endswith(
+        f"1 finding; `unibody help {code}` explains it\n"
+    )
 
     changed = {block.name for block in example.good}
     files = [*(block for block in example.bad if block.name not in changed), *example.good]
@@ -68,6 +71,13 @@ def test_example(code: str, tmp_path: Path) -> None:
 
 def test_no_explanation_is_left_over() -> None:
     assert {file.stem for file in FOLDER.iterdir()} == CODES.keys()
+
+
+def test_the_compiler_has_no_other_codes() -> None:
+    """The codes in the text of the compiler, both dialects included, are those that are explained."""
+    files = [file for file in FOLDER.parents[1].rglob("*.py") if file.name != "diagnostics.py"]
+    used = {code for file in files for code in re.findall(r'"((?:UB|TD)\d{3})"', file.read_text(encoding="utf-8"))}
+    assert used | {"UB001"} == CODES.keys()  # UB001 is made in diagnostics.py itself
 
 
 @pytest.mark.parametrize("code", ["UB012", "ub012"])
@@ -113,7 +123,7 @@ def _rewrite() -> None:
     for code in CODES:
         example = Example(code)
         with tempfile.TemporaryDirectory() as folder:
-            said = without_count(example.run(example.says.name, example.bad, Path(folder)).err)
+            said = diagnostics(example.run(example.says.name, example.bad, Path(folder)))
         file = FOLDER / f"{code}.md"
         before, after = f"`{example.says.name}` says\n\n```text\n", "```\n\n## Accepted"
         head, _, tail = file.read_text().partition(before)

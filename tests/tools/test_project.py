@@ -49,7 +49,7 @@ def test_required_version(
             "",
             f"pyproject.toml: error[UB025]: the project needs unibody {wanted}, and this is unibody {version}\n"
             f'  = help: run `pip install "unibody{wanted}"`\n'
-            "1 error\n",
+            "1 error; `unibody help UB025` explains it\n",
         )
 
 

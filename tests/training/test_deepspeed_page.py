@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenization.conftest import ROOT, minilm
+from pages import ROOT
+from tokenization.conftest import minilm
 
 import unibody
 
 TEXTS = ["sir walter elliot of kellynch hall", "in somersetshire was a man who", "for his own amusement never took up"]
 PROGRAM = """
-import re, sys
-from pathlib import Path
+import sys
 
-text = Path(sys.argv[1]).read_text(encoding="utf-8")
-names = {"folder": "base", "texts": sys.argv[2:]}
-exec(compile("\\n".join(re.findall(r"```python\\n(.*?)```", text, re.DOTALL)), "docs/deepspeed.md", "exec"), names)
+from pages import run
+
+names = run("docs/deepspeed.md", folder="base", texts=sys.argv[1:])
 print("shape", names["shape"], "logits", list(names["logits"].shape), "steps", names["trainer"].state.global_step)
 """
 
@@ -36,8 +36,8 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     unibody.LlamaForCausalLM(config).save_pretrained("base")
     tokenizer.save_pretrained("base")
-    command = [sys.executable, "-c", PROGRAM, str(ROOT / "docs" / "deepspeed.md"), *TEXTS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, *TEXTS]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"shape [{len(tokenizer)}, 16] logits [1, 4, {len(tokenizer)}] steps 4" in done.stdout

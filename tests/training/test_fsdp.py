@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import code
 from safetensors.torch import load_file
 from tokenization.conftest import ROOT, minilm
 
@@ -341,8 +341,8 @@ def test_page(tmp_path: Path) -> None:
     )  # fmt: skip
     unibody.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "fsdp.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "train.py").write_text("\n".join([f"folder, texts = 'base', {TEXTS}", *code]), encoding="utf-8")
+    script = f"folder, texts = 'base', {TEXTS}\n{code('docs/fsdp.md')}"
+    (tmp_path / "train.py").write_text(script, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*TORCHRUN, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tokenization.conftest import ROOT, minilm
+from pages import run
+from tokenization.conftest import minilm
 
 import unibody
 
@@ -30,9 +29,7 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     unibody.LlamaForCausalLM(config).save_pretrained("base")
     tokenizer.save_pretrained("base")
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"folder": "base", "texts": TEXTS}
-    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), "docs/training.md", "exec"), names)
+    names = run("docs/training.md", folder="base", texts=TEXTS)
     assert names["after"] < names["before"]
     assert type(names["again"]).__name__ == "LlamaForCausalLM"
     assert names["steps"] == 3

@@ -179,9 +179,9 @@ def new_model(name: str, parent: str, prefix: str, all_heads: bool, project: Pat
 @click.command("help")
 @click.argument("code", required=False)
 def help_(code: str | None) -> None:
-    """Explain the code of an error, with an example and its remedy.
+    """Explain the code of an error or a finding, with an example.
 
-    CODE is one such as UB012; without it, all codes are listed.
+    CODE is one such as UB012 or TD001; without it, all codes are listed.
     """
     from unibody.generator.tools.explanations import explain_code
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from unibody.meshes import mesh_device
 from unibody.tensor_parallel.layers import Parallelism, plan_splits, same_everywhere, split_model
-from unibody.tensor_parallel.meshes import mesh_device
 
 
 class SplitLoading:

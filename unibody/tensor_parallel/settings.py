@@ -46,7 +46,7 @@ class Distribution:
 
     @property
     def device(self) -> Any:
-        from unibody.tensor_parallel.meshes import mesh_device
+        from unibody.meshes import mesh_device
 
         return mesh_device(self.mesh)
 
@@ -72,6 +72,6 @@ def settle_distribution(config: Any, tp_plan: Any, tp_size: int | None, device_m
     config = DistributedConfig(**config) if isinstance(config, dict) else config
     if config.tp_plan is None and config.ep_plan is None:
         return None
-    from unibody.tensor_parallel.meshes import find_mesh
+    from unibody.meshes import find_mesh
 
     return Distribution(find_mesh(config.tp_size, device_mesh), config.tp_plan, config.ep_plan)

@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 
 from unibody.integrations.availability import require
-from unibody.processes import leave_at_exit
+from unibody.processes import leave_at_exit, stand_alone
 
 
 def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None) -> Any:
@@ -40,11 +40,9 @@ def start_deepspeed(backend: str | None = None, timeout: timedelta | None = None
         backend = backend or ("gloo" if on_cpu else get_accelerator().communication_backend_name())
         if "WORLD_SIZE" in os.environ:
             distributed.init_process_group(backend, timeout=timeout)
+            leave_at_exit()
         else:
-            from torch._C._distributed_c10d import HashStore  # torch.distributed has it, but not for type checkers
-
-            distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        leave_at_exit()
+            stand_alone(backend)
     os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed asks for it again and again
     deepspeed.init_distributed(backend, verbose=False)
     return deepspeed

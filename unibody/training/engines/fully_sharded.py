@@ -5,7 +5,6 @@ A unit of the model, usually a layer, is whole on a process only while it comput
 
 from __future__ import annotations
 
-import atexit
 import os
 import warnings
 from collections.abc import Callable
@@ -18,11 +17,11 @@ from torch import nn
 
 from unibody import deferral
 from unibody.integrations.fsdp import is_fsdp_managed_module
+from unibody.meshes import sharded_mesh
 from unibody.training.arguments import TrainingArguments
 from unibody.training.checkpoints import MODEL_PARTS, OPTIMIZER_PARTS, has_adapters
 from unibody.training.engines import sharded_checkpoints as stored
 from unibody.training.engines.data_parallel import Engine
-from unibody.training.engines.meshes import build_mesh, sharding_sizes
 from unibody.training.engines.sharded_modules import shard_model
 from unibody.training.recomputing import enable_gradient_checkpointing
 
@@ -44,10 +43,8 @@ class FullyShardedEngine(Engine):
             raise ValueError("fsdp offloads shards to the CPU, which is where this run computes: leave 'offload' out")
         if idle := [name for name in OF_DDP if getattr(args, name) is not None]:
             warnings.warn(f"{', '.join(idle)}: no effect with fsdp, leave it out", stacklevel=4)
-        sizes = sharding_sizes(self.world_size, config.hybrid, config.dp_replicate_size, config.dp_shard_size)
-        self.mesh = build_mesh(self.device.type, sizes)
-        if self.world_size == 1:
-            atexit.register(self.leave)
+        sizes = config.dp_replicate_size, config.dp_shard_size
+        self.mesh = sharded_mesh(self.device.type, config.hybrid, *sizes)
         self.sharded: Any = None
 
     def place_model(self, model: nn.Module) -> None:

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from unibody.meshes import COPY, TENSOR, tensor_mesh
 from unibody.tensor_parallel.gathering import join, whole_state
 from unibody.tensor_parallel.layers import plan_splits, sharded, split_model
-from unibody.tensor_parallel.meshes import DATA, TENSOR, make_mesh
 from unibody.training.arguments import TrainingArguments
 from unibody.training.checkpoints import load_model
 from unibody.training.engines.data_parallel import Engine
@@ -33,8 +33,8 @@ class TensorParallelEngine(Engine):
         sizes = args.parallelism_config
         if args.fp16:
             raise ValueError("fp16 scales losses, which a model that is split over processes cannot do: set bf16")
-        mesh = make_mesh(sizes["tp_size"])
-        self.data, self.tensor = mesh[DATA], mesh[TENSOR]
+        mesh = tensor_mesh(sizes["tp_size"])
+        self.data, self.tensor = mesh[COPY], mesh[TENSOR]
         if sizes.get("dp_replicate_size", self.data.size()) != self.data.size():
             product = sizes["dp_replicate_size"] * sizes["tp_size"]
             raise ValueError(f"parallelism_config {sizes} is for {product} processes, and there are {self.world_size}")
