@@ -31,6 +31,7 @@ from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -40,7 +41,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.weak import WeakTensorKeyDictionary
 
+OWN = "bits", "group_size", "sym"  # what a layer may have for itself
 VERSIONS = {
     "auto_round": "gptq_v2",
     "auto_round:gptqmodel": "gptq_v2",
@@ -72,7 +75,9 @@ class AutoRoundConfig:
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = None  # bits, group_size, sym of layers by name; 16 bits: plain
+    layer_config: dict[str, dict[str, Any]] | None = (
+        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
+    )
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data
@@ -106,12 +111,14 @@ class AutoRoundConfig:
             self.of_layer(name)
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        elif self.backend != "auto":
+        elif self.backend != "auto" and not backend_rows(self.backend):
             warnings.warn("AutoRoundConfig: backend changes nothing: `kernel` names the kernel", stacklevel=4)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        """Also from checkpoints, which call `layer_config` `extra_config`."""
+        values = {{"extra_config": "layer_config"}.get(key, key): value for key, value in config_dict.items()}
+        config_dict = values
         names = inspect.signature(cls).parameters.keys()
         values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
         values.pop("quant_method", None)
@@ -138,10 +145,10 @@ class AutoRoundConfig:
 
     def of_layer(self, name: str) -> Any:
         """The configuration of the layer of this name; None: it stays plain."""
-        entries = self.layer_config or {}
-        for options in (options for entry, options in entries.items() if names_module(entry, name)):
-            known = {key: options[key] for key in ("bits", "group_size", "sym") if key in options}
-            return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
+        for entry, options in (self.layer_config or {}).items():
+            if names_module(entry, name) or re.fullmatch(entry, name):
+                known = {key: options[key] for key in OWN if key in options}
+                return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self
 
 
@@ -154,13 +161,113 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+
+
+class MarlinLayout:
+    """The words of the layer's Triton kernel in Marlin's order; which that is, tells its function: it orders the codes' numbers too."""
+
+    @classmethod
+    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        return cls.repack(layer, plain_layout(layer).pack(layer, stored))
+
+    @classmethod
+    def unpack(cls, layer: Any, held: dict[str, Any]) -> Any:
+        bits, words = layer.bits, held["qweight"]
+        numbers = torch.arange(layer.in_features * layer.out_features, device=words.device).view(layer.in_features, -1)
+        places = torch.zeros_like(numbers).flatten()
+        for shift in range(0, len(places).bit_length(), bits):  # as many bits of the numbers as a code has
+            digits = {**held, "qweight": pack_words(numbers >> shift & 2**bits - 1, bits)}
+            places |= unpack_words(cls.repack(layer, digits)["qweight"].flatten(), bits).long() << shift
+        codes = unpack_words(words.flatten(), bits)[places.argsort()].view_as(numbers)
+        return plain_layout(layer).unpack(layer, {**held, "qweight": pack_words(codes, bits)})
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        marlin, zeros, none = vendor("marlin"), uneven_zeros(layer, held), held["qweight"].new_empty(0)
+        sizes = layer.in_features, layer.out_features
+        return {
+            **held,
+            "qweight": marlin.gptq_marlin_repack(held["qweight"], none, *sizes, layer.bits),
+            "group_scales": marlin.marlin_permute_scales(held["scales"], *sizes, layer.group_size),
+            "group_zeros": None if zeros is None else marlin.marlin_zero_points(zeros.int(), *zeros.shape, layer.bits),
+            "workspace": marlin.marlin_make_workspace_new(none.device),
+        }
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, none, sizes = held["group_zeros"], x.new_empty(0, dtype=torch.int32), (layer.out_features, x.shape[1])
+        groups = held["group_scales"].to(x.dtype), none if zeros is None else zeros, none, none, held["workspace"]
+        kind = code_type(layer, zeros)
+        return vendor("marlin").apply_gptq_marlin_linear(x, held["qweight"], *groups, kind, *sizes, is_k_full=True)
+
+
+class MacheteLayout(MarlinLayout):
+    """The same in Machete's order, zero points in units of the weight."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        zeros, words = uneven_zeros(layer, held), held["qweight"].T.contiguous().T
+        words = vendor("machete").machete_prepack_B(words, torch.float16, code_type(layer, zeros), torch.float16)
+        return {**held, "qweight": words, "group_zeros": None if zeros is None else -held["scales"] * zeros}
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, kind = held["group_zeros"], code_type(layer, held["group_zeros"])
+        groups = {"b_group_scales": held["scales"].to(x.dtype), "b_group_size": layer.group_size}
+        offsets = {} if zeros is None else {"b_group_zeros": zeros.to(x.dtype)}
+        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=kind, **groups, **offsets)
+
+
+class ExllamaLayout(MarlinLayout):
+    """The same in ExllamaV2's order, into which it brings words where they lie, and has a handle for them."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        words, zeros, scales = held["qweight"], held["qzeros"], held["scales"].half()
+        scratch = shared_scratch(words.device, layer.in_features * layer.out_features + 64)
+        handle = vendor("exllamav2").exllamav2_make_q_matrix(words, *[None] * 5, zeros, scales, None, scratch)
+        Q_MATRICES[words] = handle, zeros, scales
+        return held
+
+    @classmethod
+    def multiply(cls, layer: Any, held: dict[str, Any], x: Tensor) -> Tensor:
+        if held["qweight"] not in Q_MATRICES:  # of a copy of the layer
+            held.update(cls.pack(layer, layer.stored_tensors()))
+        y = x.new_empty(len(x), layer.out_features, dtype=torch.float16)
+        vendor("exllamav2").exllamav2_gemm_half_q_half(x.half(), Q_MATRICES[held["qweight"]][0], y)
+        return y.to(x.dtype)
+
+
+def gptqmodel_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K] in 16 bits."""
+    held, order = layer._buffers, layer._buffers.get("order")
+    rows = (x if order is None else x[..., order]).reshape(-1, layer.in_features).contiguous()
+    y: Tensor = layer.layout.multiply(layer, held, rows)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+gptqmodel_row = partial(
+    Kernel, entry=gptqmodel_matmul.__name__, device="cuda", dtypes=("float16", "bfloat16"), package="gptqmodel>=7.6"
+)
+GPTQMODEL_ROWS = tuple(
+    gptqmodel_row(
+        name, layout=layout.__name__, capability=least, below=below, bits=bits, group_size=sizes, multiples=by
+    )
+    for name, layout, least, below, bits, sizes, by in (
+        ("marlin", MarlinLayout, (8, 0), (), (4, 8), (-1, 32, 64, 128), (64, 128)),
+        ("machete", MacheteLayout, (9, 0), (10, 0), (4, 8), (-1, 64, 128), (128, 64)),
+        ("exllama_v2", ExllamaLayout, (0, 0), (), (4,), (-1, 32, 64, 128), (32, 32)),
+    )
+)
 
 
 class AutoRoundLinear(nn.Module):
@@ -197,6 +304,7 @@ class AutoRoundLinear(nn.Module):
             )
         ),
         Kernel("torch", entry="dequantize_matmul"),
+        *GPTQMODEL_ROWS,
     )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
@@ -216,6 +324,7 @@ class AutoRoundLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.symmetric = config.sym
         # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
         ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
@@ -254,8 +363,15 @@ class AutoRoundLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return AutoRoundLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -306,9 +422,14 @@ class AutoRoundLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -391,13 +512,17 @@ class AutoRoundQuantizer:
 
     auto_quantizer: ClassVar[str] = "auto-round"
 
-    def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
+    def __init__(self, quantization_config: AutoRoundConfig, **kwargs: Any) -> None:
+        """Zero points that are no middle are written as they are, unless other words are asked for: so does auto-round."""
         self.quantization_config = quantization_config
         self.pre_quantized = kwargs.pop("pre_quantized", True)  # whether the checkpoint holds packed tensors
         self.modules_to_not_convert = kwargs.pop("modules_to_not_convert", None)
         self.dtype: Any = None
         if kwargs:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
+        config = self.quantization_config
+        if not (self.pre_quantized or config.sym) and config.packing_format == AutoRoundConfig.packing_format:
+            self.quantization_config = replace(config, packing_format="auto_round:gptqmodel")
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses what the method cannot do here, and devices that this machine does not have."""
@@ -434,7 +559,8 @@ class AutoRoundQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -463,8 +589,12 @@ class AutoRoundQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, AutoRoundLinear) and name != "bias"
 
     def create_quantized_param(
@@ -474,12 +604,20 @@ class AutoRoundQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -530,8 +668,13 @@ class AutoRoundQuantizer:
             full = with_inputs(full, targets)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """By the names that checkpoints have; also what stays plain, and heads that do not, which auto-round expects otherwise."""
+        values, heads = self._hf_quantizer_saved_config(model), set(output_modules(model))
+        layers = values.pop("layer_config", None) or {}
+        layers |= {name: {"bits": 16, "data_type": "float"} for name in linears_to_convert(model, ())}
+        for name in heads & packed_layers(model).keys():
+            layers[name] = {key: getattr(self.quantization_config.of_layer(name), key) for key in OWN}
+        return {**values, "extra_config": layers}
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -540,6 +683,10 @@ class AutoRoundQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
+
+    def _hf_quantizer_saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -800,10 +947,11 @@ def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[An
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}  # encoders have none
     try:
         for ids in samples:
             with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
+                model(ids.to(model.device), **options)
     finally:
         hook.remove()
     return calls
@@ -883,6 +1031,40 @@ def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[T
     return samples
 
 
+Q_MATRICES = WeakTensorKeyDictionary()  # ExllamaV2's handles of words, with the tensors that they point to
+
+
+@cache
+def shared_scratch(device: torch.device, size: int) -> Tensor:
+    """Where ExllamaV2 dequantizes a weight for large products: one for all weights of a size."""
+    return torch.empty(size, dtype=torch.float16, device=device)
+
+
+def plain_layout(layer: Any) -> Any:
+    """That of the layer's Triton kernel."""
+    return globals()[next(row.layout for row in layer.kernels if row.name == "triton")]
+
+
+def vendor(name: str) -> Any:
+    return import_module(f"gptqmodel.utils.{name}")
+
+
+def uneven_zeros(layer: Any, held: dict[str, Any]) -> Tensor | None:
+    """Zero points [G, N]; None if all are the middle code."""
+    zeros = unpack_words(held["qzeros"].T, layer.bits).T
+    return None if bool((zeros == 2 ** (layer.bits - 1)).all()) else zeros
+
+
+def code_type(layer: Any, zeros: Tensor | None) -> Any:
+    name = f"uint{layer.bits}" + (f"b{2 ** (layer.bits - 1)}" if zeros is None else "")
+    return getattr(vendor("marlin_scalar_type").scalar_types, name)
+
+
+def backend_rows(backend: Any) -> tuple[Kernel, ...]:
+    """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
+    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -950,11 +1132,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -1358,6 +1542,10 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

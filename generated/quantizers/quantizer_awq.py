@@ -33,6 +33,7 @@ from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import signature
 from itertools import accumulate, islice
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -41,6 +42,7 @@ from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin,
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 BACKENDS = (
     *("auto", "autoawq", "llm-awq", "auto_trainable", "machete", "marlin", "exllama_v2", "exllama_v1", "gemm"),
@@ -107,7 +109,8 @@ class AwqConfig:
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
         self.kernel = self.kernel or KERNELS.get(self.backend)
-        idle = [] if self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) else ["backend"]
+        names_rows = self.backend in ("auto", "autoawq", "llm-awq", *KERNELS) or backend_rows(self.backend)
+        idle = [] if names_rows else ["backend"]
         self.backend = "auto" if self.backend in ("autoawq", "llm-awq") else self.backend
         usual = {"version": 2, "max_input_len": 2048, "max_batch_size": 8} if self.version == "exllama" else None
         idle += [] if self.exllama_config in (None, usual) else ["exllama_config"]
@@ -171,13 +174,113 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+
+
+class MarlinLayout:
+    """The words of the layer's Triton kernel in Marlin's order; which that is, tells its function: it orders the codes' numbers too."""
+
+    @classmethod
+    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        return cls.repack(layer, plain_layout(layer).pack(layer, stored))
+
+    @classmethod
+    def unpack(cls, layer: Any, held: dict[str, Any]) -> Any:
+        bits, words = layer.bits, held["qweight"]
+        numbers = torch.arange(layer.in_features * layer.out_features, device=words.device).view(layer.in_features, -1)
+        places = torch.zeros_like(numbers).flatten()
+        for shift in range(0, len(places).bit_length(), bits):  # as many bits of the numbers as a code has
+            digits = {**held, "qweight": pack_words(numbers >> shift & 2**bits - 1, bits)}
+            places |= unpack_words(cls.repack(layer, digits)["qweight"].flatten(), bits).long() << shift
+        codes = unpack_words(words.flatten(), bits)[places.argsort()].view_as(numbers)
+        return plain_layout(layer).unpack(layer, {**held, "qweight": pack_words(codes, bits)})
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        marlin, zeros, none = vendor("marlin"), uneven_zeros(layer, held), held["qweight"].new_empty(0)
+        sizes = layer.in_features, layer.out_features
+        return {
+            **held,
+            "qweight": marlin.gptq_marlin_repack(held["qweight"], none, *sizes, layer.bits),
+            "group_scales": marlin.marlin_permute_scales(held["scales"], *sizes, layer.group_size),
+            "group_zeros": None if zeros is None else marlin.marlin_zero_points(zeros.int(), *zeros.shape, layer.bits),
+            "workspace": marlin.marlin_make_workspace_new(none.device),
+        }
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, none, sizes = held["group_zeros"], x.new_empty(0, dtype=torch.int32), (layer.out_features, x.shape[1])
+        groups = held["group_scales"].to(x.dtype), none if zeros is None else zeros, none, none, held["workspace"]
+        kind = code_type(layer, zeros)
+        return vendor("marlin").apply_gptq_marlin_linear(x, held["qweight"], *groups, kind, *sizes, is_k_full=True)
+
+
+class MacheteLayout(MarlinLayout):
+    """The same in Machete's order, zero points in units of the weight."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        zeros, words = uneven_zeros(layer, held), held["qweight"].T.contiguous().T
+        words = vendor("machete").machete_prepack_B(words, torch.float16, code_type(layer, zeros), torch.float16)
+        return {**held, "qweight": words, "group_zeros": None if zeros is None else -held["scales"] * zeros}
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, kind = held["group_zeros"], code_type(layer, held["group_zeros"])
+        groups = {"b_group_scales": held["scales"].to(x.dtype), "b_group_size": layer.group_size}
+        offsets = {} if zeros is None else {"b_group_zeros": zeros.to(x.dtype)}
+        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=kind, **groups, **offsets)
+
+
+class ExllamaLayout(MarlinLayout):
+    """The same in ExllamaV2's order, into which it brings words where they lie, and has a handle for them."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        words, zeros, scales = held["qweight"], held["qzeros"], held["scales"].half()
+        scratch = shared_scratch(words.device, layer.in_features * layer.out_features + 64)
+        handle = vendor("exllamav2").exllamav2_make_q_matrix(words, *[None] * 5, zeros, scales, None, scratch)
+        Q_MATRICES[words] = handle, zeros, scales
+        return held
+
+    @classmethod
+    def multiply(cls, layer: Any, held: dict[str, Any], x: Tensor) -> Tensor:
+        if held["qweight"] not in Q_MATRICES:  # of a copy of the layer
+            held.update(cls.pack(layer, layer.stored_tensors()))
+        y = x.new_empty(len(x), layer.out_features, dtype=torch.float16)
+        vendor("exllamav2").exllamav2_gemm_half_q_half(x.half(), Q_MATRICES[held["qweight"]][0], y)
+        return y.to(x.dtype)
+
+
+def gptqmodel_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K] in 16 bits."""
+    held, order = layer._buffers, layer._buffers.get("order")
+    rows = (x if order is None else x[..., order]).reshape(-1, layer.in_features).contiguous()
+    y: Tensor = layer.layout.multiply(layer, held, rows)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+gptqmodel_row = partial(
+    Kernel, entry=gptqmodel_matmul.__name__, device="cuda", dtypes=("float16", "bfloat16"), package="gptqmodel>=7.6"
+)
+GPTQMODEL_ROWS = tuple(
+    gptqmodel_row(
+        name, layout=layout.__name__, capability=least, below=below, bits=bits, group_size=sizes, multiples=by
+    )
+    for name, layout, least, below, bits, sizes, by in (
+        ("marlin", MarlinLayout, (8, 0), (), (4, 8), (-1, 32, 64, 128), (64, 128)),
+        ("machete", MacheteLayout, (9, 0), (10, 0), (4, 8), (-1, 64, 128), (128, 64)),
+        ("exllama_v2", ExllamaLayout, (0, 0), (), (4,), (-1, 32, 64, 128), (32, 32)),
+    )
+)
 
 
 class AWQLinear(nn.Module):
@@ -214,6 +317,7 @@ class AWQLinear(nn.Module):
             )
         ),
         Kernel("torch", entry="dequantize_matmul"),
+        *GPTQMODEL_ROWS,
     )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
@@ -231,6 +335,7 @@ class AWQLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.version = config.version
         self.shared: Any = None  # layers with the same input, with which it runs as one
 
@@ -267,8 +372,15 @@ class AWQLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.shared is not None:
             return self.shared.outputs(self, x)
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return AWQLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -322,9 +434,14 @@ class AWQLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -525,7 +642,8 @@ class AwqHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -551,8 +669,12 @@ class AwqHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, AWQLinear) and name != "bias"
 
     def create_quantized_param(
@@ -562,12 +684,20 @@ class AwqHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -616,12 +746,12 @@ class AwqHfQuantizer:
             inside = {module: names[module] for module in block.modules() if module in names}
             packed = {linear: layer for linear, name in inside.items() if (layer := self.make_linear(name, linear))}
             scalings, inputs, outputs = find_scalings(block, list(packed), run)
+            require_scalable(scalings, outputs, run)
             searched = [search_scales(one, inputs[one.layers[0]], *how) for one in scalings]
             for scaling, scales in zip(scalings, searched, strict=True):
                 apply_scales(scaling, scales)
                 for layer in scaling.layers:
                     inputs[layer] = inputs[layer] / scales
-            require_same_outputs(outputs, run())
             for linear, layer in packed.items():
                 weight = linear.weight.detach()
                 if not inside[linear].endswith(("q_proj", "k_proj", "query", "key")):
@@ -876,6 +1006,40 @@ def require_exllama_version(config: Any) -> None:
         raise ValueError(f"{type(config).__name__}: exllama_config is {settings!r}, expected a version, 1 or 2, in it")
 
 
+Q_MATRICES = WeakTensorKeyDictionary()  # ExllamaV2's handles of words, with the tensors that they point to
+
+
+@cache
+def shared_scratch(device: torch.device, size: int) -> Tensor:
+    """Where ExllamaV2 dequantizes a weight for large products: one for all weights of a size."""
+    return torch.empty(size, dtype=torch.float16, device=device)
+
+
+def plain_layout(layer: Any) -> Any:
+    """That of the layer's Triton kernel."""
+    return globals()[next(row.layout for row in layer.kernels if row.name == "triton")]
+
+
+def vendor(name: str) -> Any:
+    return import_module(f"gptqmodel.utils.{name}")
+
+
+def uneven_zeros(layer: Any, held: dict[str, Any]) -> Tensor | None:
+    """Zero points [G, N]; None if all are the middle code."""
+    zeros = unpack_words(held["qzeros"].T, layer.bits).T
+    return None if bool((zeros == 2 ** (layer.bits - 1)).all()) else zeros
+
+
+def code_type(layer: Any, zeros: Tensor | None) -> Any:
+    name = f"uint{layer.bits}" + (f"b{2 ** (layer.bits - 1)}" if zeros is None else "")
+    return getattr(vendor("marlin_scalar_type").scalar_types, name)
+
+
+def backend_rows(backend: Any) -> tuple[Kernel, ...]:
+    """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
+    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+
+
 class BlockReachedError(Exception):
     """Ends a forward pass at the block whose inputs are wanted."""
 
@@ -901,10 +1065,11 @@ def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[An
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}  # encoders have none
     try:
         for ids in samples:
             with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
+                model(ids.to(model.device), **options)
     finally:
         hook.remove()
     return calls
@@ -1031,11 +1196,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -1368,11 +1535,21 @@ def apply_scales(scaling: Scaling, scales: Tensor) -> None:
         layer.weight.mul_(scales)
 
 
-def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
-    """Refuses a block that computes something else once it is scaled: a norm's output went somewhere else, too."""
-    for old, new in zip(before, after, strict=True):
-        if (old - new).norm() > 0.1 * old.norm():  # far more than the rounding of scaled bfloat16 weights
-            raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
+@torch.no_grad()
+def require_scalable(scalings: list[Scaling], outputs: list[Tensor], run: Any) -> None:
+    """Refuses a block that computes something else once it is scaled: a norm's output goes somewhere else, too.
+
+    Powers of two are tried, which change no bit of what is right, and much of what is not.
+    """
+    weights = {p: p.clone() for one in scalings for module in (one.before, *one.layers) for p in module.parameters()}
+    for one in scalings:
+        even = torch.arange(one.layers[0].in_features, device=one.layers[0].weight.device) % 2 == 0
+        apply_scales(one, torch.where(even, 2.0, 0.5))
+    scaled = run()
+    for parameter, weight in weights.items():
+        parameter.copy_(weight)
+    if any((old - new).norm() > 0.1 * old.norm() for old, new in zip(outputs, scaled, strict=True)):
+        raise ValueError("the blocks cannot be scaled: what a norm returns is read by more than linear layers")
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -1412,6 +1589,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@
 
 | `autobitlinear` online | |
 |---|---|
-| `weight` | [N, K], which is trained; T · mean |W| in every forward pass, T = W / mean |W|, rounded |
+| `weight` | [N, K], which is trained; T · m in every forward pass, T = W / m, rounded; m is W's mean magnitude |
 | x | as above; gradients pass through roundings as if there were none |
 """
 
@@ -98,7 +98,8 @@ class BitNetQuantConfig:
 
 
 def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """−1, 0 and 1 [N, K] in the weight's type, and its mean magnitude (2402.17764, equations 1 to 3)."""
+    """−1, 0 and 1 [N, K], and the weight's mean magnitude, both in float32 (2402.17764, equations 1 to 3)."""
+    weight = weight.float()
     mean = weight.abs().mean().clamp(min=1e-5)
     return (weight / mean).round().clamp(-1, 1), mean
 
@@ -109,9 +110,14 @@ def round_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * factors).round().clamp(-128, 127), factors
 
 
+def normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm in float32, rounded to the type of x before the weight [K] multiplies it."""
+    return F.rms_norm(x.float(), weight.shape, eps=eps).to(x.dtype) * weight.to(x.dtype)
+
+
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
-    """The rounded values, with the gradient of the others (1308.3432)."""
-    return values + (rounded - values).detach()
+    """The rounded values, to the bit, with the gradient of the others (1308.3432)."""
+    return rounded.detach() + (values - values.detach())
 
 
 def ternary_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -134,9 +140,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -202,13 +209,19 @@ class BitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.config.use_rms_norm:
-            normal = F.rms_norm(x.float(), (self.in_features,), eps=self.config.rms_norm_eps).to(x.dtype)
-            x = normal * self.stored_tensors()["rms_norm.weight"].to(x.dtype)
+            x = normalize(x, self.stored_tensors()["rms_norm.weight"], self.config.rms_norm_eps)
         if x.requires_grad and torch.is_grad_enabled():
             codes, factors = self.rounded_tokens(x)
             x = straight_through(x, (codes / factors).to(x.dtype))
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return BitLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -259,9 +272,14 @@ class BitLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -306,15 +324,28 @@ class AutoBitLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, config: BitNetQuantConfig) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.config, self.weight, self.bias = config, linear.weight, linear.bias
         self.rms_norm: Any = None
         if config.use_rms_norm:
             self.rms_norm = nn.RMSNorm(self.in_features, config.rms_norm_eps, device=linear.weight.device)
 
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The weight as a checkpoint has it: not rounded yet."""
+        return {"weight": self.weight}
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the weight is rounded to."""
+        rounded, mean = ternary(self.weight.detach())
+        return (rounded * mean).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = x if self.rms_norm is None else self.rms_norm(x)
-        (codes, factors), (rounded, mean) = round_tokens(x.float()), ternary(self.weight.float())
-        weight = straight_through(self.weight, (rounded * mean).to(self.weight.dtype))
+        x = x if self.rms_norm is None else normalize(x, self.rms_norm.weight, self.rms_norm.eps)
+        codes, factors = round_tokens(x.float())
+        weight = straight_through(self.weight, self.dequantize(self.weight.dtype))
         return F.linear(straight_through(x, (codes / factors).to(x.dtype)), weight, self.bias)
 
 
@@ -371,7 +402,8 @@ class BitNetHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -381,7 +413,7 @@ class BitNetHfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return not isinstance(linear, AutoBitLinear)  # which rounds already
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
@@ -396,8 +428,12 @@ class BitNetHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, BitLinear) and name != "bias"
 
     def create_quantized_param(
@@ -407,12 +443,20 @@ class BitNetHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -460,9 +504,8 @@ class BitNetHfQuantizer:
             raise ValueError("BitNet layers with use_rms_norm=True normalize their inputs, which plain ones cannot")
         for name, layer in dict(model.named_modules()).items():
             if isinstance(layer, AutoBitLinear):
-                rounded, mean = ternary(layer.weight.detach())
                 linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-                linear.weight, linear.bias = nn.Parameter(rounded * mean), layer.bias
+                linear.weight, linear.bias = nn.Parameter(layer.dequantize(layer.weight.dtype)), layer.bias
                 set_module(model, name, linear)
         for name, layer in packed_layers(model).items():
             set_module(model, name, layer.plain(model.dtype))
@@ -644,11 +687,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -749,6 +794,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from ctypes import c_float
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, partial
@@ -123,9 +124,8 @@ def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     rows = x if x.dim() == 2 else x.flatten(0, -2)
     codes, largest, outliers = layer.split_inputs(rows)
     weight, scales = layer.rounded_weight()
-    sums = layer._buffers.get("row_sums")
-    product = int8_product(codes, weight) if sums is None else shifted_int8_product(codes, weight, sums)
-    y = product.float().mul_(largest.unsqueeze(-1) * scales).mul_(STEP)
+    product = shifted_int8_product(codes, weight, layer._buffers.get("row_sums"))
+    y = product.float().mul_(largest * scales).mul_(STEP)
     y = (y if layer.bias is None else y.add_(layer.bias)).to(x.dtype)
     y = y if outliers is None else layer.add_outliers(y, rows, outliers)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
@@ -352,19 +352,20 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight:
             return {"weight": weight.half()}
         codes, largest = round_rows(weight.half())
-        return {"weight": codes, "SCB": largest, **self.usual_tensors()}
+        return {"weight": codes, "SCB": largest.squeeze(1), **self.usual_tensors()}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         if self.has_main_weight:
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes of rows and their largest magnitudes, and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        codes, largest = round_rows(halves)
-        if not threshold or float(largest.max()) < threshold:
-            return codes, largest, None
+        one = len(rows) == 1 and not rows.is_cuda
+        found: Any = round_row(halves) if one else round_rows(halves)
+        if not threshold or float(found[1] if one else found[1].max()) < threshold:
+            return *found, None
         codes, largest = round_rows(halves, threshold)
         outliers = (halves.abs() >= threshold).any(0).nonzero().view(-1)
         codes[:, outliers] = 0
@@ -375,8 +376,11 @@ class Linear8bitLt(PackedLinear):
 
     def rounded_weight(self) -> tuple[Tensor, Tensor]:
         """Codes and the rows' largest magnitudes."""
+        if self.has_main_weight:
+            codes, largest = round_rows(self.weight.detach())
+            return codes, largest.squeeze(1)
         held: Any = self._buffers
-        return round_rows(self.weight.detach()) if self.has_main_weight else (held["weight"], held["SCB"])
+        return held["weight"], held["SCB"]
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         """Codes, and what products with the inputs' are to be multiplied by."""
@@ -576,7 +580,8 @@ class BnbHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads; and what is offloaded."""
@@ -603,8 +608,12 @@ class BnbHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, PackedLinear) and name != "bias"
 
     def create_quantized_param(
@@ -614,12 +623,20 @@ class BnbHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -993,54 +1010,79 @@ def round_blocks(values: Tensor, table: Tensor, block: int) -> tuple[Tensor, Ten
 
 
 @cache
-def four_values(table: tuple[float, ...]) -> Tensor:
-    """int64 [65536]: for two bytes of codes, the first in the low bits, the bfloat16 values of the four."""
-    codes, values = torch.arange(65536), torch.tensor(table, dtype=torch.bfloat16)
-    return torch.stack([values[codes >> shift & 15] for shift in (4, 0, 12, 8)], 1).view(torch.int64).flatten()
+def word_values(table: tuple[float, ...], count: int) -> Tensor:
+    """int64: for one byte of codes the two values in float32, for two bytes the four in bfloat16, the first in the low bits."""
+    codes, values = torch.arange(16**count), torch.tensor(table, dtype=torch.float32 if count == 2 else torch.bfloat16)
+    return torch.stack([values[codes >> shift & 15] for shift in (4, 0, 12, 8)[:count]], 1).view(torch.int64).flatten()
 
 
 def table_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `table_blocks()`, in bfloat16.
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `table_blocks()`; one row in float32, more in bfloat16.
 
-    Four values are looked up at once, and a million before they are multiplied by their scales: those stay in the cache.
+    64 bits are looked up at once, and a million values before they are multiplied by their scales: those stay in the cache.
     """
     packed, table, scales, block = layer.table_blocks()
     rows, columns, packed = x.reshape(-1, x.shape[-1]), layer.in_features, packed.flatten()
     packed = packed.clone() if packed.storage_offset() % 2 else packed  # it may lie anywhere in a file
-    words, values = packed.view(torch.uint16), four_values(tuple(table.tolist()))
-    scales, step = scales.to(x.dtype)[:, None], max(1, 2**20 // columns) * columns
-    places = torch.empty(min(step // 4, len(words)), dtype=torch.int32)
+    count, kind, word = (2, torch.float32, torch.uint8) if len(rows) == 1 else (4, x.dtype, torch.uint16)
+    words, values = packed.view(word), word_values(tuple(table.tolist()), count)
+    rows, scales, step = rows.to(kind), scales.to(kind)[:, None], max(1, 2**20 // columns) * columns
+    places = torch.empty(min(step // count, len(words)), dtype=torch.int32)
     found, parts = torch.empty_like(places, dtype=torch.int64), []
-    for some, scale in zip(words.split(step // 4), scales.split(step // block), strict=True):
+    for some, scale in zip(words.split(step // count), scales.split(step // block), strict=True):
         part = torch.index_select(values, 0, places[: len(some)].copy_(some), out=found[: len(some)])
-        weight = part.view(x.dtype).view(-1, block).mul_(scale)
+        weight = part.view(kind).view(-1, block).mul_(scale)
         parts.append(F.linear(rows, weight.view(-1, columns)))
-    y = torch.cat(parts, 1)
+    y = torch.cat(parts, 1).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
+# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
+CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
+
 def round_rows(values: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M], outliers left out of them."""
+    """Codes int8 [M, K] of float16 rows, and the rows' largest magnitudes float32 [M, 1], outliers left out of them."""
     magnitudes = values.abs()
     if threshold:
         magnitudes.masked_fill_(magnitudes >= threshold, 0)
     largest = magnitudes.amax(-1, keepdim=True).float()
-    scales = largest.clamp(min=1e-30).reciprocal_().mul_(127)
-    return values.float().mul_(scales).round_().to(torch.int8), largest.squeeze(-1)
+    scales = largest.clamp_min(1e-30).reciprocal_().mul_(127)
+    return (values * scales).round_().to(torch.int8), largest
+
+
+def round_row(row: Tensor) -> tuple[Tensor, float]:
+    """The same of one row [1, K], its largest magnitude as a number: on a CPU Python is faster at single ones than torch."""
+    largest = float(row.abs().max())
+    scale = c_float(127 * c_float(1 / max(largest, 1e-30)).value).value  # rounded twice to float32, as there
+    return row.float().mul_(scale).round_().to(torch.int8), largest
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8."""
-    rows = left.shape[0]
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right.T)[:rows]
-    return torch._int_mm(left, right.T)
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if (
+        not left.is_cuda and CUTS_SUMS
+    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
+        moved = left.view(torch.uint8) ^ 128
+        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
+        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
+    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
 
 
-def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
-    """The same on the CPU, whose kernel for uint8 and int8 is faster: `left` is moved up by 128 (in place), `sums` are 128 · Σ right."""
-    return torch._int_mm(left.view(torch.uint8).bitwise_xor_(128), right.T).sub_(sums)
+def shifted_int8_product(left: Tensor, right: Tensor, sums: Tensor | None) -> Tensor:
+    """The same; with `sums`, 128 · Σ right, by a CPU's faster kernel for uint8 and int8: `left` is moved up by 128, in place."""
+    if sums is None or CUTS_SUMS:
+        return int8_product(left, right)
+    return int8_product(left.view(torch.uint8).bitwise_xor_(128), right).sub_(sums)
 
 
 class RowSumsLayout:
@@ -1061,7 +1103,7 @@ class MainWeightMatmul(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         codes, largest = round_rows(weight.half())
-        context.save_for_backward(x, codes, scales := (largest * (1 / 127))[:, None])
+        context.save_for_backward(x, codes, scales := largest * (1 / 127))
         context.types = weight.dtype, None if bias is None else bias.dtype
         return F.linear(x, (codes.float() * scales).to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -1168,6 +1210,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -130,9 +130,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -148,6 +149,7 @@ class EetqLinear(nn.Module):
             entry="eetq_matmul",
             device="cuda",
             capability=(7, 5),
+            below=(9, 0),  # its tiles are other ones there
             dtypes=("float16",),
             package="EETQ",
             target="EETQ:w8_a16_gemm",
@@ -183,10 +185,7 @@ class EetqLinear(nn.Module):
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        if kernel.name != "eetq":
-            return ""
-        found = torch.cuda.get_device_capability(self.device if self.device.type == "cuda" else None)
-        return f"its tiles are for compute capabilities up to (8, 9), found {found}" if found >= (9, 0) else ""
+        return ""
 
     @property
     def device(self) -> torch.device:
@@ -206,7 +205,7 @@ class EetqLinear(nn.Module):
             raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
         if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
             rows = x.contiguous().view(-1, self.in_features)
-            return PackedLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
+            return EetqLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if not x.numel():
@@ -345,7 +344,8 @@ class EetqHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -371,8 +371,12 @@ class EetqHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, EetqLinear) and name != "bias"
 
     def create_quantized_param(
@@ -382,12 +386,20 @@ class EetqHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -590,11 +602,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -647,9 +661,10 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         codes = codes if len(rows) < 4 else aligned(codes, 16)
         y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -697,6 +712,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@
 | | |
 |---|---|
 | `weight` | float8_e4m3fn [N, K] |
-| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number |
+| `weight_scale_inv` | float32, or float8_e8m0fnu for `scale_fmt="ue8m0"`: [⌈N / n⌉, ⌈K / k⌉] for blocks of n × k, or one number; |
+| | read too: other floating-point types, and uint8, the bytes of float8_e8m0fnu |
 | `activation_scale` | float32, one number; `activation_scheme="static"` only |
 | W | code · scale of its block |
 | x | rounded to float8: code · scale, of k columns of a token (largest magnitude / 448) or `activation_scale` |
@@ -25,8 +26,9 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import metadata
@@ -54,8 +56,9 @@ class FineGrainedFP8Config:
 
     activation_scheme: str = "dynamic"
     weight_block_size: Any = (128, 128)
-    dequantize: bool = False
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    dequantize: bool = False
     modules_to_convert: list[str] | None = None
     scale_fmt: str = "float"
     expert_dtype: str = "fp8"
@@ -114,9 +117,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -195,7 +199,7 @@ class FP8Linear(nn.Module):
             raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
         if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
             rows = x.contiguous().view(-1, self.in_features)
-            return PackedLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
+            return FP8Linear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if not x.numel():
@@ -292,14 +296,17 @@ class FP8Linear(nn.Module):
         return blocks.flatten(1)[:, : self.in_features]
 
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
-        """The scales of the weight's blocks in float32; a number, if there is one block."""
-        return stored[self.scale_name].float()
+        """The scales of the weight's blocks in float32, a number if there is one block; bytes are exponents of two."""
+        scales = stored[self.scale_name]
+        return (scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales).float()
 
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        blocks = scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]] if scales.dim() else scales
-        return widen_float8(codes).float() * blocks
+        values = widen_float8(codes).float()
+        if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
+            return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
+        return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
 
     def scale_shape(self) -> list[int]:
         sizes = zip((self.out_features, self.in_features), self.block, strict=True)
@@ -328,7 +335,7 @@ class FP8Linear(nn.Module):
         """The inverse of a scale is rounded before the scale is, as the reference does."""
         blocks = in_blocks(weight.float(), self.block)
         largest = blocks.abs().amax((1, 3), keepdim=True)
-        inverse = 448 / torch.where(largest > 0, largest, 448)
+        inverse = 448 / torch.where(largest == 0, 448, largest)
         if self.config.scale_fmt == "ue8m0":
             inverse = torch.exp2(torch.floor(torch.log2(inverse)))
         scale = (1 / inverse).view(self.scale_shape())
@@ -336,6 +343,28 @@ class FP8Linear(nn.Module):
         found = {"weight": codes, "weight_scale_inv": scale.to(SCALES[self.config.scale_fmt])}
         one = {"activation_scale": torch.ones((), device=weight.device)}
         return found | one if self.config.activation_scheme == "static" else found
+
+
+@contextmanager
+def calibrate(model: Any) -> Iterator[None]:
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
+    if not layers:
+        raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
+    largest: dict[Any, Tensor] = {}
+
+    def learn(layer: Any, inputs: Any) -> None:
+        found = inputs[0].detach().abs().amax().float()
+        largest[layer] = torch.maximum(found, largest.get(layer, found))
+
+    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, magnitude in largest.items():
+        layer.hold({**layer.stored_tensors(), "activation_scale": magnitude.clamp(min=1e-12) / 448})
 
 
 class FineGrainedFP8HfQuantizer:
@@ -387,7 +416,8 @@ class FineGrainedFP8HfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -415,8 +445,12 @@ class FineGrainedFP8HfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, FP8Linear) and name != "bias"
 
     def create_quantized_param(
@@ -426,12 +460,20 @@ class FineGrainedFP8HfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -446,6 +488,8 @@ class FineGrainedFP8HfQuantizer:
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
+        if self.quantization_config.activation_scheme == "static" and not self.pre_quantized:
+            warnings.warn("static: the scales of inputs are 1 until calibrate(model) has learned them", stacklevel=4)
         model.hf_quantizer = self
         for layer in packed_layers(model).values():
             layer.hold(layer.stored_tensors())
@@ -540,11 +584,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -801,6 +847,14 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, FP8Linear)}
+
+
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
 
@@ -840,10 +894,6 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, FP8Linear)}
-
-
 def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
     """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
 
@@ -860,4 +910,5 @@ __all__ = [
     "FP8Linear",
     "FineGrainedFP8Config",
     "FineGrainedFP8HfQuantizer",
+    "calibrate",
 ]

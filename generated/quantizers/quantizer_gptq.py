@@ -31,6 +31,7 @@ from enum import Enum
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -39,7 +40,9 @@ from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin,
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
+OWN = "bits", "group_size", "sym", "desc_act", "damp_percent"  # what a layer may have for itself
 IDLE = "use_cuda_fp16", "use_exllama", "exllama_config", "max_input_length", "module_name_preceding_first_block"
 
 
@@ -48,7 +51,7 @@ class GPTQConfig:
     """How a model was, or is to be, quantized with GPTQ."""
 
     quant_method: ClassVar[str] = "gptq"
-    written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config")
+    written_if_set: ClassVar[tuple[str, ...]] = ("use_cuda_fp16", "use_exllama", "exllama_config", "dynamic")
     loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ("lm_head", "method", "pack_dtype")
 
@@ -80,6 +83,8 @@ class GPTQConfig:
     # Without desc_act: groups, and columns in them, are taken by their activations; each column keeps its group.
     act_group_aware: bool = True
     format: str | None = None
+    # gptqmodel's: by patterns of names, what differs from the above (OWN); "-:" before a pattern: these layers stay plain.
+    dynamic: dict[str, dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -97,13 +102,15 @@ class GPTQConfig:
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
+        for options in (self.dynamic or {}).values():
+            GPTQConfig(**{"bits": self.bits, **{name: options[name] for name in OWN if name in options}})
         require_dataset(self)
         require_exllama_version(self)
         self.act_group_aware = self.act_group_aware and not self.desc_act
         self.backend = self.backend or "auto"
         if self.backend in ("torch", "triton"):
             self.kernel = self.kernel or self.backend
-        idle = [] if self.backend in ("auto", "torch", "triton") else ["backend"]
+        idle = [] if self.backend in ("auto", "torch", "triton") or backend_rows(self.backend) else ["backend"]
         idle += [name for name in IDLE if getattr(self, name) != getattr(GPTQConfig, name)]
         if idle:
             warnings.warn(f"GPTQConfig: {', '.join(idle)} changes nothing: `kernel` names the kernel", stacklevel=4)
@@ -132,6 +139,15 @@ class GPTQConfig:
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
+
+    def of_layer(self, name: str) -> Any:
+        """The configuration of the layer of this name, by the first pattern that fits its start; None: it stays plain."""
+        for pattern, options in (self.dynamic or {}).items():
+            if re.match(pattern.removeprefix("+:").removeprefix("-:"), name):
+                found = copy.copy(self)
+                vars(found).update({key: options[key] for key in OWN if key in options})
+                return None if pattern.startswith("-:") else found
+        return self
 
     def to_dict_optimum(self) -> dict[str, Any]:
         """The keys that optimum reads."""
@@ -182,13 +198,113 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
     layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+
+
+class MarlinLayout:
+    """The words of the layer's Triton kernel in Marlin's order; which that is, tells its function: it orders the codes' numbers too."""
+
+    @classmethod
+    def pack(cls, layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        return cls.repack(layer, plain_layout(layer).pack(layer, stored))
+
+    @classmethod
+    def unpack(cls, layer: Any, held: dict[str, Any]) -> Any:
+        bits, words = layer.bits, held["qweight"]
+        numbers = torch.arange(layer.in_features * layer.out_features, device=words.device).view(layer.in_features, -1)
+        places = torch.zeros_like(numbers).flatten()
+        for shift in range(0, len(places).bit_length(), bits):  # as many bits of the numbers as a code has
+            digits = {**held, "qweight": pack_words(numbers >> shift & 2**bits - 1, bits)}
+            places |= unpack_words(cls.repack(layer, digits)["qweight"].flatten(), bits).long() << shift
+        codes = unpack_words(words.flatten(), bits)[places.argsort()].view_as(numbers)
+        return plain_layout(layer).unpack(layer, {**held, "qweight": pack_words(codes, bits)})
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        marlin, zeros, none = vendor("marlin"), uneven_zeros(layer, held), held["qweight"].new_empty(0)
+        sizes = layer.in_features, layer.out_features
+        return {
+            **held,
+            "qweight": marlin.gptq_marlin_repack(held["qweight"], none, *sizes, layer.bits),
+            "group_scales": marlin.marlin_permute_scales(held["scales"], *sizes, layer.group_size),
+            "group_zeros": None if zeros is None else marlin.marlin_zero_points(zeros.int(), *zeros.shape, layer.bits),
+            "workspace": marlin.marlin_make_workspace_new(none.device),
+        }
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, none, sizes = held["group_zeros"], x.new_empty(0, dtype=torch.int32), (layer.out_features, x.shape[1])
+        groups = held["group_scales"].to(x.dtype), none if zeros is None else zeros, none, none, held["workspace"]
+        kind = code_type(layer, zeros)
+        return vendor("marlin").apply_gptq_marlin_linear(x, held["qweight"], *groups, kind, *sizes, is_k_full=True)
+
+
+class MacheteLayout(MarlinLayout):
+    """The same in Machete's order, zero points in units of the weight."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        zeros, words = uneven_zeros(layer, held), held["qweight"].T.contiguous().T
+        words = vendor("machete").machete_prepack_B(words, torch.float16, code_type(layer, zeros), torch.float16)
+        return {**held, "qweight": words, "group_zeros": None if zeros is None else -held["scales"] * zeros}
+
+    @staticmethod
+    def multiply(layer: Any, held: dict[str, Any], x: Tensor) -> Any:
+        zeros, kind = held["group_zeros"], code_type(layer, held["group_zeros"])
+        groups = {"b_group_scales": held["scales"].to(x.dtype), "b_group_size": layer.group_size}
+        offsets = {} if zeros is None else {"b_group_zeros": zeros.to(x.dtype)}
+        return vendor("machete").machete_mm(a=x, b_q=held["qweight"], b_type=kind, **groups, **offsets)
+
+
+class ExllamaLayout(MarlinLayout):
+    """The same in ExllamaV2's order, into which it brings words where they lie, and has a handle for them."""
+
+    @staticmethod
+    def repack(layer: Any, held: dict[str, Any]) -> dict[str, Any]:
+        words, zeros, scales = held["qweight"], held["qzeros"], held["scales"].half()
+        scratch = shared_scratch(words.device, layer.in_features * layer.out_features + 64)
+        handle = vendor("exllamav2").exllamav2_make_q_matrix(words, *[None] * 5, zeros, scales, None, scratch)
+        Q_MATRICES[words] = handle, zeros, scales
+        return held
+
+    @classmethod
+    def multiply(cls, layer: Any, held: dict[str, Any], x: Tensor) -> Tensor:
+        if held["qweight"] not in Q_MATRICES:  # of a copy of the layer
+            held.update(cls.pack(layer, layer.stored_tensors()))
+        y = x.new_empty(len(x), layer.out_features, dtype=torch.float16)
+        vendor("exllamav2").exllamav2_gemm_half_q_half(x.half(), Q_MATRICES[held["qweight"]][0], y)
+        return y.to(x.dtype)
+
+
+def gptqmodel_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of inputs [..., K] in 16 bits."""
+    held, order = layer._buffers, layer._buffers.get("order")
+    rows = (x if order is None else x[..., order]).reshape(-1, layer.in_features).contiguous()
+    y: Tensor = layer.layout.multiply(layer, held, rows)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+gptqmodel_row = partial(
+    Kernel, entry=gptqmodel_matmul.__name__, device="cuda", dtypes=("float16", "bfloat16"), package="gptqmodel>=7.6"
+)
+GPTQMODEL_ROWS = tuple(
+    gptqmodel_row(
+        name, layout=layout.__name__, capability=least, below=below, bits=bits, group_size=sizes, multiples=by
+    )
+    for name, layout, least, below, bits, sizes, by in (
+        ("marlin", MarlinLayout, (8, 0), (), (4, 8), (-1, 32, 64, 128), (64, 128)),
+        ("machete", MacheteLayout, (9, 0), (10, 0), (4, 8), (-1, 64, 128), (128, 64)),
+        ("exllama_v2", ExllamaLayout, (0, 0), (), (4,), (-1, 32, 64, 128), (32, 32)),
+    )
+)
 
 
 class GPTQLinear(nn.Module):
@@ -225,6 +341,7 @@ class GPTQLinear(nn.Module):
             )
         ),
         Kernel("torch", entry="dequantize_matmul"),
+        *GPTQMODEL_ROWS,
     )
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
@@ -244,6 +361,7 @@ class GPTQLinear(nn.Module):
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
         self.bits = bits
         self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        vars(self)["kernels"] = (*backend_rows(config.backend), *self.kernels)
         self.symmetric = config.sym
         # The first version stores words of zero points less a one for each: a zero point of 0 borrows from the next.
         ones = sum(1 << shift for shift in range(0, 32, self.bits)) if 32 % self.bits == 0 else 0
@@ -269,7 +387,7 @@ class GPTQLinear(nn.Module):
         if kernel.layout is None:
             return ""
         equal, consecutive = OrderedLayout.of_groups(self, self.stored_tensors()["g_idx"])
-        if kernel.layout == "OrderedLayout":
+        if kernel.package:  # it reads OrderedLayout
             return "" if equal else "its groups differ in size"
         return "" if consecutive else "it reads groups of consecutive columns, and these are in another order"
 
@@ -287,8 +405,15 @@ class GPTQLinear(nn.Module):
         return linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return GPTQLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -339,9 +464,14 @@ class GPTQLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -451,7 +581,8 @@ class GptqHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -461,12 +592,15 @@ class GptqHfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return True
+        return self.quantization_config.of_layer(name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        """The packed layer; None where the configuration, or its sizes, leave it plain."""
+        config = self.quantization_config.of_layer(name)
+        if config is None:
+            return None
+        layer = self.linear_class(linear, config)
+        return layer if layer.fits() or self.pre_quantized else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -477,8 +611,12 @@ class GptqHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, GPTQLinear) and name != "bias"
 
     def create_quantized_param(
@@ -488,12 +626,20 @@ class GptqHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -540,7 +686,7 @@ class GptqHfQuantizer:
                 for name, hessian in input_hessians(linears, run).items():
                     packed = self.make_linear(names[linears[name]], linears[name])
                     if packed is not None:
-                        codes = solve_codes(linears[name].weight, hessian, packed, config.damp_percent)
+                        codes = solve_codes(linears[name].weight, hessian, packed, packed.config.damp_percent)
                         packed.hold(packed.pack_codes(codes._replace(scales=codes.scales.half())))
                         set_module(model, names[linears[name]], packed)
 
@@ -899,10 +1045,11 @@ def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[An
         raise BlockReachedError
 
     hook = block.register_forward_pre_hook(stop, with_kwargs=True)
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}  # encoders have none
     try:
         for ids in samples:
             with suppress(BlockReachedError):
-                model(ids.to(model.device), use_cache=False)
+                model(ids.to(model.device), **options)
     finally:
         hook.remove()
     return calls
@@ -1034,6 +1181,40 @@ def batch_samples(samples: list[Tensor], size: int, pad_token_id: int | None) ->
     return batches
 
 
+Q_MATRICES = WeakTensorKeyDictionary()  # ExllamaV2's handles of words, with the tensors that they point to
+
+
+@cache
+def shared_scratch(device: torch.device, size: int) -> Tensor:
+    """Where ExllamaV2 dequantizes a weight for large products: one for all weights of a size."""
+    return torch.empty(size, dtype=torch.float16, device=device)
+
+
+def plain_layout(layer: Any) -> Any:
+    """That of the layer's Triton kernel."""
+    return globals()[next(row.layout for row in layer.kernels if row.name == "triton")]
+
+
+def vendor(name: str) -> Any:
+    return import_module(f"gptqmodel.utils.{name}")
+
+
+def uneven_zeros(layer: Any, held: dict[str, Any]) -> Tensor | None:
+    """Zero points [G, N]; None if all are the middle code."""
+    zeros = unpack_words(held["qzeros"].T, layer.bits).T
+    return None if bool((zeros == 2 ** (layer.bits - 1)).all()) else zeros
+
+
+def code_type(layer: Any, zeros: Tensor | None) -> Any:
+    name = f"uint{layer.bits}" + (f"b{2 ** (layer.bits - 1)}" if zeros is None else "")
+    return getattr(vendor("marlin_scalar_type").scalar_types, name)
+
+
+def backend_rows(backend: Any) -> tuple[Kernel, ...]:
+    """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
+    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+
+
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
@@ -1135,11 +1316,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -1182,41 +1365,34 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
 
 
 class Int8GroupsLayout:
-    """`int8` [N, K], codes less their middle, 128; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
+    """`codes` uint8 [N, K]; `group_scales` and `group_zeros` [N, G] as the checkpoint has them."""
 
     @staticmethod
     def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
-        groups = {"group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
-        return {"int8": (codes.contiguous() ^ 128).view(torch.int8), **groups}
+        return {"codes": codes.contiguous(), "group_scales": scales.contiguous(), "group_zeros": zeros.contiguous()}
 
     @staticmethod
     def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
-        codes = held["int8"].view(torch.uint8) ^ 128
-        return layer.pack_codes(GroupwiseCodes(codes, held["group_scales"], held["group_zeros"]))
+        return layer.pack_codes(GroupwiseCodes(held["codes"], held["group_scales"], held["group_zeros"]))
 
 
 def int8_groups_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K]; sums of groups in float32.
+    """[..., N] of bfloat16 inputs [..., K]; half a million codes at a time become float32, all in the same place.
 
-    What a group's zero point adds is its product with the sum of the group's inputs. For more than four rows of inputs torch's
-    product of bfloat16 is faster, and its kernel for int8 reads 16 columns at once; a million codes are converted at a time, less
-    their zero points, which are small numbers beside their middle.
+    Up to eight rows of inputs are multiplied in float32, where what zero points add is a product with the sums of groups of
+    inputs; for more, torch's product of bfloat16 is faster, and the weight is rounded to it once.
     """
-    held = layer._buffers
-    scales, zeros, rows = held["group_scales"], held["group_zeros"].float(), x.reshape(-1, x.shape[-1])
-    codes = held["int8"].unflatten(1, (scales.shape[1], -1))  # [N, G, g]
-    if len(rows) <= 4 and codes.shape[-1] % 16 == 0:
-        parts = rows.unflatten(1, codes.shape[1:])  # [M, G, g]
-        y, one = parts.float().sum(-1) @ layer.offsets(scales.float(), zeros).T, torch.ones(len(codes), dtype=x.dtype)
-        groups = parts.transpose(0, 1).contiguous(), codes.unbind(1), scales.float().T.contiguous()
-        for part, some, scale in zip(*groups, strict=True):
-            y.addcmul_(torch._weight_int8pack_mm(part, some.contiguous(), one).float(), scale)
-    else:
-        step = max(1, 2**20 // layer.in_features)
-        chunks = (tensor.split(step) for tensor in (codes, (zeros - 128).to(x.dtype), scales.to(x.dtype)))
-        weights = (c.to(x.dtype).sub_(z[..., None]).mul_(s[..., None]) for c, z, s in zip(*chunks, strict=True))
-        y = torch.cat([F.linear(rows, weight.flatten(1)) for weight in weights], 1)
+    held, rows = layer._buffers, x.reshape(-1, x.shape[-1])
+    scales, zeros, few = held["group_scales"].float(), held["group_zeros"].float(), len(rows) <= 8
+    codes, step = held["codes"].unflatten(1, (scales.shape[1], -1)), max(1, 2**19 // layer.in_features)
+    rows, values, parts = rows.float() if few else rows, torch.empty(codes[:step].shape), []
+    for part, scale, zero in zip(*(tensor.split(step) for tensor in (codes, scales, zeros)), strict=True):
+        weight = values[: len(part)].copy_(part)  # [n, G, g]
+        weight = (weight if few else weight.sub_(zero[..., None])).mul_(scale[..., None]).flatten(1)
+        parts.append(F.linear(rows, weight.to(rows.dtype)))
+    y = torch.cat(parts, 1)
+    y = y.addmm_(rows.unflatten(1, codes.shape[1:]).sum(-1), (scales * zeros).T, alpha=-1) if few else y
     y = y if layer.bias is None else y.add_(layer.bias)
     return y.to(x.dtype).view(*x.shape[:-1], -1)
 
@@ -1389,6 +1565,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

@@ -100,9 +100,10 @@ class Kernel:
     template: str = ""  # or the template that makes one; the compiler fills it in
     device: str = ""  # type of the device; any, if empty
     capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
     dtypes: tuple[str, ...] = ()  # of the input; any, if empty
     bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
     multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
     package: str = ""  # what must be installed: "name" or "name>=version"
     target: str = ""  # what the function calls in that package: "module:attribute"
@@ -203,8 +204,15 @@ class QuantoLinear(nn.Module):
         if self.config.activations is not None and (scale := self.others["input_scale"]) != 1:
             scale = scale.to(x.dtype)
             x = round_to(x / scale, self.config.activations).to(x.dtype) * scale
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
+        if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
+            rows = x.contiguous().view(-1, self.in_features)
+            return QuantoLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         if self.prepared != (x.device, x.dtype):
             self.prepare(x.device, x.dtype)
         return self.run(self, x)
@@ -257,9 +265,14 @@ class QuantoLinear(nn.Module):
         destination.update({prefix + name: x if keep_vars else x.detach() for name, x in tensors.items()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        self.hold(self.stored_tensors())
+        stored = self.stored_tensors()
+        for name in stored.keys() & {key.removeprefix(prefix) for key in state_dict}:
+            if name.startswith(self.variable_tensors):
+                stored[name] = torch.empty_like(state_dict[prefix + name], device=stored[name].device)
+        self.hold(stored)
         names = {prefix + name: prefix + attribute for name, attribute in self.names.items()}
         super()._load_from_state_dict({names.get(k, k): v for k, v in state_dict.items()}, prefix, *arguments)
+        self.hold(self.stored_tensors())  # which reads what they say of the layer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
@@ -405,7 +418,8 @@ class QuantoHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}")
+            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -431,8 +445,12 @@ class QuantoHfQuantizer:
     def check_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, state_dict: Any, **kwargs: Any
     ) -> bool:
-        """Whether the tensor is one of a packed layer's, or is to become some."""
+        """Whether the tensor is one of a packed layer's, or is to become some. ValueError: it is a part of one, and alone."""
         module, name = owner(model, param_name)
+        beside = f"{param_name.rpartition('.')[0]}.{self.packed_tensor}"
+        is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
+        if self.pre_quantized and is_code and beside not in state_dict:
+            raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
         return isinstance(module, QuantoLinear) and name != "bias"
 
     def create_quantized_param(
@@ -442,12 +460,20 @@ class QuantoHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if (empty is None or empty.shape != param_value.shape) and not name.startswith(layer.variable_tensors):
-                expected = {key: list(tensor.shape) for key, tensor in layer.stored_tensors().items()}
-                shape = list(param_value.shape)
-                raise ValueError(f"{param_name} is {shape}, expected {expected}: see quantization_config")
+            if empty is not None and empty.numel() == param_value.numel() == 1:
+                param_value = param_value.view(empty.shape)
+            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
+            is_other = empty is None or empty.shape != param_value.shape
+            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            if is_other and not name.startswith(layer.variable_tensors):
+                expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
+                found = describe(param_value)
+                raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
             layer.replace(name, param_value.to(target_device))
         else:
+            shape, found = [layer.out_features, layer.in_features], describe(param_value)
+            if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -835,11 +861,13 @@ def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype
         return f"it runs on {kernel.device}, not on {device.type}"
     if kernel.capability > (0, 0) and (found := torch.cuda.get_device_capability(device)) < kernel.capability:
         return f"it needs compute capability {kernel.capability}, {device} has {found}"
+    if kernel.below and (found := torch.cuda.get_device_capability(device)) >= kernel.below:
+        return f"it is for compute capabilities below {kernel.below}, {device} has {found}"
     if kernel.dtypes and name not in kernel.dtypes:
         return f"its inputs are {' or '.join(kernel.dtypes)}, not {name}"
     if kernel.bits and bits not in kernel.bits:
         return f"it reads {' or '.join(map(str, kernel.bits))} bits, not {bits}"
-    if kernel.group_size and group not in kernel.group_size:
+    if kernel.group_size and not {group, -1 if group == layer.in_features else group}.intersection(kernel.group_size):
         return f"its groups have {' or '.join(map(str, kernel.group_size))} columns, not {group}"
     if layer.out_features % kernel.multiples[0] or layer.in_features % kernel.multiples[1]:
         return f"{layer.out_features} x {layer.in_features} is not divisible by {kernel.multiples}"
@@ -969,9 +997,10 @@ def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
         codes = codes if len(rows) < 4 else aligned(codes, 16)
         y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
     else:
-        parts = codes.split(max(1, 2**21 // codes.shape[1]))
-        y = torch.cat([F.linear(rows, part.to(x.dtype)) for part in parts], 1)
-        y = (y.float() * scales.float()).to(x.dtype)
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
     y = y if layer.bias is None else y + layer.bias.to(y.dtype)
     return y.view(*x.shape[:-1], -1)
 
@@ -1111,6 +1140,10 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def packed_layers(model: Any) -> dict[str, Any]:

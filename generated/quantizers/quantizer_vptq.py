@@ -35,7 +35,7 @@ class VptqConfig:
     kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
     enable_proxy_error: bool = False
-    config_for_layers: dict[str, Any] = field(default_factory=dict)
+    config_for_layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     shared_layer_config: dict[str, Any] = field(default_factory=dict)
     modules_to_not_convert: list[str] | None = None
 

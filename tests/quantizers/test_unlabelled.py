@@ -100,6 +100,8 @@ def test_sizes_are_those_of_the_configuration(method: str, tmp_path: Path) -> No
         ValueError, match=r"_proj\.weight is float32 \[.*256.*\], expected nothing but a plain weight \["
     ):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config={"quant_method": method})
+
+
 @pytest.mark.parametrize("folder", ["gptqmodel/llama-4bit-asym-desc_act-v2", "autoawq/llama-gemm-g32"], indirect=True)
 def test_settings_in_a_file_of_their_own(folder: Path, request: pytest.FixtureRequest) -> None:
     """As AutoGPTQ and AutoAWQ once wrote them, beside a config.json that does not know of them."""
