@@ -55,7 +55,7 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
 def layer_classes(module: Any) -> list[Any]:
     """The packed layers of a generated file, in the order of its `__all__`."""
     public = [getattr(module, name) for name in module.__all__]
-    return [value for value in public if hasattr(value, "stored_tensors")]
+    return [value for value in public if hasattr(value, "kernels")]
 
 
 def load(entry: Any) -> Any:

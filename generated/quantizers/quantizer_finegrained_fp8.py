@@ -462,9 +462,8 @@ class FineGrainedFP8HfQuantizer:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
             if empty is not None and empty.numel() == param_value.numel() == 1:
                 param_value = param_value.view(empty.shape)
-            is_code = empty is not None and empty.dtype == torch.float8_e4m3fn  # no number, which may be of any type
-            is_other = empty is None or empty.shape != param_value.shape
-            is_other = is_other or (is_code and empty.dtype != param_value.dtype)
+            code = torch.float8_e4m3fn  # the type of a code, where numbers may have any
+            is_other = empty is None or empty.shape != param_value.shape or empty.dtype == code != param_value.dtype
             if is_other and not name.startswith(layer.variable_tensors):
                 expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
                 found = describe(param_value)
