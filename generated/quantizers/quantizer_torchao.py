@@ -439,6 +439,137 @@ class TorchAoLinear(PackedLinear):
         return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
 
 
+class GroupwiseLinear(PackedLinear):
+    """A packed layer with W = (code − zero) · scale; subclasses say how a checkpoint holds the three."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
+
+    pack_codes: Callable[[GroupwiseCodes], dict[str, Tensor]]  # the tensors of a checkpoint
+    unpack_codes: Callable[[dict[str, Tensor]], GroupwiseCodes]  # the inverse
+
+    def __init__(self, linear: nn.Linear, config: Any, bits: int, group_size: int) -> None:
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return (2 ** (self.bits - 1) - zeros) * scales
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return 2 ** (self.bits - 1) - offsets / scales
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return dequantize_groups(self.unpack_codes(stored), dtype)
+
+
+class Int4ShiftLinear(GroupwiseLinear):
+    """A layer of nibbles with scales and shifts, in the place of zero points, for groups of columns.
+
+    Tiled, rows are filled up to 8 and columns to 1024, and scales and shifts are bfloat16.
+    """
+
+    # What tiles are filled up with: a code, a scale and a shift, which make 0.
+    filling: tuple[float, float, float] = (0, torch.finfo(torch.bfloat16).tiny, 8 * torch.finfo(torch.bfloat16).tiny)
+
+    def __init__(self, linear: nn.Linear, config: Any, quant_type: dict[str, Any]) -> None:
+        scheme = read_scheme(quant_type)
+        super().__init__(linear, config, scheme.bits, scheme.group_size)
+        self.tiled = scheme.kind == "int4_tiles"
+
+    def fits(self) -> bool:
+        return self.in_features % self.group_size == 0 and (not self.tiled or 1024 % self.group_size == 0)
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        return self.quantize(torch.zeros(self.out_features, self.in_features))
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """As torchao does: tiles all in bfloat16, the others in float32 but for scales and shifts, in the weight's type."""
+        groups = (weight.bfloat16() if self.tiled else weight.float()).unflatten(1, (-1, self.group_size))
+        low, high = groups.amin(-1), groups.amax(-1)
+        if self.tiled:
+            scales = ((high - low) / 15).clamp(min=torch.finfo(torch.bfloat16).tiny)
+            lowest = low + scales * 8 - scales * 8  # rounded twice
+        else:
+            scales, lowest = (high - low).clamp(min=1e-6) / 15, low
+        codes = ((groups - lowest[..., None]) / scales[..., None]).round().clamp(0, 15).flatten(1).to(torch.uint8)
+        return self.pack_codes(GroupwiseCodes(codes, scales.to(weight.dtype), (low + scales * 8).to(weight.dtype)))
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        codes, scales, shifts, _ = weight
+        if self.tiled:
+            rows, columns = -self.out_features % 8, -self.in_features % 1024
+            groups = columns // self.group_size
+            codes, scales, shifts = (
+                F.pad(part, (0, more, 0, rows), value=value)
+                for part, more, value in zip(
+                    (codes, scales, shifts), (columns, groups, groups), self.filling, strict=True
+                )
+            )
+            packed = torch.stack((scales.T, shifts.T), -1).bfloat16()
+            return {"_weight_qdata": pack_tensor_cores(codes), "_weight_scale_and_zero": packed}
+        signed = codes ^ 8
+        return {
+            "_weight_qdata": (signed[:, ::2] | signed[:, 1::2] << 4).view(torch.int8),
+            "_weight_scale": scales.T.contiguous(),
+            "_weight_zero_point": shifts.T.contiguous(),
+        }
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        packed, rows = stored["_weight_qdata"], self.out_features
+        if self.tiled:
+            codes, groups = unpack_tensor_cores(packed), self.in_features // self.group_size
+            scales, shifts = stored["_weight_scale_and_zero"].permute(2, 1, 0)
+            self.filling = float(codes[-1, -1]), float(scales[-1, -1]), float(shifts[-1, -1])
+            return GroupwiseCodes(codes[:rows, : self.in_features], scales[:rows, :groups], shifts[:rows, :groups])
+        pairs = packed.view(torch.uint8)
+        codes = torch.stack((pairs & 15, pairs >> 4), -1).flatten(1) ^ 8
+        return GroupwiseCodes(codes, stored["_weight_scale"].T, stored["_weight_zero_point"].T)
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        return zeros
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        return offsets
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        codes, scales, shifts, _ = self.unpack_codes(stored)
+        wide = torch.promote_types(torch.float32, dtype)
+        groups = (codes.to(wide) - 8).unflatten(1, (-1, self.group_size))
+        return (groups * scales.to(wide)[..., None] + shifts.to(wide)[..., None]).flatten(1).to(dtype)
+
+    def header(self, dtype: torch.dtype) -> str:
+        """What torchao writes about the weight into a file's header."""
+        return int4_header(self.tiled, [1, self.group_size], [self.out_features, self.in_features])
+
+
+class TorchAoInt4Linear(Int4ShiftLinear):
+    """A linear layer of packed int4."""
+
+
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
     stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
@@ -614,6 +745,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
+        if quant_type["_type"] == "Int4WeightOnlyConfig":
+            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
+            return packed if packed.fits() else None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
         multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
         fits = (
@@ -647,10 +781,10 @@ class TorchAoHfQuantizer(HfQuantizer):
         if not wanted or any(names_module(entry, name) for entry in skipped):
             return
         quant_type = config.type_of(name)
-        if type(embedding) is not nn.Embedding or quant_type is None:
-            raise ValueError(
-                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
-            )
+        kind = "not quantized" if quant_type is None else quant_type["_type"]
+        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
+            found = f"{type(embedding).__name__}, {kind}"
+            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
         packed = TorchAoEmbedding(embedding, config, quant_type)
         with torch.device("meta"):
             packed.hold(packed.empty_tensors())
@@ -1000,6 +1134,13 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "act_mapping_type": ASYMMETRIC,
         **INTX,
     },
+    "Int4WeightOnlyConfig": {
+        "group_size": 128,
+        "set_inductor_config": True,
+        "int4_packing_format": enum("Int4PackingFormat", "PLAIN"),
+        "int4_choose_qparams_algorithm": enum("Int4ChooseQParamsAlgorithm", "TINYGEMM"),
+        "int4_tile_packed_ntile": 8,
+    },
     "Float8WeightOnlyConfig": {
         "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
         "set_inductor_config": True,
@@ -1020,6 +1161,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
 }
 NAMES = {
     "int8_weight_only": "Int8WeightOnlyConfig",
+    "int4_weight_only": "Int4WeightOnlyConfig",
     "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
     "intx_weight_only": "IntxWeightOnlyConfig",
     "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
@@ -1030,10 +1172,16 @@ NAMES = {
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
 
 
+def member(value: Any) -> Any:
+    """The name in capitals of what JSON has as an entry of an enumeration, and users also write as a word; others as they are."""
+    name = value["_data"] if isinstance(value, dict) else value
+    return name.upper() if isinstance(name, str) else value
+
+
 class Scheme(NamedTuple):
     """How a layer's weight and inputs are rounded."""
 
-    kind: str  # "int8", "intx" or "float8"
+    kind: str  # "int8", "intx", "float8", or packed: "int4_pairs", "int4_tiles"
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
@@ -1044,6 +1192,8 @@ class Scheme(NamedTuple):
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no kernel here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
+    if name == "Int4WeightOnlyConfig":
+        return read_int4(data)
     granularity = data.get("weight_granularity", data.get("granularity", ROW))
     pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
     granularity = pair[-1]
@@ -1066,7 +1216,7 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     if name.startswith("Float8"):
         accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
     for key in accepted.keys() & data.keys():
-        if data[key] != accepted[key]:
+        if member(data[key]) != member(accepted[key]):
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
     if name == "Float8WeightOnlyConfig":
         return Scheme("float8", 8, 0, True, "")
@@ -1079,6 +1229,22 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
         raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
     return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+
+
+def read_int4(data: dict[str, Any]) -> Scheme:
+    """The scheme of packed int4; packings of which no layer here can be compared with torchao's are refused."""
+    packing, tile = member(data["int4_packing_format"]), data["int4_tile_packed_ntile"]
+    others = {
+        "PLAIN_INT32": "operators of XPUs and NPUs make it",
+        "PRESHUFFLED": "torchao itself has no file of it",
+    }
+    if packing not in ("PLAIN", "TILE_PACKED_TO_4D") or tile != 8:
+        reason = others.get(packing, f"with an int4_tile_packed_ntile of {tile}")
+        raise ValueError(
+            f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
+            "TILE_PACKED_TO_4D, in tiles of 8"
+        )
+    return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
 
 
 def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -1095,8 +1261,7 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
             return given  # its entries are checked when a layer asks for its own
         if given.get("_type") not in TYPES:
             raise ValueError(
-                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of packed int4 weights have layouts that only GPU kernels make"
+                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}"
             )
         found = {"_type": given["_type"], "_version": given.get("_version", 2)}
         return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
@@ -1107,14 +1272,18 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         data["weight_dtype"] = enum("torch.dtype", "int4")
     keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
     for name, value in options.items():
-        key = next((key for key in (f"weight_{keys[name]}", keys[name]) if key in data), None)
+        key = next((key for key in (f"weight_{keys[name]}", keys[name], name) if key in data), None)
         if key is None:
             raise ValueError(f"TorchAoConfig: {given} takes no {name}")
-        data[key] = {
-            "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
-            "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
-            "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
-        }[name](value)
+        data[key] = (
+            value
+            if key == "group_size"
+            else {
+                "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
+                "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
+                "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
+            }[name](value)
+        )
     return {"_type": NAMES[given], "_version": 2, "_data": data}
 
 
@@ -1252,6 +1421,17 @@ class GroupwiseCodes(NamedTuple):
     groups: Tensor | None = None  # int32 [K]; None: consecutive columns
 
 
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
 def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
     """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -1280,6 +1460,17 @@ def tensor_header(
         data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
         data |= {"kernel_preference": preference}
     return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+
+
+def int4_header(tiled: bool, block_size: list[int], shape: list[int]) -> str:
+    """The entry of a weight of packed int4."""
+    data: dict[str, Any] = {"block_size": block_size, "shape": shape}
+    if tiled:
+        entry = {"_type": "Int4TilePackedTo4dTensor", "_data": data, "_tensor_data_names": ["qdata", "scale_and_zero"]}
+    else:
+        data["activation_dtype"] = enum("torch.dtype", "bfloat16")
+        entry = {"_type": "Int4Tensor", "_data": data, "_tensor_data_names": ["qdata", "scale", "zero_point"]}
+    return json.dumps(entry)
 
 
 def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -1340,6 +1531,12 @@ class DequantizedMatmul(torch.autograd.Function):
         y, layer = gradients[0], context.layer
         bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
         return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
 
 
 def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
@@ -1411,6 +1608,153 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
+
+
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
+
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        layer.group_types = scales.dtype, zeros.dtype
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        packed, near = held["int4"], near_groups(layer, held["groups"])
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
+
+
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = widen(packed, layer.bits, groups.shape[1])
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
+
+
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
+
+
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
+
+
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
+    scale_type, zero_type = layer.group_types
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scales.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
+
+
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
+
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def pack_tensor_cores(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K]: what each of 32 threads multiplies (PTX ISA, mma.m16n8k16, matrix B).
+
+    A word holds, of one row, columns c, c + 8, c + 16 and c + 24 of 32, then those to the right of each, the first lowest.
+    """
+    tiles = codes.view(len(codes) // 8, 8, -1, 4, 4, 4, 2).permute(0, 2, 1, 5, 3, 6, 4).flatten(-2)
+    return (tiles[..., ::2] | tiles[..., 1::2] << 4).contiguous().view(torch.int32).flatten(2, 3).squeeze(-1)
+
+
+def unpack_tensor_cores(packed: Tensor) -> Tensor:
+    """The inverse of pack_tensor_cores."""
+    pairs = packed[..., None].view(torch.uint8)
+    tiles = torch.stack((pairs & 15, pairs >> 4), -1).view(*packed.shape[:2], 8, 4, 4, 2, 4)
+    return tiles.permute(0, 2, 1, 4, 6, 3, 5).reshape(8 * len(packed), -1)
+
+
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
@@ -1450,5 +1794,6 @@ __all__ = [
     "TorchAoConfig",
     "TorchAoEmbedding",
     "TorchAoHfQuantizer",
+    "TorchAoInt4Linear",
     "TorchAoLinear",
 ]

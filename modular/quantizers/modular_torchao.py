@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
 from unibody.core.quantization.ao_header import tensor_header
+from unibody.core.quantization.ao_int4 import Int4ShiftLinear
 from unibody.core.quantization.ao_types import MAPS, TYPES, read_scheme, whole_type
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
@@ -41,7 +42,7 @@ from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, set_module, tied_weights
 
-__all__ = ["TorchAoConfig", "TorchAoEmbedding", "TorchAoHfQuantizer", "TorchAoLinear"]
+__all__ = ["TorchAoConfig", "TorchAoEmbedding", "TorchAoHfQuantizer", "TorchAoInt4Linear", "TorchAoLinear"]
 
 
 @dataclass(eq=False)
@@ -263,6 +264,10 @@ class TorchAoLinear(PackedLinear):
         return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
 
 
+class TorchAoInt4Linear(Int4ShiftLinear):
+    """A linear layer of packed int4."""
+
+
 def look_up(layer: Any, ids: Tensor) -> Tensor:
     """[..., K]: the dequantized rows of these ids, in the model's type."""
     stored, ids_in_row = layer.stored_tensors(), ids.reshape(-1)
@@ -303,6 +308,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
+        if quant_type["_type"] == "Int4WeightOnlyConfig":
+            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
+            return packed if packed.fits() else None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
         multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
         fits = (
@@ -336,10 +344,10 @@ class TorchAoHfQuantizer(HfQuantizer):
         if not wanted or any(names_module(entry, name) for entry in skipped):
             return
         quant_type = config.type_of(name)
-        if type(embedding) is not nn.Embedding or quant_type is None:
-            raise ValueError(
-                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
-            )
+        kind = "not quantized" if quant_type is None else quant_type["_type"]
+        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
+            found = f"{type(embedding).__name__}, {kind}"
+            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
         packed = TorchAoEmbedding(embedding, config, quant_type)
         with torch.device("meta"):
             packed.hold(packed.empty_tensors())
