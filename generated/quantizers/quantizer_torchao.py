@@ -492,13 +492,13 @@ class Int4ShiftLinear(GroupwiseLinear):
     Tiled, rows are filled up to 8 and columns to 1024, and scales and shifts are bfloat16.
     """
 
-    # What tiles are filled up with: a code, a scale and a shift, which make 0.
-    filling: tuple[float, float, float] = (0, torch.finfo(torch.bfloat16).tiny, 8 * torch.finfo(torch.bfloat16).tiny)
-
     def __init__(self, linear: nn.Linear, config: Any, quant_type: dict[str, Any]) -> None:
         scheme = read_scheme(quant_type)
         super().__init__(linear, config, scheme.bits, scheme.group_size)
         self.tiled = scheme.kind == "int4_tiles"
+        self.solved = member(quant_type["_data"]["int4_choose_qparams_algorithm"]) == "HQQ"
+        least = 5e-5 if self.solved else torch.finfo(torch.bfloat16).tiny
+        self.filling = 0.0, least, 8 * least  # a code, a scale and a shift, which make 0
 
     def fits(self) -> bool:
         return self.in_features % self.group_size == 0 and (not self.tiled or 1024 % self.group_size == 0)
@@ -508,6 +508,10 @@ class Int4ShiftLinear(GroupwiseLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: tiles all in bfloat16, the others in float32 but for scales and shifts, in the weight's type."""
+        if self.solved:
+            parts = solve_groups(weight.float().reshape(-1, self.group_size), 4, 1, narrow=-1)
+            codes, scales, zeros = (part.view(len(weight), -1) for part in parts)
+            return self.pack_codes(GroupwiseCodes(codes, scales, (8 - zeros) * scales))
         groups = (weight.bfloat16() if self.tiled else weight.float()).unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1), groups.amax(-1)
         if self.tiled:
@@ -1244,6 +1248,10 @@ def read_int4(data: dict[str, Any]) -> Scheme:
             f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
             "TILE_PACKED_TO_4D, in tiles of 8"
         )
+    if packing == "PLAIN" and member(data["int4_choose_qparams_algorithm"]) == "HQQ":
+        raise ValueError(
+            "TorchAoConfig: int4_choose_qparams_algorithm HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"
+        )
     return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
 
 
@@ -1737,6 +1745,31 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`; groups no wider than `narrow` have a scale of 1.
+
+    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
+    zero points then are the mean of what is left; beta grows, until the mean error does not.
+    """
+    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
+    top, width = 2**bits - 1, high - low
+    scale = torch.where(width <= narrow, 1.0, top / width).clamp(max=2e4)
+    zero = -low * scale
+    zero = zero.round() if bits == 4 else zero
+    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
+    for _ in range(20):
+        codes = (groups * scale + zero).round().clamp(0, top)
+        near = (codes - zero) / scale
+        error = groups - near
+        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
+        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
+        mean = float(error.abs().mean())
+        if mean >= best:
+            break
+        best = mean
+    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
 
 
 def pack_tensor_cores(codes: Tensor) -> Tensor:

@@ -87,12 +87,13 @@ def test_tiles() -> None:
     assert torch.equal(torchao.unpack_tensor_cores(recorded["tiles"]), recorded["codes"])
 
 
+@pytest.mark.parametrize("algorithm", ["tinygemm", "hqq"])
 @pytest.mark.parametrize(("rows", "columns", "group"), [(24, 1024, 128), (20, 192, 64), (64, 1280, 256)])
-def test_tiled_layers(rows: int, columns: int, group: int, tiles_anywhere: list[Tensor]) -> None:
+def test_tiled_layers(rows: int, columns: int, group: int, algorithm: str, tiles_anywhere: list[Tensor]) -> None:
     """Codes and scales are torchao's to the bit, also where rows and columns are filled up; and so are outputs, near."""
     weight, bias = inputs.weight(rows, columns).bfloat16(), inputs.bias(rows).bfloat16()
     weight[3], weight[5] = 0, weight[5].abs() + 1
-    config = ao.Int4WeightOnlyConfig(group_size=group, **TILES)
+    config = ao.Int4WeightOnlyConfig(group_size=group, int4_choose_qparams_algorithm=algorithm, **TILES)
     model = nn.Sequential(nn.Linear(columns, rows, dtype=torch.bfloat16))
     model[0].weight, model[0].bias = nn.Parameter(weight.clone()), nn.Parameter(bias)
     ao.quantize_(model, config)
@@ -181,6 +182,7 @@ def test_what_transformers_reads(packing: str, tmp_path: Path, tiles_anywhere: l
             r"PLAIN_INT32 \(operators of XPUs and NPUs make it\): expected PLAIN or",
         ),
         ({"int4_packing_format": "preshuffled"}, r"PRESHUFFLED \(torchao itself has no file of it\)"),
+        ({"int4_choose_qparams_algorithm": "hqq"}, "HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"),
         ({**TILES, "int4_tile_packed_ntile": 16}, "with an int4_tile_packed_ntile of 16"),
     ],
 )

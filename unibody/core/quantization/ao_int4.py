@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.ao_header import int4_header
-from unibody.core.quantization.ao_types import read_scheme
+from unibody.core.quantization.ao_types import member, read_scheme
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.half_quadratic import solve_groups
 
 
 class Int4ShiftLinear(GroupwiseLinear):
@@ -20,13 +21,13 @@ class Int4ShiftLinear(GroupwiseLinear):
     Tiled, rows are filled up to 8 and columns to 1024, and scales and shifts are bfloat16.
     """
 
-    # What tiles are filled up with: a code, a scale and a shift, which make 0.
-    filling: tuple[float, float, float] = (0, torch.finfo(torch.bfloat16).tiny, 8 * torch.finfo(torch.bfloat16).tiny)
-
     def __init__(self, linear: nn.Linear, config: Any, quant_type: dict[str, Any]) -> None:
         scheme = read_scheme(quant_type)
         super().__init__(linear, config, scheme.bits, scheme.group_size)
         self.tiled = scheme.kind == "int4_tiles"
+        self.solved = member(quant_type["_data"]["int4_choose_qparams_algorithm"]) == "HQQ"
+        least = 5e-5 if self.solved else torch.finfo(torch.bfloat16).tiny
+        self.filling = 0.0, least, 8 * least  # a code, a scale and a shift, which make 0
 
     def fits(self) -> bool:
         return self.in_features % self.group_size == 0 and (not self.tiled or 1024 % self.group_size == 0)
@@ -36,6 +37,10 @@ class Int4ShiftLinear(GroupwiseLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: tiles all in bfloat16, the others in float32 but for scales and shifts, in the weight's type."""
+        if self.solved:
+            parts = solve_groups(weight.float().reshape(-1, self.group_size), 4, 1, narrow=-1)
+            codes, scales, zeros = (part.view(len(weight), -1) for part in parts)
+            return self.pack_codes(GroupwiseCodes(codes, scales, (8 - zeros) * scales))
         groups = (weight.bfloat16() if self.tiled else weight.float()).unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1), groups.amax(-1)
         if self.tiled:

@@ -153,6 +153,10 @@ def read_int4(data: dict[str, Any]) -> Scheme:
             f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
             "TILE_PACKED_TO_4D, in tiles of 8"
         )
+    if packing == "PLAIN" and member(data["int4_choose_qparams_algorithm"]) == "HQQ":
+        raise ValueError(
+            "TorchAoConfig: int4_choose_qparams_algorithm HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"
+        )
     return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
 
 
