@@ -338,22 +338,29 @@ class TorchAoLinear(PackedLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _, whole = self.scheme
+        scheme, kind, bits = self.scheme, self.scheme.kind, self.scheme.bits
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
             return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
-            scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
+            ends = {"unclipped": torch.maximum(low / lowest, high / top), "": largest / ((2**bits - 1) / 2)}
+            scales = ends.get(scheme.fit, largest) if scheme.symmetric else (high - low) / (2**bits - 1)
+            scales = fit_scales(groups, bits) if scheme.fit == "fitted" else scales
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
-            zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
+            zeros = zeros if scheme.symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
+            exact, scales = (
+                scales,
+                scales.to(getattr(torch, scheme.scale_type or str(weight.dtype).removeprefix("torch."))),
+            )
+        rounded_by = exact if scheme.fit == "fitted" else scales
+        codes = nearest_codes(groups, rounded_by[..., None], zeros[..., None], bits)
         return {
             "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
@@ -416,7 +423,7 @@ class TorchAoLinear(PackedLinear):
         return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        kind, _, group_size, symmetric, inputs, *_ = self.scheme
         if kernel.name == "torch":
             return ""
         if kernel.name == "scaled_mm" or inputs == "float8":
@@ -1191,6 +1198,8 @@ class Scheme(NamedTuple):
     symmetric: bool
     inputs: str  # "", "symmetric", "asymmetric" or "float8"
     whole: bool = False  # whether all rows share a scale, those of inputs too
+    fit: str = ""  # of symmetric intx: "unclipped", for both ends of the range; "fitted", for the least error
+    scale_type: str | None = None  # of intx; None: the weight's
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
@@ -1210,8 +1219,6 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
         "weight_only_decode": False,
         "reduce_range": False,
-        "scale_dtype": None,
-        "weight_scale_dtype": None,
         "activation_value_lb": None,
         "activation_value_ub": None,
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
@@ -1219,6 +1226,9 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     }
     if name.startswith("Float8"):
         accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
+    fitted = member(data.get("intx_choose_qparams_algorithm")) == "HQQ_SCALE_ONLY"
+    if fitted:
+        del accepted["intx_choose_qparams_algorithm"]
     for key in accepted.keys() & data.keys():
         if member(data[key]) != member(accepted[key]):
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
@@ -1229,10 +1239,15 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
-    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
+    mapping = member(data.get("weight_mapping_type", data.get("mapping_type")))
+    if not 2 <= bits <= 8 or mapping not in ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"):
         raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+    fit = "fitted" if fitted else "unclipped" if mapping.endswith("ERR") else ""
+    scale_type = data.get("weight_scale_dtype", data.get("scale_dtype"))
+    inputs = "asymmetric" if "Dynamic" in name else ""
+    return Scheme(
+        "intx", bits, told, mapping != "ASYMMETRIC", inputs, fit=fit, scale_type=scale_type and scale_type["_data"]
+    )
 
 
 def read_int4(data: dict[str, Any]) -> Scheme:
@@ -1418,6 +1433,41 @@ def widen_float8(values: Tensor) -> Tensor:
 def round_to_float8(values: Tensor) -> Tensor:
     """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
+def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`; groups no wider than `narrow` have a scale of 1.
+
+    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
+    zero points then are the mean of what is left; beta grows, until the mean error does not.
+    """
+    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
+    top, width = 2**bits - 1, high - low
+    scale = torch.where(width <= narrow, 1.0, top / width).clamp(max=2e4)
+    zero = -low * scale
+    zero = zero.round() if bits == 4 else zero
+    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
+    for _ in range(20):
+        codes = (groups * scale + zero).round().clamp(0, top)
+        near = (codes - zero) / scale
+        error = groups - near
+        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
+        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
+        mean = float(error.abs().mean())
+        if mean >= best:
+            break
+        best = mean
+    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
+
+
+def fit_scales(groups: Tensor, bits: int) -> Tensor:
+    """Scales [N, G] of groups [N, G, g] that are the least squares' for their own signed codes, in float32: torchao's HQQ_SCALE_ONLY."""
+    values, lowest, least = groups.float(), -(2 ** (bits - 1)), torch.finfo(torch.float32).eps
+    scales = (values.abs().amax(-1) / -lowest).clamp(min=least)
+    for _ in range(20):
+        codes = (values / scales[..., None]).round().clamp(lowest, -lowest - 1)
+        scales = ((values * codes).sum(-1) / codes.square().sum(-1).clamp(min=least)).clamp(min=least)
+    return scales
 
 
 class GroupwiseCodes(NamedTuple):
@@ -1745,31 +1795,6 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
-
-
-def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`; groups no wider than `narrow` have a scale of 1.
-
-    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
-    zero points then are the mean of what is left; beta grows, until the mean error does not.
-    """
-    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
-    top, width = 2**bits - 1, high - low
-    scale = torch.where(width <= narrow, 1.0, top / width).clamp(max=2e4)
-    zero = -low * scale
-    zero = zero.round() if bits == 4 else zero
-    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
-    for _ in range(20):
-        codes = (groups * scale + zero).round().clamp(0, top)
-        near = (codes - zero) / scale
-        error = groups - near
-        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
-        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
-        mean = float(error.abs().mean())
-        if mean >= best:
-            break
-        best = mean
-    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
 
 
 def pack_tensor_cores(codes: Tensor) -> Tensor:

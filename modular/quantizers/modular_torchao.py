@@ -36,6 +36,7 @@ from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.float8_linear import scaled_matmul
+from unibody.core.quantization.half_quadratic import fit_scales
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
@@ -163,22 +164,29 @@ class TorchAoLinear(PackedLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _, whole = self.scheme
+        scheme, kind, bits = self.scheme, self.scheme.kind, self.scheme.bits
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
             return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
-            scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
+            ends = {"unclipped": torch.maximum(low / lowest, high / top), "": largest / ((2**bits - 1) / 2)}
+            scales = ends.get(scheme.fit, largest) if scheme.symmetric else (high - low) / (2**bits - 1)
+            scales = fit_scales(groups, bits) if scheme.fit == "fitted" else scales
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
-            zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
+            zeros = zeros if scheme.symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
+            exact, scales = (
+                scales,
+                scales.to(getattr(torch, scheme.scale_type or str(weight.dtype).removeprefix("torch."))),
+            )
+        rounded_by = exact if scheme.fit == "fitted" else scales
+        codes = nearest_codes(groups, rounded_by[..., None], zeros[..., None], bits)
         return {
             "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
@@ -241,7 +249,7 @@ class TorchAoLinear(PackedLinear):
         return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        kind, _, group_size, symmetric, inputs, *_ = self.scheme
         if kernel.name == "torch":
             return ""
         if kernel.name == "scaled_mm" or inputs == "float8":

@@ -35,6 +35,23 @@ CONFIGS: dict[str, Any] = {
     "8da3w": ao.Int8DynamicActivationIntxWeightConfig(
         weight_dtype=torch.int3, weight_granularity=GROUP, weight_mapping_type=ASYMMETRIC
     ),
+    "int4_bfloat16_scales": ao.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ASYMMETRIC, scale_dtype=torch.bfloat16
+    ),
+    "8da4w_bfloat16_scales": ao.Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4, weight_granularity=GROUP, weight_scale_dtype=torch.bfloat16
+    ),
+    "int4_unclipped": ao.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ao.MappingType.SYMMETRIC_NO_CLIPPING_ERR
+    ),
+    **{
+        f"8da{b}w_fitted": ao.Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=getattr(torch, f"int{b}"),
+            weight_granularity=GROUP,
+            intx_choose_qparams_algorithm="hqq_scale_only",
+        )
+        for b in (2, 4, 8)
+    },
     "float8": ao.Float8WeightOnlyConfig(),
     "float8_inputs": ao.Float8DynamicActivationFloat8WeightConfig(),
     "float8_rows": ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),

@@ -96,6 +96,8 @@ class Scheme(NamedTuple):
     symmetric: bool
     inputs: str  # "", "symmetric", "asymmetric" or "float8"
     whole: bool = False  # whether all rows share a scale, those of inputs too
+    fit: str = ""  # of symmetric intx: "unclipped", for both ends of the range; "fitted", for the least error
+    scale_type: str | None = None  # of intx; None: the weight's
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
@@ -115,8 +117,6 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
         "weight_only_decode": False,
         "reduce_range": False,
-        "scale_dtype": None,
-        "weight_scale_dtype": None,
         "activation_value_lb": None,
         "activation_value_ub": None,
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
@@ -124,6 +124,9 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     }
     if name.startswith("Float8"):
         accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
+    fitted = member(data.get("intx_choose_qparams_algorithm")) == "HQQ_SCALE_ONLY"
+    if fitted:
+        del accepted["intx_choose_qparams_algorithm"]
     for key in accepted.keys() & data.keys():
         if member(data[key]) != member(accepted[key]):
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
@@ -134,10 +137,15 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
-    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
+    mapping = member(data.get("weight_mapping_type", data.get("mapping_type")))
+    if not 2 <= bits <= 8 or mapping not in ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"):
         raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+    fit = "fitted" if fitted else "unclipped" if mapping.endswith("ERR") else ""
+    scale_type = data.get("weight_scale_dtype", data.get("scale_dtype"))
+    inputs = "asymmetric" if "Dynamic" in name else ""
+    return Scheme(
+        "intx", bits, told, mapping != "ASYMMETRIC", inputs, fit=fit, scale_type=scale_type and scale_type["_data"]
+    )
 
 
 def read_int4(data: dict[str, Any]) -> Scheme:

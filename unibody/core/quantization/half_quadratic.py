@@ -29,3 +29,13 @@ def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> 
             break
         best = mean
     return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
+
+
+def fit_scales(groups: Tensor, bits: int) -> Tensor:
+    """Scales [N, G] of groups [N, G, g] that are the least squares' for their own signed codes, in float32: torchao's HQQ_SCALE_ONLY."""
+    values, lowest, least = groups.float(), -(2 ** (bits - 1)), torch.finfo(torch.float32).eps
+    scales = (values.abs().amax(-1) / -lowest).clamp(min=least)
+    for _ in range(20):
+        codes = (values / scales[..., None]).round().clamp(lowest, -lowest - 1)
+        scales = ((values * codes).sum(-1) / codes.square().sum(-1).clamp(min=least)).clamp(min=least)
+    return scales
