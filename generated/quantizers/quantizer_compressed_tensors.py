@@ -288,7 +288,6 @@ class SchemeLinear(PackedLinear):
     flat: ClassVar[bool] = (
         False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
     )
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -342,7 +341,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -419,6 +418,8 @@ class Int8SchemeLinear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -531,6 +532,9 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
             raise ValueError("the inputs of this layer are not rounded")
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
+            return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
             return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
@@ -660,8 +664,9 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         args = QuantizationArgs(**scheme["weights"])
         size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
         super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
+        rows = self.out_features if args.strategy == "tensor" else 1
+        self.symmetric, self.block = args.symmetric, (rows, self.group_size)
+        self.grid = self.out_features // rows, self.in_features // self.group_size
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
@@ -690,14 +695,15 @@ class CompressedGroupLinear(GroupSchemeLinear):
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
+        scales = weight.scales[: self.grid[0]].reshape(self.scale_shape())
+        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
             zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
             found["weight_zero_point"] = pack_words(zeros, self.bits)
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"]
+        scales = stored["weight_scale"].view(self.grid).expand(self.out_features, -1)
         codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
         if self.symmetric:
             zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
@@ -1117,6 +1123,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1143,7 +1150,7 @@ class QuantizationArgs:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
         if self.type == "int":
             return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1155,9 +1162,12 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
-        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1175,6 +1185,8 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
     return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
@@ -1192,8 +1204,12 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
         scales = scales if overall is None else scales / overall.float()
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
@@ -1212,7 +1228,9 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
         return {}
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
@@ -1374,7 +1392,8 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
@@ -1385,25 +1404,27 @@ def calibrated_scales(model: Any) -> Iterator[None]:
 class RoundedCache:
     """A key-value cache that gets rounded keys and values from one attention module."""
 
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
+    def __init__(self, cache: Any, scales: dict[str, Tensor], args: QuantizationArgs) -> None:
+        self.cache, self.scales, self.args = cache, scales, args
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
+        rounded = (round_values(x, self.args, self.scales, prefix) for x, prefix in ((key, "k_"), (value, "v_")))
+        return self.cache.update(*rounded, layer)
 
 
-def round_caches(model: Any, args: QuantizationArgs) -> None:
-    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
+    """Lets attention modules round what they put into the cache.
+
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    """
 
     def wrap(module: Any, arguments: Any) -> Any:
-        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+        scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
+        return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
                 module.register_buffer(buffer, torch.ones(1))
             module.register_forward_pre_hook(wrap)
 

@@ -44,14 +44,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TYPES = {  # bits, kind and first code
+    "int2": (2, "int", -2),
+    "int3": (3, "int", -4),
     "int4": (4, "int", -8),
     "uint4": (4, "int", 0),
     "int8": (8, "int", -128),
     "uint8": (8, "int", 0),
     "fp8_e4m3": (8, "float", 0),
+    "fp8_e5m2": (8, "float", 0),
     "fp6_e2m3": (6, "float", 0),
     "fp6_e3m2": (6, "float", 0),
     "fp4": (4, "float", 0),
+}
+SCHEMES = {  # those of weights that Quark exports with these
+    "int2": ("per_group",),
+    "int3": ("per_group", "per_channel"),
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
 }
 STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
 SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
@@ -106,12 +114,14 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
     kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
     along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
     bits, number, first = TYPES.get(kind, (0, "", 0))
+    unsigned = kind == "uint8" and scheme == "per_tensor" and spec["symmetric"] is False
     refused = {
-        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight"),
-        "qscheme": scheme not in STRATEGIES or (kind == "uint8" and scheme == "per_tensor"),
+        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight" and not unsigned),
+        "qscheme": scheme not in STRATEGIES or (name == "weight" and scheme not in SCHEMES.get(kind, (scheme,))),
         "ch_axis": axis not in along.get(scheme, (axis,)),
         "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
         "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
+        "is_dynamic": name == "weight" and spec["is_dynamic"],
         "is_scale_quant": spec["is_scale_quant"],
         "mx_element_dtype": spec["mx_element_dtype"],
     }
@@ -128,8 +138,10 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
         group_size=spec["group_size"],
         strategy="token" if tokens else STRATEGIES[scheme],
         dynamic=bool(spec["is_dynamic"]),
+        zp_dtype="torch.uint8" if unsigned else None,
         scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
-        element=kind.removeprefix("fp6_") if bits == 6 else None,
+        element=kind.partition("_")[2] or None,
+        inverse=number == "int" or None,
     )
 
 
@@ -180,44 +192,45 @@ class QuarkConfig(QuantizationConfigMixin):
     """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
 
     quant_method: ClassVar[str] = "quark"
-    ignored_keys: ClassVar[tuple[str, ...]] = (
-        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
-    )
+    ignored_keys: ClassVar[tuple[str, ...]] = (*("algo_config", "quant_mode", "softmax_quant_spec", "version"),)
 
     global_quant_config: dict[str, Any] = field(default_factory=dict)
     layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
     layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
+    kv_cache_quant_config: dict[str, Any] = field(default_factory=dict)  # the same; outputs are what the cache gets
+    kv_cache_post_rope: bool = (
+        False  # whether keys are rounded as they come to the cache, and not before they are rotated
+    )
     exclude: list[str] | None = None  # names or patterns of layers that stay plain
     export: dict[str, Any] = field(
         default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
     )
 
     def post_init(self) -> None:
-        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
-            require_type(self, name, dict)
         require_type(self, "exclude", (list, type(None)))
-        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
-            if self.export.get(key, only) != only:
+        for key, known in (("pack_method", ("reorder", "order")), ("weight_format", ("real_quantized",))):
+            if self.export.get(key, known[0]) not in known:
                 raise ValueError(
-                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
+                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
                 )
         self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for name in ("layer_quant_config", "layer_type_quant_config"):
+        for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
             setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
-        if vars(self).get("kv_cache_quant_config"):
-            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight and inputs of a layer are rounded; None: it stays plain."""
         if any(fnmatch(name, entry) or names_module(entry, name) for entry in self.exclude or ()):
             return None
-        by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
+        named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
+        by_name = (group for entry, group in named if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
         if not group or group["weight"] is None:
             return None
-        parts = (None if group[part] is None else read_spec(group[part], part).to_dict() for part in ROUNDED)
+        if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
+            group = {**group, "output_tensors": None}
+        parts = (None if group[part] is None else vars(read_spec(group[part], part)) for part in ROUNDED)
         names = ("weights", "input_activations", "output_activations")
         return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
 
@@ -346,7 +359,6 @@ class SchemeLinear(PackedLinear):
     flat: ClassVar[bool] = (
         False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
     )
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -400,7 +412,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -502,8 +514,9 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         args = QuantizationArgs(**scheme["weights"])
         size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
         super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
+        rows = self.out_features if args.strategy == "tensor" else 1
+        self.symmetric, self.block = args.symmetric, (rows, self.group_size)
+        self.grid = self.out_features // rows, self.in_features // self.group_size
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
@@ -514,38 +527,61 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
-    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
+    """A linear layer of integers by group, which lie along the outputs; or, with three bits or by row, along the inputs."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        self.first, self.grouped = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        self.in_order = config.export.get("pack_method") == "order"
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = weight.codes.T if self.turned else weight.codes
-        scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
-        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
-        if not self.turned:
-            found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
+        rows = slice(self.grid[0])
+        codes, scales, zeros = weight.codes, weight.scales[rows], weight.zeros[rows].to(torch.uint8)
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.to(torch.int16) + self.first).to(torch.int32 if self.bits == 4 else torch.uint8)
+        else:
+            zeros = self.to_stored(zeros if self.grouped and self.bits == 3 else zeros.T)
+        codes = codes.T if self.grouped and self.bits != 3 else codes
+        found = {"weight": self.to_stored(codes), "weight_scale": scales.T.contiguous(), "weight_zero_point": zeros}
+        if not self.grouped:
+            found["weight_scale"] = found["weight_scale"].reshape(self.scale_shape())
+            found["weight_zero_point"] = zeros.view((self.scale_shape() and -1) or [])
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
-        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
-        return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
+        codes, scales = self.from_stored(stored["weight"]), stored["weight_scale"].view(self.grid[::-1]).T
+        codes, zeros = codes.T if self.grouped and self.bits != 3 else codes, stored["weight_zero_point"]
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.view(1, 1).to(torch.int16) - self.first).to(torch.uint8)
+        elif self.grouped and self.bits == 3:
+            zeros = self.from_stored(zeros)
+        else:
+            zeros = self.from_stored(zeros.view(self.grid[1], -1)).T
+        return GroupwiseCodes(codes, *(part.expand(self.out_features, -1) for part in (scales, zeros)))
 
     def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
+        codes = codes.to(torch.int16) + self.first
         if self.bits == 4:
-            return pack_interleaved((codes + self.first) & 15)
-        return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
+            codes = codes & 15
+            return pack_words(codes.T, 4).T.contiguous() if self.in_order else pack_interleaved(codes)
+        if self.bits == 3:
+            whole = F.pad(codes & 7, (0, -codes.shape[1] % 32))
+            return pack_words(whole.T, 3).T.contiguous().view(torch.uint8)[:, : codes.shape[1] * 3 // 8].contiguous()
+        return codes.to(torch.int32 if self.bits == 2 else torch.int8 if self.first else torch.uint8).contiguous()
 
     def from_stored(self, stored: Tensor) -> Tensor:
         """The inverse of to_stored."""
-        codes = unpack_interleaved(stored) if self.bits == 4 else stored
+        if self.bits == 4:
+            codes = unpack_words(stored.T, 4).T if self.in_order else unpack_interleaved(stored)
+        elif self.bits == 3:
+            words = F.pad(stored, (0, -stored.shape[1] % 12)).view(torch.int32)
+            codes = unpack_words(words.T, 3).T[:, : stored.shape[1] * 8 // 3]
+        else:
+            codes = stored
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
@@ -590,6 +626,8 @@ class Int8SchemeLinear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -612,7 +650,6 @@ class QuarkInt8Linear(Int8SchemeLinear):
 
     variable_tensors: ClassVar[tuple[str, ...]] = (*Int8SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
 
 class Float8Linear(PackedLinear):
@@ -707,6 +744,9 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
             return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
+            return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
@@ -721,6 +761,25 @@ class QuarkFloat8Linear(Float8SchemeLinear):
     """A linear layer of float8, with a scale for each output or one."""
 
     flat: ClassVar[bool] = True
+
+
+class QuarkE5M2Linear(SchemeLinear):
+    """A linear layer of float8 with five bits of exponent, which torch's and Triton's kernels here do not read."""
+
+    flat: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="matmul_by_rows"),)
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = self.find_codes(weight, told).to(torch.float8_e5m2)
+        return {
+            "weight": codes,
+            "weight_scale": told["weight_scale"].view(self.scale_shape()),
+            **self.other_tensors(told),
+        }
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        scales = stored["weight_scale"].float()
+        return (stored["weight"].float() * (scales[:, None] if scales.dim() else scales)).to(dtype)
 
 
 class Float4SchemeLinear(SchemeLinear):
@@ -780,6 +839,17 @@ class QuarkFloat4Linear(Float4SchemeLinear):
 def calibrate(model: Any) -> AbstractContextManager[None]:
     """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
     return calibrated_scales(model)
+
+
+def cache_scales(attention: Any) -> dict[str, Tensor]:
+    """What keys and values of an attention module are rounded by: the layers' scales of outputs."""
+    layers = {"k": attention.k_proj, "v": attention.v_proj}
+    return {
+        f"{letter}{name.removeprefix('output')}": tensor
+        for letter, layer in layers.items()
+        for name, tensor in layer.others.items()
+        if name.startswith("output_")
+    }
 
 
 class HfQuantizer:
@@ -925,6 +995,18 @@ class QuarkHfQuantizer(HfQuantizer):
     skipped_by: ClassVar[str] = "exclude"
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        config = self.quantization_config
+        if config.kv_cache_post_rope and config.kv_cache_quant_config:
+            specs = [group["output_tensors"] for group in config.kv_cache_quant_config.values()]
+            if not self.pre_quantized or None in specs or any(spec != specs[0] for spec in specs):
+                raise ValueError(
+                    "QuarkConfig: kv_cache_post_rope is read of checkpoints, with the same output_tensors in all of "
+                    "kv_cache_quant_config; quantize with kv_cache_post_rope=False"
+                )
+            round_caches(model, read_spec(specs[0], "output_tensors"), cache_scales)
+
     def means(self, name: str, linear: nn.Linear) -> bool:
         return self.quantization_config.scheme_of(name, linear) is not None
 
@@ -932,12 +1014,13 @@ class QuarkHfQuantizer(HfQuantizer):
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
         args = QuantizationArgs(**scheme["weights"])
-        words = 8 if args.num_bits == 4 else 1
-        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
+        words = 8 if args.num_bits in (3, 4) else 1
+        size = max(args.group_size or 1, words) * (8 if args.num_bits == 3 and args.group_size else 1)
+        if linear.in_features % size or linear.out_features % words:
             return None
         rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
         layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
-        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        layer = {"e4m3": QuarkFloat8Linear, "e5m2": QuarkE5M2Linear}.get(args.element or "", layers[args.type])
         return layer(linear, self.quantization_config, scheme)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
@@ -961,6 +1044,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -987,7 +1071,7 @@ class QuantizationArgs:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
         if self.type == "int":
             return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -999,9 +1083,12 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
-        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1019,6 +1106,8 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
     return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
@@ -1036,8 +1125,12 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
         scales = scales if overall is None else scales / overall.float()
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
@@ -1056,7 +1149,9 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
         return {}
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
@@ -1193,6 +1288,41 @@ def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
+
+
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
 
 
@@ -1205,6 +1335,39 @@ def unpack_interleaved(words: Tensor) -> Tensor:
     """The codes uint8 [R, N] of words [R, N / 8]."""
     places = [COLUMN_ORDER.index(column) for column in range(8)]
     return unpack_words(words.T, 4).T.unflatten(1, (-1, 8))[..., places].flatten(1)
+
+
+class DequantizedMatmul(torch.autograd.Function):
+    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
+        context.layer = layer
+        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        y, layer = gradients[0], context.layer
+        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
+        return y @ layer.dequantize(y.dtype), bias, None
+
+
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
+    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
+    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
+    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
+    parts = (
+        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
+        for start in range(0, layer.out_features, step)
+    )
+    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
+    return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
 @contextmanager
@@ -1248,12 +1411,41 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
         }
         layer.hold({**stored, **learned})
+
+
+class RoundedCache:
+    """A key-value cache that gets rounded keys and values from one attention module."""
+
+    def __init__(self, cache: Any, scales: dict[str, Tensor], args: QuantizationArgs) -> None:
+        self.cache, self.scales, self.args = cache, scales, args
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
+        rounded = (round_values(x, self.args, self.scales, prefix) for x, prefix in ((key, "k_"), (value, "v_")))
+        return self.cache.update(*rounded, layer)
+
+
+def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
+    """Lets attention modules round what they put into the cache.
+
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    """
+
+    def wrap(module: Any, arguments: Any) -> Any:
+        scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
+        return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
+
+    for name, module in model.named_modules():
+        if re.fullmatch(r".*(self_attn|attention)", name):
+            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
+                module.register_buffer(buffer, torch.ones(1))
+            module.register_forward_pre_hook(wrap)
 
 
 def with_plain_layers(
@@ -1272,39 +1464,6 @@ def with_plain_layers(
         and not any(names_module(entry, name) for entry in skipped)
     ]
     return {**values, field: [*skipped, *plain]} if plain else values
-
-
-class DequantizedMatmul(torch.autograd.Function):
-    """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
-        context.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
-        y, layer = gradients[0], context.layer
-        bias = y.flatten(0, -2).sum(0).to(layer.bias.dtype) if context.needs_input_grad[1] else None
-        return y @ layer.dequantize(y.dtype), bias, None
-
-
-def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
-    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
-
-
-def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
-    """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
-    x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
-    rows = {name: tensor for name, tensor in stored.items() if tensor.dim() and len(tensor) == layer.out_features}
-    parts = (
-        {**stored, **{name: tensor[start : start + step] for name, tensor in rows.items()}}
-        for start in range(0, layer.out_features, step)
-    )
-    y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -2267,43 +2426,9 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
-        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
-        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
 __all__ = [
     "QuarkConfig",
+    "QuarkE5M2Linear",
     "QuarkFloat4Linear",
     "QuarkFloat8Linear",
     "QuarkGroupLinear",

@@ -161,14 +161,15 @@ class CompressedGroupLinear(GroupSchemeLinear):
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
+        scales = weight.scales[: self.grid[0]].reshape(self.scale_shape())
+        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
             zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
             found["weight_zero_point"] = pack_words(zeros, self.bits)
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"]
+        scales = stored["weight_scale"].view(self.grid).expand(self.out_features, -1)
         codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
         if self.symmetric:
             zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)

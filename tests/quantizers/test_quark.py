@@ -32,6 +32,13 @@ SCHEMES = {
     "int8-groups": "QuarkGroupLinear",
     "int8-outputs": "QuarkInt8Linear",
     "fp8-outputs": "QuarkFloat8Linear",
+    **dict.fromkeys(("int2", "int3", "int3-rows", "int4-order", "int4-tensor", "uint8-tensor"), "QuarkGroupLinear"),
+    **dict.fromkeys(("int4-tokens", "kv-fp8", "kv-post-rope"), "QuarkGroupLinear"),
+    **dict.fromkeys(("int8-tokens", "uint8-static", "kv-int8"), "QuarkInt8Linear"),
+    "fp8-dynamic": "QuarkFloat8Linear",
+    "e5m2-static": "QuarkE5M2Linear",
+    "e5m2-tokens": "QuarkE5M2Linear",
+    "mxfp4-mxfp8": "QuarkFloat4Linear",
 }
 
 
@@ -91,7 +98,8 @@ def test_codes(scheme: str) -> None:
                 assert tensor.shape == expected.shape, key
                 assert key.startswith(("input_", "output_")) or torch.equal(as_bytes(tensor), as_bytes(expected)), key
                 seen += 1
-    counts = {"fp8-tokens": 2, "fp8-static": 3, "int8-static": 5, "int8-outputs": 5, "fp8-outputs": 4}
+    counts = {"fp8-outputs": 4, **dict.fromkeys(("int8-static", "int8-outputs", "uint8-static"), 5)}
+    counts |= dict.fromkeys(("fp8-tokens", "fp8-dynamic", "e5m2-tokens"), 2)
     assert seen == 7 * counts.get(scheme, 2 if scheme.startswith("mx") else 3)
 
 
@@ -116,7 +124,9 @@ def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
         expected, found = values @ layer.dequantize().t() + layer.bias, layer(x)
     eps = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
     assert (found.float() - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
-    kernels = {**dict.fromkeys(("int4", "uint4", "int4-rows"), "int4pack_cpu"), "int8-static": "int8_product"}
+    nibbles = "int4", "uint4", "int4-rows", "int4-order", "int4-tensor", "int4-tokens", "kv-fp8", "kv-post-rope"
+    kernels = {**dict.fromkeys(nibbles, "int4pack_cpu"), "int3-rows": "int3pack_cpu"}
+    kernels |= {"int8-static": "int8_product", "kv-int8": "int8pack_cpu"}
     fits = scheme in kernels and (dtype == torch.bfloat16 or scheme == "int8-static")
     assert layer.kernel == (kernels[scheme] if fits else "torch")
 
@@ -171,7 +181,7 @@ def test_configuration(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"export": {"pack_method": "order"}}, "pack_method of export is 'order', expected 'reorder'"),
+        ({"export": {"pack_method": "none"}}, "pack_method of export is 'none', expected reorder or order"),
         ({"export": {"weight_format": "fake_quantized"}}, "weight_format of export is 'fake_quantized'"),
         ({"global_quant_config": {"bias": {}}}, "no layer here rounds a bias, or in two stages"),
         ({"layer_quant_config": {"a": {"weight": [{}, {}]}}}, "no layer here rounds a bias, or in two stages"),
@@ -185,7 +195,10 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("part", "spec", "message"),
     [
-        ("weight", {"dtype": "int3", "qscheme": "per_group"}, "dtype 'int3' of weight has no layer here"),
+        ("weight", {"dtype": "bfloat16"}, "dtype 'bfloat16' of weight has no layer here"),
+        ("weight", {"dtype": "int3", "qscheme": "per_tensor"}, "qscheme 'per_tensor' of weight has no layer"),
+        ("weight", {"dtype": "fp8_e4m3", "qscheme": "per_group"}, "qscheme 'per_group' of weight has no layer"),
+        ("weight", {"dtype": "fp4", "qscheme": "per_group", "is_dynamic": True}, "is_dynamic True of weight"),
         ("weight", {"qscheme": "per_block"}, "qscheme 'per_block' of weight has no layer"),
         ("weight", {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 1}, "ch_axis 1 of weight has no layer"),
         (

@@ -35,8 +35,9 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
         args = QuantizationArgs(**scheme["weights"])
         size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
         super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
+        rows = self.out_features if args.strategy == "tensor" else 1
+        self.symmetric, self.block = args.symmetric, (rows, self.group_size)
+        self.grid = self.out_features // rows, self.in_features // self.group_size
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)

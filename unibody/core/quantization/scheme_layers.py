@@ -45,7 +45,6 @@ class SchemeLinear(PackedLinear):
     flat: ClassVar[bool] = (
         False  # whether shapes lack sizes of one, and integers have zero points even where they are 0
     )
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -99,7 +98,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -158,6 +157,8 @@ class Int8SchemeLinear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -206,6 +207,9 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
             raise ValueError("the inputs of this layer are not rounded")
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
+            return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
             return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
