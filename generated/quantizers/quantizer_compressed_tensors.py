@@ -523,8 +523,15 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
         return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
 
+    def has_float8_inputs(self) -> bool:
+        """Whether inputs are rounded to float8, with scales that go with those of the weight."""
+        if (args := self.inputs) is None or args.type != "float" or args.split != "e4m3":
+            return False
+        whole = self.block[1] >= self.in_features
+        return args.strategy == "tensor" or (whole if args.strategy == "token" else args.group_size == self.block[1])
+
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        return super().read_inputs(x) if self.has_float8_inputs() else self.round_inputs(x).float()
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -541,8 +548,8 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
 
     def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
+        if kernel.name != "torch" and not self.has_float8_inputs():
+            return "it rounds inputs to float8, by the weight's blocks, and this layer's are rounded otherwise or not"
         return super().why_not(kernel)
 
 
@@ -662,18 +669,20 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
-        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
-        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        rows = self.out_features if args.strategy == "tensor" else 1
-        self.symmetric, self.block = args.symmetric, (rows, self.group_size)
-        self.grid = self.out_features // rows, self.in_features // self.group_size
+        height, width = block_shape(args, linear.out_features, linear.in_features)
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=width)
+        self.symmetric, self.height = args.symmetric, height  # rows that share scales
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
         zeros = told["weight_zero_point"].view(self.grid)
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
-        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        return self.pack_codes(GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros)))
+
+    def for_rows(self, groups: Tensor) -> Tensor:
+        """[N, G] of scales or zero points that some rows share; a checkpoint has the first of these."""
+        return groups.view(self.grid).repeat_interleave(self.height, 0) if self.height > 1 else groups
 
 
 class CompressedGroupLinear(GroupSchemeLinear):
@@ -685,6 +694,7 @@ class CompressedGroupLinear(GroupSchemeLinear):
         super().__init__(linear, config, scheme)
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
+        self.in_groups = self.weights.strategy in ("group", "channel")  # other zero points are not packed
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
@@ -694,22 +704,36 @@ class CompressedGroupLinear(GroupSchemeLinear):
         return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        scales = weight.scales[: self.grid[0]].reshape(self.scale_shape())
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": scales}
+        scales = weight.scales[:: self.height].reshape(self.scale_shape()).contiguous()
+        found = {"weight_packed": self.pack_rows(weight.codes.T).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
-            found["weight_zero_point"] = pack_words(zeros, self.bits)
+            zeros = weight.zeros[:: self.height].to(torch.uint8)
+            plain = zeros.to(torch.int16) - 2 ** (self.bits - 1)
+            found["weight_zero_point"] = (
+                self.pack_rows(zeros) if self.in_groups else plain.to(torch.int8).view(scales.shape)
+            )
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"].view(self.grid).expand(self.out_features, -1)
-        codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
+        scales, middle = self.for_rows(stored["weight_scale"]), 2 ** (self.bits - 1)
+        codes = self.unpack_rows(stored["weight_packed"].T, self.in_features).T
         if self.symmetric:
-            zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
+            zeros = torch.full(scales.shape, middle, dtype=torch.uint8, device=scales.device)
+        elif self.in_groups:
+            zeros = self.unpack_rows(stored["weight_zero_point"], self.out_features)
         else:
-            zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
+            zeros = self.for_rows((stored["weight_zero_point"].to(torch.int16) + middle).to(torch.uint8))
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
+
+    def pack_rows(self, codes: Tensor) -> Tensor:
+        """Words down the rows; of the last ones only those in which there are codes."""
+        whole = F.pad(codes, (0, 0, 0, -len(codes) % self.in_words))
+        return pack_words(whole, self.bits)[: -(-len(codes) * self.bits // 32)]
+
+    def unpack_rows(self, words: Tensor, count: int) -> Tensor:
+        """The inverse of pack_rows, for this many codes."""
+        whole = F.pad(words, (0, 0, 0, -len(words) % (self.in_words * self.bits // 32)))
+        return unpack_words(whole, self.bits)[:count]
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and self.ordered:

@@ -512,18 +512,20 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
-        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
-        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        rows = self.out_features if args.strategy == "tensor" else 1
-        self.symmetric, self.block = args.symmetric, (rows, self.group_size)
-        self.grid = self.out_features // rows, self.in_features // self.group_size
+        height, width = block_shape(args, linear.out_features, linear.in_features)
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=width)
+        self.symmetric, self.height = args.symmetric, height  # rows that share scales
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
         zeros = told["weight_zero_point"].view(self.grid)
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
-        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        return self.pack_codes(GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros)))
+
+    def for_rows(self, groups: Tensor) -> Tensor:
+        """[N, G] of scales or zero points that some rows share; a checkpoint has the first of these."""
+        return groups.view(self.grid).repeat_interleave(self.height, 0) if self.height > 1 else groups
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
@@ -538,8 +540,11 @@ class QuarkGroupLinear(GroupSchemeLinear):
         self.in_order = config.export.get("pack_method") == "order"
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        rows = slice(self.grid[0])
-        codes, scales, zeros = weight.codes, weight.scales[rows], weight.zeros[rows].to(torch.uint8)
+        codes, scales, zeros = (
+            weight.codes,
+            weight.scales[:: self.height],
+            weight.zeros[:: self.height].to(torch.uint8),
+        )
         if self.weights.strategy == "tensor":
             zeros = (zeros.to(torch.int16) + self.first).to(torch.int32 if self.bits == 4 else torch.uint8)
         else:
@@ -560,7 +565,7 @@ class QuarkGroupLinear(GroupSchemeLinear):
             zeros = self.from_stored(zeros)
         else:
             zeros = self.from_stored(zeros.view(self.grid[1], -1)).T
-        return GroupwiseCodes(codes, *(part.expand(self.out_features, -1) for part in (scales, zeros)))
+        return GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros))
 
     def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
@@ -734,8 +739,15 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         scales = scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales
         return scales.float().view(() if self.weights.strategy == "tensor" else self.grid)
 
+    def has_float8_inputs(self) -> bool:
+        """Whether inputs are rounded to float8, with scales that go with those of the weight."""
+        if (args := self.inputs) is None or args.type != "float" or args.split != "e4m3":
+            return False
+        whole = self.block[1] >= self.in_features
+        return args.strategy == "tensor" or (whole if args.strategy == "token" else args.group_size == self.block[1])
+
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        return super().read_inputs(x) if self.has_float8_inputs() else self.round_inputs(x).float()
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -752,8 +764,8 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
 
     def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
+        if kernel.name != "torch" and not self.has_float8_inputs():
+            return "it rounds inputs to float8, by the weight's blocks, and this layer's are rounded otherwise or not"
         return super().why_not(kernel)
 
 

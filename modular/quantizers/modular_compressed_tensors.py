@@ -151,6 +151,7 @@ class CompressedGroupLinear(GroupSchemeLinear):
         super().__init__(linear, config, scheme)
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
+        self.in_groups = self.weights.strategy in ("group", "channel")  # other zero points are not packed
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
@@ -160,22 +161,36 @@ class CompressedGroupLinear(GroupSchemeLinear):
         return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        scales = weight.scales[: self.grid[0]].reshape(self.scale_shape())
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": scales}
+        scales = weight.scales[:: self.height].reshape(self.scale_shape()).contiguous()
+        found = {"weight_packed": self.pack_rows(weight.codes.T).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
-            found["weight_zero_point"] = pack_words(zeros, self.bits)
+            zeros = weight.zeros[:: self.height].to(torch.uint8)
+            plain = zeros.to(torch.int16) - 2 ** (self.bits - 1)
+            found["weight_zero_point"] = (
+                self.pack_rows(zeros) if self.in_groups else plain.to(torch.int8).view(scales.shape)
+            )
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"].view(self.grid).expand(self.out_features, -1)
-        codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
+        scales, middle = self.for_rows(stored["weight_scale"]), 2 ** (self.bits - 1)
+        codes = self.unpack_rows(stored["weight_packed"].T, self.in_features).T
         if self.symmetric:
-            zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
+            zeros = torch.full(scales.shape, middle, dtype=torch.uint8, device=scales.device)
+        elif self.in_groups:
+            zeros = self.unpack_rows(stored["weight_zero_point"], self.out_features)
         else:
-            zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
+            zeros = self.for_rows((stored["weight_zero_point"].to(torch.int16) + middle).to(torch.uint8))
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
+
+    def pack_rows(self, codes: Tensor) -> Tensor:
+        """Words down the rows; of the last ones only those in which there are codes."""
+        whole = F.pad(codes, (0, 0, 0, -len(codes) % self.in_words))
+        return pack_words(whole, self.bits)[: -(-len(codes) * self.bits // 32)]
+
+    def unpack_rows(self, words: Tensor, count: int) -> Tensor:
+        """The inverse of pack_rows, for this many codes."""
+        whole = F.pad(words, (0, 0, 0, -len(words) % (self.in_words * self.bits // 32)))
+        return unpack_words(whole, self.bits)[:count]
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and self.ordered:

@@ -218,8 +218,11 @@ class QuarkGroupLinear(GroupSchemeLinear):
         self.in_order = config.export.get("pack_method") == "order"
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        rows = slice(self.grid[0])
-        codes, scales, zeros = weight.codes, weight.scales[rows], weight.zeros[rows].to(torch.uint8)
+        codes, scales, zeros = (
+            weight.codes,
+            weight.scales[:: self.height],
+            weight.zeros[:: self.height].to(torch.uint8),
+        )
         if self.weights.strategy == "tensor":
             zeros = (zeros.to(torch.int16) + self.first).to(torch.int32 if self.bits == 4 else torch.uint8)
         else:
@@ -240,7 +243,7 @@ class QuarkGroupLinear(GroupSchemeLinear):
             zeros = self.from_stored(zeros)
         else:
             zeros = self.from_stored(zeros.view(self.grid[1], -1)).T
-        return GroupwiseCodes(codes, *(part.expand(self.out_features, -1) for part in (scales, zeros)))
+        return GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros))
 
     def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
