@@ -89,7 +89,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
                     "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
         require_choice(self, "format", FORMATS)
-        statuses = ("initialized", "calibration", "frozen", "compressed")
+        statuses = ("initialized", "calibration", "frozen", "compressed", "decompressed")
         require_choice(self, "quantization_status", statuses)
         require_type(self, "ignore", (list, type(None)))
         require_type(self, "global_compression_ratio", (int, float, type(None)))
@@ -117,17 +117,22 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         return values
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """The group that a layer belongs to; None: it stays plain."""
+        """The group that a layer belongs to; None: it stays plain.
+
+        A target that is its name goes before patterns, and these before its class.
+        """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
-        groups = (self.config_groups or {}).values()
-        found = (group for group in groups if any(names_layer(entry, name, module) for entry in group["targets"]))
-        return next((group for group in found if group["weights"] is not None), None)
+        targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
+        found = [target for target in targets if names_layer(target, name, module)]
+        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        group = next((targets[target] for target in order if target in found), None)
+        return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
-    return entry == type(module).__name__ or names_module(entry, name)
+    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
+    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class CompressedInt8Linear(Int8SchemeLinear):
@@ -303,11 +308,19 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
         config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "ignore", model, config.ignore or (), self.means)
+        values = with_plain_layers(super().saved_config(model), "ignore", model, (), self.means)
+        return (
+            values
+            if values["ignore"] == config.ignore
+            else values | {"ignore": [*(config.ignore or ()), *values["ignore"]]}
+        )
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
         if not self.pre_quantized:
+            groups = config.config_groups
+            if list(groups) != sorted(groups):  # JSON's order is that of names
+                config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
