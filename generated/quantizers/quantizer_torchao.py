@@ -7,16 +7,18 @@
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
 | `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
-| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
-| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
+| `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
+| the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | beside `zero`: bfloat16 [K / g, N, 2] | plain |
+| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
+| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
 | `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
-| `_weight_zero_point` | int8 [N, K / g]; integers only |
+| `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
 | g | K, or the group's size |
-| W | (code − zero point) · scale |
+| W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
 | sums | int32 of int8 inputs that are symmetric, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """

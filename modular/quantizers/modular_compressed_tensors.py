@@ -4,6 +4,7 @@
 |---|---|
 | `pack-quantized` | `weight_packed` int32 [N, K · b / 32]: codes + 2^(b−1), one stream of bits along a row, the first lowest |
 | | `weight_scale` [N, K / g], `weight_zero_point` int32 [N · b / 32, K / g], packed down the rows; asymmetric only |
+| | of blocks: `weight_scale`, `weight_zero_point` int8 [N / n, K / k]; of the whole: [1] |
 | | `weight_shape` [2], `weight_g_idx` int32 [K] where groups are not of consecutive columns |
 | `int-quantized`, `float-quantized`, `naive-quantized` | `weight` int8 or float8_e4m3fn [N, K] |
 | | `weight_scale`: [1], [N, 1], or [N / n, K / k] for blocks of n × k; `weight_zero_point` int8; `input_scale`: [1], static only |

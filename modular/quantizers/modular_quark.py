@@ -5,13 +5,19 @@
 | `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
 | | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
 | `int4`, `uint4` by row | `weight` int32 [N, K / 8]: eight inputs in a word; `weight_scale` [N], `weight_zero_point` int32 [N / 8] |
+| `pack_method` `order` | the same, the first of eight in the lowest bits |
+| `int2` by group | `weight` int32 [K, N]: a word for each code; `weight_scale`, `weight_zero_point` [K / g, N] |
+| `int3` by group or row | `weight` uint8 [N, 3 K / 8]: one stream of bits along a row; `weight_scale` [K / g, N] or [N], |
+| | `weight_zero_point` uint8 [N, 3 K / 8 g] or [3 N / 8], packed alike |
 | `int8`, `uint8` by group | `weight` int8 or uint8 [K, N]; `weight_scale`, `weight_zero_point` [K / g, N] |
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
-| `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
+| `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
+| integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
 | `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
 | `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
 | W | (code − zero point) · scale |
-| x, y | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -34,7 +40,6 @@ from unibody.core.quantization.linear import matmul_by_rows
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
-from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
 from unibody.core.quantization.scheme_layers import (
     Float4SchemeLinear,
@@ -191,13 +196,17 @@ class QuarkConfig(QuantizationConfigMixin):
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight and inputs of a layer are rounded; None: it stays plain."""
-        if any(fnmatch(name, entry) or names_module(entry, name) for entry in self.exclude or ()):
+        if any(fnmatch(name, entry) for entry in self.exclude or ()):
             return None
         named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
         by_name = (group for entry, group in named if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
         if not group or group["weight"] is None:
+            if group and any(group[part] for part in ROUNDED):
+                raise ValueError(
+                    f"QuarkConfig: inputs or outputs of {name} are rounded, and its weight is not: no layer does it"
+                )
             return None
         if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
             group = {**group, "output_tensors": None}
@@ -363,6 +372,7 @@ class QuarkHfQuantizer(HfQuantizer):
         return layer(linear, self.quantization_config, scheme)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        config = self.quantization_config
-        return with_plain_layers(super().saved_config(model), "exclude", model, config.exclude or (), self.means)
+        """Also what stays plain though a group means it: heads, parts of names, and layers that no whole groups or blocks fill."""
+        values = with_plain_layers(super().saved_config(model), "exclude", model, (), self.means)
+        said = self.quantization_config.exclude
+        return values if values["exclude"] == said else values | {"exclude": [*(said or ()), *values["exclude"]]}

@@ -252,6 +252,36 @@ def test_specs_that_say_little(scheme: str, part: str, spec: dict[str, Any]) -> 
     assert found == {**group, **dict.fromkeys(group), part: group[part]}
 
 
+def test_parts_of_names_are_saved_whole(tmp_path: Path) -> None:
+    """Quark excludes by patterns of full names, and does not know that a part of one may be meant."""
+    inputs.llama(num_hidden_layers=1).save_pretrained(tmp_path / "plain")
+    group = read_config("int4")["global_quant_config"]
+    config = quark.QuarkConfig(global_quant_config=group, exclude=["lm_head", "down_proj", "*.q_proj"])
+    quantizer = quark.QuarkHfQuantizer(config, pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path / "plain", quantizer=quantizer)
+    model.save_pretrained(tmp_path / "packed")
+    saved = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    assert saved["exclude"] == ["lm_head", "down_proj", "*.q_proj", "model.layers.0.mlp.down_proj"]
+    again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed"), inputs.token_ids(1, 5)
+    assert len(packed(again)) == 5
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_keys_and_values_that_are_not_quantized_alike() -> None:
+    """What a checkpoint says of its cache is not passed over."""
+    values = read_config("kv-post-rope")
+    values["kv_cache_quant_config"]["*v_proj"]["output_tensors"]["dtype"] = "int8"
+    plain = {**values["kv_cache_quant_config"]["*k_proj"], "weight": None}
+    config = quark.QuarkConfig(kv_cache_quant_config={"*k_proj": plain})
+    with pytest.raises(ValueError, match="inputs or outputs of a.k_proj are rounded, and its weight is not"):
+        config.scheme_of("a.k_proj", nn.Linear(8, 8))
+    quantizer = quark.QuarkHfQuantizer(quark.QuarkConfig.from_dict(values))
+    folder = FOLDER / "llama-kv-post-rope"
+    with pytest.raises(ValueError, match="with the same output_tensors in all of kv_cache_quant_config"):
+        llama.LlamaForCausalLM.from_pretrained(folder, quantizer=quantizer)
+
+
 def test_gradients() -> None:
     config = quark.QuarkConfig.from_dict(read_config("uint4"))
     layer = quark.QuarkHfQuantizer(config, pre_quantized=False).make_linear("layer", nn.Linear(64, 96))
