@@ -8,7 +8,7 @@
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
 | `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
 | `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
-| the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | beside `zero`: bfloat16 [K / g, N, 2] | plain |
+| the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
