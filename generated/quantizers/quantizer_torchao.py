@@ -513,7 +513,9 @@ class Int4ShiftLinear(GroupwiseLinear):
         return self.in_features % self.group_size == 0 and (not self.tiled or 1024 % self.group_size == 0)
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        return self.quantize(torch.zeros(self.out_features, self.in_features))
+        codes = torch.zeros(self.out_features, self.in_features, dtype=torch.uint8)
+        scales = torch.zeros(self.out_features, self.in_features // self.group_size)
+        return self.pack_codes(GroupwiseCodes(codes, scales, scales))
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: tiles all in bfloat16, the others in float32 but for scales and shifts, in the weight's type."""

@@ -274,7 +274,7 @@ def test_keys_and_values_that_are_not_quantized_alike() -> None:
     values["kv_cache_quant_config"]["*v_proj"]["output_tensors"]["dtype"] = "int8"
     plain = {**values["kv_cache_quant_config"]["*k_proj"], "weight": None}
     config = quark.QuarkConfig(kv_cache_quant_config={"*k_proj": plain})
-    with pytest.raises(ValueError, match="inputs or outputs of a.k_proj are rounded, and its weight is not"):
+    with pytest.raises(ValueError, match=r"inputs or outputs of a\.k_proj are rounded, and its weight is not"):
         config.scheme_of("a.k_proj", nn.Linear(8, 8))
     quantizer = quark.QuarkHfQuantizer(quark.QuarkConfig.from_dict(values))
     folder = FOLDER / "llama-kv-post-rope"

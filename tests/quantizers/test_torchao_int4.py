@@ -150,11 +150,14 @@ def mslk_product(x: Tensor, pairs: Tensor, scales: Tensor, shifts: Tensor) -> Te
     return nn.functional.linear(x, (codes * scales + shifts).to(x.dtype))
 
 
-@pytest.mark.parametrize("packing", ["plain", "tile_packed_to_4d"])
-def test_what_transformers_reads(packing: str, tmp_path: Path, tiles_anywhere: list[Tensor]) -> None:
+@pytest.mark.parametrize(
+    ("packing", "algorithm"), [("plain", "tinygemm"), ("tile_packed_to_4d", "tinygemm"), ("tile_packed_to_4d", "hqq")]
+)
+def test_what_transformers_reads(packing: str, algorithm: str, tmp_path: Path, tiles_anywhere: list[Tensor]) -> None:
     """A checkpoint of ours opens as torchao's tensors, with the logits of the product that torchao calls."""
     inputs.llama(hidden_size=128).save_pretrained(tmp_path / "plain")
-    config = torchao.TorchAoConfig(ao.Int4WeightOnlyConfig(group_size=64, int4_packing_format=packing))
+    options = {"int4_packing_format": packing, "int4_choose_qparams_algorithm": algorithm}
+    config = torchao.TorchAoConfig(ao.Int4WeightOnlyConfig(group_size=64, **options))
     model = unibody.AutoModelForCausalLM.from_pretrained(
         tmp_path / "plain", dtype=torch.bfloat16, quantization_config=config
     )
