@@ -803,15 +803,17 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
 
 
-def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+def with_plain_layers(
+    quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
+) -> dict[str, Any]:
     """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
 
-    `skipped` is what the field says, or stands for where it is left open.
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
     """
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

@@ -7,6 +7,7 @@
 |---|---|
 | `pack-quantized` | `weight_packed` int32 [N, K · b / 32]: codes + 2^(b−1), one stream of bits along a row, the first lowest |
 | | `weight_scale` [N, K / g], `weight_zero_point` int32 [N · b / 32, K / g], packed down the rows; asymmetric only |
+| | of blocks: `weight_scale`, `weight_zero_point` int8 [N / n, K / k]; of the whole: [1] |
 | | `weight_shape` [2], `weight_g_idx` int32 [K] where groups are not of consecutive columns |
 | `int-quantized`, `float-quantized`, `naive-quantized` | `weight` int8 or float8_e4m3fn [N, K] |
 | | `weight_scale`: [1], [N, 1], or [N / n, K / k] for blocks of n × k; `weight_zero_point` int8; `input_scale`: [1], static only |
@@ -90,7 +91,7 @@ class CompressedTensorsConfig:
                     "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
         require_choice(self, "format", FORMATS)
-        statuses = ("initialized", "calibration", "frozen", "compressed")
+        statuses = ("initialized", "calibration", "frozen", "compressed", "decompressed")
         require_choice(self, "quantization_status", statuses)
         require_type(self, "ignore", (list, type(None)))
         require_type(self, "global_compression_ratio", (int, float, type(None)))
@@ -131,17 +132,22 @@ class CompressedTensorsConfig:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """The group that a layer belongs to; None: it stays plain."""
+        """The group that a layer belongs to; None: it stays plain.
+
+        A target that is its name goes before patterns, and these before its class.
+        """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
-        groups = (self.config_groups or {}).values()
-        found = (group for group in groups if any(names_layer(entry, name, module) for entry in group["targets"]))
-        return next((group for group in found if group["weights"] is not None), None)
+        targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
+        found = [target for target in targets if names_layer(target, name, module)]
+        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        group = next((targets[target] for target in order if target in found), None)
+        return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
-    return entry == type(module).__name__ or names_module(entry, name)
+    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
+    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class PackedLinear(nn.Module):
@@ -279,7 +285,6 @@ class SchemeLinear(PackedLinear):
 
     # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
     flat: ClassVar[bool] = False
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -333,7 +338,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -411,6 +416,8 @@ class CompressedInt8Linear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -511,8 +518,15 @@ class CompressedFloat8Linear(SchemeLinear, Float8Linear):
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         return super().read_scales(stored).view(() if self.weights.strategy == "tensor" else self.grid)
 
+    def has_float8_inputs(self) -> bool:
+        """Whether inputs are rounded to float8, with scales that go with those of the weight."""
+        if (args := self.inputs) is None or args.type != "float" or args.split != "e4m3":
+            return False
+        whole = self.block[1] >= self.in_features
+        return args.strategy == "tensor" or (whole if args.strategy == "token" else args.group_size == self.block[1])
+
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        return super().read_inputs(x) if self.has_float8_inputs() else self.round_inputs(x).float()
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -521,13 +535,16 @@ class CompressedFloat8Linear(SchemeLinear, Float8Linear):
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
             return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
+            return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
 
     def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
+        if kernel.name != "torch" and not self.has_float8_inputs():
+            return "it rounds inputs to float8, by the weight's blocks, and this layer's are rounded otherwise or not"
         return super().why_not(kernel)
 
 
@@ -641,19 +658,23 @@ class CompressedGroupLinear(SchemeLinear, GroupwiseLinear):
 
     def __init__(self, linear: nn.Linear, config: CompressedTensorsConfig, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
-        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
-        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
+        height, width = block_shape(args, linear.out_features, linear.in_features)
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=width)
+        self.symmetric, self.height = args.symmetric, height  # rows that share scales
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
+        self.in_groups = self.weights.strategy in ("group", "channel")  # other zero points are not packed
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
         zeros = told["weight_zero_point"].view(self.grid)
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
-        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        return self.pack_codes(GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros)))
+
+    def for_rows(self, groups: Tensor) -> Tensor:
+        """[N, G] of scales or zero points that some rows share; a checkpoint has the first of these."""
+        return groups.view(self.grid).repeat_interleave(self.height, 0) if self.height > 1 else groups
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
@@ -663,21 +684,36 @@ class CompressedGroupLinear(SchemeLinear, GroupwiseLinear):
         return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
+        scales = weight.scales[:: self.height].reshape(self.scale_shape()).contiguous()
+        found = {"weight_packed": self.pack_rows(weight.codes.T).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
-            found["weight_zero_point"] = pack_words(zeros, self.bits)
+            zeros = weight.zeros[:: self.height].to(torch.uint8)
+            plain = zeros.to(torch.int16) - 2 ** (self.bits - 1)
+            found["weight_zero_point"] = (
+                self.pack_rows(zeros) if self.in_groups else plain.to(torch.int8).view(scales.shape)
+            )
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"]
-        codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
+        scales, middle = self.for_rows(stored["weight_scale"]), 2 ** (self.bits - 1)
+        codes = self.unpack_rows(stored["weight_packed"].T, self.in_features).T
         if self.symmetric:
-            zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
+            zeros = torch.full(scales.shape, middle, dtype=torch.uint8, device=scales.device)
+        elif self.in_groups:
+            zeros = self.unpack_rows(stored["weight_zero_point"], self.out_features)
         else:
-            zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
+            zeros = self.for_rows((stored["weight_zero_point"].to(torch.int16) + middle).to(torch.uint8))
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
+
+    def pack_rows(self, codes: Tensor) -> Tensor:
+        """Words down the rows; of the last ones only those in which there are codes."""
+        whole = F.pad(codes, (0, 0, 0, -len(codes) % self.in_words))
+        return pack_words(whole, self.bits)[: -(-len(codes) * self.bits // 32)]
+
+    def unpack_rows(self, words: Tensor, count: int) -> Tensor:
+        """The inverse of pack_rows, for this many codes."""
+        whole = F.pad(words, (0, 0, 0, -len(words) % (self.in_words * self.bits // 32)))
+        return unpack_words(whole, self.bits)[:count]
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and self.ordered:
@@ -858,6 +894,9 @@ class CompressedTensorsHfQuantizer:
         """Quantizes with data where the method needs it; says what stays plain; prepares the kernels."""
         config = self.quantization_config
         if not self.pre_quantized:
+            groups = config.config_groups
+            if list(groups) != sorted(groups):  # JSON's order is that of names
+                config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}
@@ -891,7 +930,7 @@ class CompressedTensorsHfQuantizer:
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [])
+        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [], parts=False)
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -1065,6 +1104,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -1091,7 +1131,7 @@ class QuantizationArgs:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
         if self.type == "int":
             return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -1103,9 +1143,12 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
-        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -1123,6 +1166,8 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
     return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
@@ -1140,8 +1185,12 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
         scales = scales if overall is None else scales / overall.float()
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
@@ -1160,7 +1209,9 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
         return {}
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
@@ -1219,6 +1270,31 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     while len(parts) > 1 and parts[0] in module._modules:
         module = module._modules[parts.pop(0)]
     return module, ".".join(parts)
+
+
+class GroupwiseCodes(NamedTuple):
+    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
+
+    codes: Tensor  # uint8 [N, K]
+    scales: Tensor  # [N, G], not negative in most formats
+    zeros: Tensor  # [N, G], in units of the codes
+    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
+
+
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
+def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
+    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
+    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -1650,31 +1726,6 @@ def unpack_float6(packed: Tensor, element: str) -> Tensor:
     return torch.tensor((*table, *(-number for number in table)), device=packed.device)[codes.int()]
 
 
-class GroupwiseCodes(NamedTuple):
-    """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
-
-    codes: Tensor  # uint8 [N, K]
-    scales: Tensor  # [N, G], not negative in most formats
-    zeros: Tensor  # [N, G], in units of the codes
-    groups: Tensor | None = None  # int32 [K]; None: consecutive columns
-
-
-def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
-    """The weight [N, K], computed in float32 where the type is smaller."""
-    codes, scales, zeros, groups = weight
-    wide = torch.promote_types(torch.float32, dtype)
-    if groups is None:
-        size = codes.shape[1] // scales.shape[1]
-        groups = torch.arange(codes.shape[1], device=codes.device) // size
-    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
-    return ((codes.to(wide) - zeros) * scales).to(dtype)
-
-
-def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
-    """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
-    return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
 
@@ -1965,7 +2016,8 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
@@ -1976,25 +2028,27 @@ def calibrated_scales(model: Any) -> Iterator[None]:
 class RoundedCache:
     """A key-value cache that gets rounded keys and values from one attention module."""
 
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
+    def __init__(self, cache: Any, scales: dict[str, Tensor], args: QuantizationArgs) -> None:
+        self.cache, self.scales, self.args = cache, scales, args
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
+        rounded = (round_values(x, self.args, self.scales, prefix) for x, prefix in ((key, "k_"), (value, "v_")))
+        return self.cache.update(*rounded, layer)
 
 
-def round_caches(model: Any, args: QuantizationArgs) -> None:
-    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
+    """Lets attention modules round what they put into the cache.
+
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    """
 
     def wrap(module: Any, arguments: Any) -> Any:
-        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+        scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
+        return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
                 module.register_buffer(buffer, torch.ones(1))
             module.register_forward_pre_hook(wrap)
 
@@ -2007,15 +2061,17 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
-def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+def with_plain_layers(
+    quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
+) -> dict[str, Any]:
     """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
 
-    `skipped` is what the field says, or stands for where it is left open.
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
     """
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

@@ -376,31 +376,6 @@ class HQQLinear(nn.Module):
         return self.pack_groups(codes, weight.scales.reshape(-1, 1), weight.zeros.reshape(-1, 1))
 
 
-def solve_groups(groups: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`.
-
-    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
-    zero points then are the mean of what is left; beta grows, until the mean error does not.
-    """
-    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
-    top, width = 2**bits - 1, high - low
-    scale = torch.where(width.abs() <= 1e-4, 1.0, top / width).clamp(max=2e4)
-    zero = -low * scale
-    zero = zero.round() if bits == 4 else zero
-    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
-    for _ in range(20):
-        codes = (groups * scale + zero).round().clamp(0, top)
-        near = (codes - zero) / scale
-        error = groups - near
-        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
-        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
-        mean = float(error.abs().mean())
-        if mean >= best:
-            break
-        best = mean
-    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
-
-
 class HqqHfQuantizer:
     """Reads and makes HQQ's layers; a checkpoint in hqq's own safetensors form has no configuration and is known by its keys."""
 
@@ -888,6 +863,31 @@ def unpack_slabs(words: Tensor, shifts: Sequence[int], bits: int) -> Tensor:
     return torch.cat([codes.to(torch.uint8) for codes in read_slabs(words, shifts, bits)])
 
 
+def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`; groups no wider than `narrow` have a scale of 1.
+
+    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
+    zero points then are the mean of what is left; beta grows, until the mean error does not.
+    """
+    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
+    top, width = 2**bits - 1, high - low
+    scale = torch.where(width <= narrow, 1.0, top / width).clamp(max=2e4)
+    zero = -low * scale
+    zero = zero.round() if bits == 4 else zero
+    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
+    for _ in range(20):
+        codes = (groups * scale + zero).round().clamp(0, top)
+        near = (codes - zero) / scale
+        error = groups - near
+        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
+        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
+        mean = float(error.abs().mean())
+        if mean >= best:
+            break
+        best = mean
+    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1143,15 +1143,17 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, HQQLinear)}
 
 
-def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+def with_plain_layers(
+    quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
+) -> dict[str, Any]:
     """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
 
-    `skipped` is what the field says, or stands for where it is left open.
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
     """
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

@@ -8,13 +8,19 @@
 | `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
 | | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
 | `int4`, `uint4` by row | `weight` int32 [N, K / 8]: eight inputs in a word; `weight_scale` [N], `weight_zero_point` int32 [N / 8] |
+| `pack_method` `order` | the same, the first of eight in the lowest bits |
+| `int2` by group | `weight` int32 [K, N]: a word for each code; `weight_scale`, `weight_zero_point` [K / g, N] |
+| `int3` by group or row | `weight` uint8 [N, 3 K / 8]: one stream of bits along a row; `weight_scale` [K / g, N] or [N], |
+| | `weight_zero_point` uint8 [N, 3 K / 8 g] or [3 N / 8], packed alike |
 | `int8`, `uint8` by group | `weight` int8 or uint8 [K, N]; `weight_scale`, `weight_zero_point` [K / g, N] |
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
-| `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
+| `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
+| integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
 | `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
 | `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
 | W | (code − zero point) · scale |
-| x, y | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -44,14 +50,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TYPES = {  # bits, kind and first code
+    "int2": (2, "int", -2),
+    "int3": (3, "int", -4),
     "int4": (4, "int", -8),
     "uint4": (4, "int", 0),
     "int8": (8, "int", -128),
     "uint8": (8, "int", 0),
     "fp8_e4m3": (8, "float", 0),
+    "fp8_e5m2": (8, "float", 0),
     "fp6_e2m3": (6, "float", 0),
     "fp6_e3m2": (6, "float", 0),
     "fp4": (4, "float", 0),
+}
+SCHEMES = {  # those of weights that Quark exports with these
+    "int2": ("per_group",),
+    "int3": ("per_group", "per_channel"),
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
 }
 STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
 SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
@@ -106,12 +120,14 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
     kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
     along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
     bits, number, first = TYPES.get(kind, (0, "", 0))
+    unsigned = kind == "uint8" and scheme == "per_tensor" and spec["symmetric"] is False
     refused = {
-        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight"),
-        "qscheme": scheme not in STRATEGIES or (kind == "uint8" and scheme == "per_tensor"),
+        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight" and not unsigned),
+        "qscheme": scheme not in STRATEGIES or (name == "weight" and scheme not in SCHEMES.get(kind, (scheme,))),
         "ch_axis": axis not in along.get(scheme, (axis,)),
         "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
         "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
+        "is_dynamic": name == "weight" and spec["is_dynamic"],
         "is_scale_quant": spec["is_scale_quant"],
         "mx_element_dtype": spec["mx_element_dtype"],
     }
@@ -128,8 +144,10 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
         group_size=spec["group_size"],
         strategy="token" if tokens else STRATEGIES[scheme],
         dynamic=bool(spec["is_dynamic"]),
+        zp_dtype="torch.uint8" if unsigned else None,
         scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
-        element=kind.removeprefix("fp6_") if bits == 6 else None,
+        element=kind.partition("_")[2] or None,
+        inverse=number == "int" or None,
     )
 
 
@@ -140,9 +158,7 @@ class QuarkConfig:
     quant_method: ClassVar[str] = "quark"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
     loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    ignored_keys: ClassVar[tuple[str, ...]] = (
-        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
-    )
+    ignored_keys: ClassVar[tuple[str, ...]] = (*("algo_config", "quant_mode", "softmax_quant_spec", "version"),)
 
     kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
@@ -150,6 +166,10 @@ class QuarkConfig:
     global_quant_config: dict[str, Any] = field(default_factory=dict)
     layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
     layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
+    kv_cache_quant_config: dict[str, Any] = field(default_factory=dict)  # the same; outputs are what the cache gets
+    kv_cache_post_rope: bool = (
+        False  # whether keys are rounded as they come to the cache, and not before they are rotated
+    )
     exclude: list[str] | None = None  # names or patterns of layers that stay plain
     export: dict[str, Any] = field(
         default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
@@ -162,20 +182,16 @@ class QuarkConfig:
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
-        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
-            require_type(self, name, dict)
         require_type(self, "exclude", (list, type(None)))
-        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
-            if self.export.get(key, only) != only:
+        for key, known in (("pack_method", ("reorder", "order")), ("weight_format", ("real_quantized",))):
+            if self.export.get(key, known[0]) not in known:
                 raise ValueError(
-                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
+                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
                 )
         self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for name in ("layer_quant_config", "layer_type_quant_config"):
+        for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
             setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
-        if vars(self).get("kv_cache_quant_config"):
-            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -201,14 +217,21 @@ class QuarkConfig:
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight and inputs of a layer are rounded; None: it stays plain."""
-        if any(fnmatch(name, entry) or names_module(entry, name) for entry in self.exclude or ()):
+        if any(fnmatch(name, entry) for entry in self.exclude or ()):
             return None
-        by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
+        named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
+        by_name = (group for entry, group in named if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
         if not group or group["weight"] is None:
+            if group and any(group[part] for part in ROUNDED):
+                raise ValueError(
+                    f"QuarkConfig: inputs or outputs of {name} are rounded, and its weight is not: no layer does it"
+                )
             return None
-        parts = (None if group[part] is None else read_spec(group[part], part).to_dict() for part in ROUNDED)
+        if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
+            group = {**group, "output_tensors": None}
+        parts = (None if group[part] is None else vars(read_spec(group[part], part)) for part in ROUNDED)
         names = ("weights", "input_activations", "output_activations")
         return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
 
@@ -348,7 +371,6 @@ class SchemeLinear(PackedLinear):
 
     # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
     flat: ClassVar[bool] = False
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -402,7 +424,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -487,7 +509,7 @@ class GroupwiseLinear(PackedLinear):
 
 
 class QuarkGroupLinear(SchemeLinear, GroupwiseLinear):
-    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
+    """A linear layer of integers by group, which lie along the outputs; or, with three bits or by row, along the inputs."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel(
@@ -503,45 +525,74 @@ class QuarkGroupLinear(SchemeLinear, GroupwiseLinear):
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
-        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
-        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
-        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        height, width = block_shape(args, linear.out_features, linear.in_features)
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=width)
+        self.symmetric, self.height = args.symmetric, height  # rows that share scales
+        self.first, self.grouped = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        self.in_order = config.export.get("pack_method") == "order"
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
         zeros = told["weight_zero_point"].view(self.grid)
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
-        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        return self.pack_codes(GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros)))
+
+    def for_rows(self, groups: Tensor) -> Tensor:
+        """[N, G] of scales or zero points that some rows share; a checkpoint has the first of these."""
+        return groups.view(self.grid).repeat_interleave(self.height, 0) if self.height > 1 else groups
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = weight.codes.T if self.turned else weight.codes
-        scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
-        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
-        if not self.turned:
-            found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
+        codes, scales, zeros = (
+            weight.codes,
+            weight.scales[:: self.height],
+            weight.zeros[:: self.height].to(torch.uint8),
+        )
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.to(torch.int16) + self.first).to(torch.int32 if self.bits == 4 else torch.uint8)
+        else:
+            zeros = self.to_stored(zeros if self.grouped and self.bits == 3 else zeros.T)
+        codes = codes.T if self.grouped and self.bits != 3 else codes
+        found = {"weight": self.to_stored(codes), "weight_scale": scales.T.contiguous(), "weight_zero_point": zeros}
+        if not self.grouped:
+            found["weight_scale"] = found["weight_scale"].reshape(self.scale_shape())
+            found["weight_zero_point"] = zeros.view((self.scale_shape() and -1) or [])
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
-        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
-        return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
+        codes, scales = self.from_stored(stored["weight"]), stored["weight_scale"].view(self.grid[::-1]).T
+        codes, zeros = codes.T if self.grouped and self.bits != 3 else codes, stored["weight_zero_point"]
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.view(1, 1).to(torch.int16) - self.first).to(torch.uint8)
+        elif self.grouped and self.bits == 3:
+            zeros = self.from_stored(zeros)
+        else:
+            zeros = self.from_stored(zeros.view(self.grid[1], -1)).T
+        return GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros))
 
     def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
+        codes = codes.to(torch.int16) + self.first
         if self.bits == 4:
-            return pack_interleaved((codes + self.first) & 15)
-        return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
+            codes = codes & 15
+            return pack_words(codes.T, 4).T.contiguous() if self.in_order else pack_interleaved(codes)
+        if self.bits == 3:
+            whole = F.pad(codes & 7, (0, -codes.shape[1] % 32))
+            return pack_words(whole.T, 3).T.contiguous().view(torch.uint8)[:, : codes.shape[1] * 3 // 8].contiguous()
+        return codes.to(torch.int32 if self.bits == 2 else torch.int8 if self.first else torch.uint8).contiguous()
 
     def from_stored(self, stored: Tensor) -> Tensor:
         """The inverse of to_stored."""
-        codes = unpack_interleaved(stored) if self.bits == 4 else stored
+        if self.bits == 4:
+            codes = unpack_words(stored.T, 4).T if self.in_order else unpack_interleaved(stored)
+        elif self.bits == 3:
+            words = F.pad(stored, (0, -stored.shape[1] % 12)).view(torch.int32)
+            codes = unpack_words(words.T, 3).T[:, : stored.shape[1] * 8 // 3]
+        else:
+            codes = stored
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
@@ -563,7 +614,6 @@ class QuarkInt8Linear(SchemeLinear):
 
     variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {"weight": self.find_codes(weight, told).to(torch.int8)}
@@ -590,6 +640,8 @@ class QuarkInt8Linear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -692,8 +744,15 @@ class QuarkFloat8Linear(SchemeLinear, Float8Linear):
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         return super().read_scales(stored).view(() if self.weights.strategy == "tensor" else self.grid)
 
+    def has_float8_inputs(self) -> bool:
+        """Whether inputs are rounded to float8, with scales that go with those of the weight."""
+        if (args := self.inputs) is None or args.type != "float" or args.split != "e4m3":
+            return False
+        whole = self.block[1] >= self.in_features
+        return args.strategy == "tensor" or (whole if args.strategy == "token" else args.group_size == self.block[1])
+
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        return super().read_inputs(x) if self.has_float8_inputs() else self.round_inputs(x).float()
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -702,14 +761,36 @@ class QuarkFloat8Linear(SchemeLinear, Float8Linear):
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
             return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
+            return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
 
     def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
+        if kernel.name != "torch" and not self.has_float8_inputs():
+            return "it rounds inputs to float8, by the weight's blocks, and this layer's are rounded otherwise or not"
         return super().why_not(kernel)
+
+
+class QuarkE5M2Linear(SchemeLinear):
+    """A linear layer of float8 with five bits of exponent, which torch's and Triton's kernels here do not read."""
+
+    flat: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="matmul_by_rows"),)
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = self.find_codes(weight, told).to(torch.float8_e5m2)
+        return {
+            "weight": codes,
+            "weight_scale": told["weight_scale"].view(self.scale_shape()),
+            **self.other_tensors(told),
+        }
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        scales = stored["weight_scale"].float()
+        return (stored["weight"].float() * (scales[:, None] if scales.dim() else scales)).to(dtype)
 
 
 class QuarkFloat4Linear(SchemeLinear):
@@ -765,6 +846,17 @@ def calibrate(model: Any) -> AbstractContextManager[None]:
     return calibrated_scales(model)
 
 
+def cache_scales(attention: Any) -> dict[str, Tensor]:
+    """What keys and values of an attention module are rounded by: the layers' scales of outputs."""
+    layers = {"k": attention.k_proj, "v": attention.v_proj}
+    return {
+        f"{letter}{name.removeprefix('output')}": tensor
+        for letter, layer in layers.items()
+        for name, tensor in layer.others.items()
+        if name.startswith("output_")
+    }
+
+
 class QuarkHfQuantizer:
     """Reads and makes the layers of Quark's exports."""
 
@@ -801,6 +893,15 @@ class QuarkHfQuantizer:
             self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
         elif not self.requires_calibration:
             self.convert(model)
+        config = self.quantization_config
+        if config.kv_cache_post_rope and config.kv_cache_quant_config:
+            specs = [group["output_tensors"] for group in config.kv_cache_quant_config.values()]
+            if not self.pre_quantized or None in specs or any(spec != specs[0] for spec in specs):
+                raise ValueError(
+                    "QuarkConfig: kv_cache_post_rope is read of checkpoints, with the same output_tensors in all of "
+                    "kv_cache_quant_config; quantize with kv_cache_post_rope=False"
+                )
+            round_caches(model, read_spec(specs[0], "output_tensors"), cache_scales)
 
     def convert(self, model: Any, only: Any = None) -> None:
         """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
@@ -832,12 +933,13 @@ class QuarkHfQuantizer:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
         args = QuantizationArgs(**scheme["weights"])
-        words = 8 if args.num_bits == 4 else 1
-        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
+        words = 8 if args.num_bits in (3, 4) else 1
+        size = max(args.group_size or 1, words) * (8 if args.num_bits == 3 and args.group_size else 1)
+        if linear.in_features % size or linear.out_features % words:
             return None
         rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
         layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
-        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        layer = {"e4m3": QuarkFloat8Linear, "e5m2": QuarkE5M2Linear}.get(args.element or "", layers[args.type])
         return layer(linear, self.quantization_config, scheme)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
@@ -908,8 +1010,8 @@ class QuarkHfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [])
+        """Also what stays plain though a group means it: heads, parts of names, and layers that no whole groups or blocks fill."""
+        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [], parts=False)
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -935,6 +1037,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -961,7 +1064,7 @@ class QuantizationArgs:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
         if self.type == "int":
             return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -973,9 +1076,12 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
-        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -993,6 +1099,8 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
     return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
@@ -1010,8 +1118,12 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
         scales = scales if overall is None else scales / overall.float()
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
@@ -1030,7 +1142,9 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
         return {}
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
@@ -1103,45 +1217,6 @@ def require_type(config: Any, name: str, kind: Any) -> None:
         raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
-
-
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1165,6 +1240,41 @@ def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
 def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
     """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
+
+    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
+    """
+    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
+    if codes.shape[0] % count:
+        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
+    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
+    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
+    for index in range(count):
+        word, shift = divmod(index * bits, 32)
+        value = groups[:, index] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> 32
+    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
+        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
+        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
+    for index in range(32):
+        word, shift = divmod(index * bits, 32)
+        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
+        code = groups[:, word] >> shift & (2**here - 1)
+        if here < bits:
+            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
+        codes.append(code.to(torch.uint8))
+    return torch.stack(codes, 1).flatten(0, 1)
 
 
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the i-th nibble, from the lowest bits, is of this column
@@ -1865,12 +1975,80 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
         }
         layer.hold({**stored, **learned})
+
+
+class RoundedCache:
+    """A key-value cache that gets rounded keys and values from one attention module."""
+
+    def __init__(self, cache: Any, scales: dict[str, Tensor], args: QuantizationArgs) -> None:
+        self.cache, self.scales, self.args = cache, scales, args
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
+        rounded = (round_values(x, self.args, self.scales, prefix) for x, prefix in ((key, "k_"), (value, "v_")))
+        return self.cache.update(*rounded, layer)
+
+
+def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
+    """Lets attention modules round what they put into the cache.
+
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    """
+
+    def wrap(module: Any, arguments: Any) -> Any:
+        scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
+        return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
+
+    for name, module in model.named_modules():
+        if re.fullmatch(r".*(self_attn|attention)", name):
+            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
+                module.register_buffer(buffer, torch.ones(1))
+            module.register_forward_pre_hook(wrap)
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
 
 
 def describe(tensor: Tensor) -> str:
@@ -1881,15 +2059,17 @@ def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
-def with_plain_layers(quantizer: Any, model: Any, field: str, skipped: list[str]) -> dict[str, Any]:
+def with_plain_layers(
+    quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
+) -> dict[str, Any]:
     """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
 
-    `skipped` is what the field says, or stands for where it is left open.
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
     """
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not any(names_module(entry, name) for entry in skipped)]
+    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 
@@ -2257,43 +2437,9 @@ def triton_matmul_kernel() -> Any:
     return triton.jit(kernel)
 
 
-def pack_words(codes: Tensor, bits: int) -> Tensor:
-    """Codes [n, …], 0 ≤ code < 2^bits, as int32 [n · bits / 32, …]: one stream of bits down the first dimension.
-
-    The first code takes the lowest bits of the first word. With 3 bits, 32 codes fill 3 words, and some lie in two.
-    """
-    count = 32 if 32 % bits else 32 // bits  # codes that fill whole words
-    if codes.shape[0] % count:
-        raise ValueError(f"{len(codes)} codes of {bits} bits do not fill words: expected a multiple of {count}")
-    groups = codes.to(torch.int64).unflatten(0, (-1, count))  # [n / count, count, …]
-    words = groups.new_zeros(len(groups), count * bits // 32 + 1, *codes.shape[1:])
-    for index in range(count):
-        word, shift = divmod(index * bits, 32)
-        value = groups[:, index] << shift
-        words[:, word] |= value & 0xFFFFFFFF
-        words[:, word + 1] |= value >> 32
-    return words[:, :-1].to(torch.int32).flatten(0, 1)  # the same 32 bits
-
-
-def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [m · 32 / bits, …] of int32 words [m, …], as pack_words packs them."""
-    if 32 % bits == 0:
-        shifts = torch.arange(0, 32, bits, device=words.device, dtype=torch.int32)
-        shifts = shifts.view(-1, *[1] * (words.dim() - 1))
-        return (words[:, None] >> shifts & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
-    groups, codes = words.unflatten(0, (-1, bits)), []  # [m / bits, bits, …]
-    for index in range(32):
-        word, shift = divmod(index * bits, 32)
-        here = min(bits, 32 - shift)  # of its bits, the rest are the lowest of the next word
-        code = groups[:, word] >> shift & (2**here - 1)
-        if here < bits:
-            code = code | (groups[:, word + 1] & (2 ** (bits - here) - 1)) << here
-        codes.append(code.to(torch.uint8))
-    return torch.stack(codes, 1).flatten(0, 1)
-
-
 __all__ = [
     "QuarkConfig",
+    "QuarkE5M2Linear",
     "QuarkFloat4Linear",
     "QuarkFloat8Linear",
     "QuarkGroupLinear",

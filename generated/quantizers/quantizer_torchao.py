@@ -7,16 +7,18 @@
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
 | `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
-| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
-| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
+| `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
+| the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
+| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
+| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
 | `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
-| `_weight_zero_point` | int8 [N, K / g]; integers only |
+| `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
 | g | K, or the group's size |
-| W | (code − zero point) · scale |
+| W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
 | sums | int32 of int8 inputs that are symmetric, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """
@@ -141,61 +143,22 @@ def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
     return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
+class PackedLinear(nn.Module):
+    """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
-    name: str
-    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
-    template: str = ""  # or the template that makes one; the compiler fills it in
-    device: str = ""  # type of the device; any, if empty
-    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
-    below: tuple[int, ...] = ()  # and the first that is too new
-    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
-    bits: tuple[int, ...] = ()
-    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
-    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
-    package: str = ""  # what must be installed: "name" or "name>=version"
-    target: str = ""  # what the function calls in that package: "module:attribute"
-    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+    A kernel may hold the weight in a layout of its own; what is saved is the checkpoint's form all the same.
+    """
 
-
-class TorchAoLinear(nn.Module):
-    """A linear layer of torchao's codes."""
-
-    kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
-        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
-        Kernel(
-            "triton_int8",
-            entry="triton_int8_matmul",
-            device="cuda",
-            capability=(8, 0),  # Triton's products of int8
-            package="triton",
-            bits=(8,),
-        ),
-        Kernel(
-            "scaled_mm",
-            entry="scaled_matmul",
-            device="cuda",
-            capability=(8, 9),
-            dtypes=("bfloat16",),
-            multiples=(16, 16),
-        ),
-        Kernel(
-            "triton_groups",
-            entry="triton_groups_matmul",
-            layout="ColumnsLayout",
-            device="cuda",
-            package="triton",
-            multiples=(32, 32),
-        ),
-        Kernel("torch", entry="matmul_by_rows"),
-    )
+    kernels: ClassVar[tuple[Kernel, ...]] = ()
     variable_tensors: ClassVar[tuple[str, ...]] = ()  # of which the layer does not tell the shape; starts of names
     compute_dtype: Any = None  # type that the inputs are brought to; None: they stay as they are
 
-    def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
+    # What each format defines.
+    empty_tensors: Callable[[], dict[str, Tensor]]  # the packed tensors of a checkpoint, by name, whatever they hold
+    quantize: Callable[[Tensor], dict[str, Tensor]]  # those of a weight [N, K]
+    unpack: Callable[[dict[str, Tensor], torch.dtype], Tensor]  # the weight [N, K] of packed tensors, in a type
+
+    def __init__(self, linear: nn.Linear, config: Any) -> None:
         super().__init__()
         self.config = config
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
@@ -204,9 +167,6 @@ class TorchAoLinear(nn.Module):
         self.run: Any = None
         self.prepared: Any = None  # device and type of input that the kernel was chosen for
         self.names: dict[str, str] = {}  # of the buffers, by those in the checkpoint
-        self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
-        self.bits = self.scheme.bits
-        self.group_size = self.scheme.group_size or self.in_features
 
     def fits(self) -> bool:
         """Whether the format can hold a weight of this size."""
@@ -217,38 +177,12 @@ class TorchAoLinear(nn.Module):
         return {}
 
     def round_inputs(self, x: Tensor) -> Tensor:
-        """What x is after rounding, in its type."""
-        if not self.scheme.inputs:
-            return x
-        if self.scheme.inputs == "float8":
-            codes, scales = self.float8_inputs(x)
-            return (widen_float8(codes).float() * scales).to(x.dtype)
-        if self.scheme.inputs == "symmetric":
-            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
-        values = x.float()
-        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
-        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
-        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
+        """What inputs are after rounding, in their type; as they are, unless the format rounds them."""
+        return x
 
     def why_not(self, kernel: Kernel) -> str:
         """The reason why a kernel, whose row says that it can, cannot run this layer; empty if it can."""
-        kind, _, group_size, symmetric, inputs, _ = self.scheme
-        if kernel.name == "torch":
-            return ""
-        if kernel.name == "scaled_mm" or inputs == "float8":
-            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
-        if kernel.name == "triton_groups":
-            return "it reads integers" if kind == "float8" else ""
-        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
-            return "it reads symmetric integers with a scale for each row"
-        if kernel.name == "triton_int8":
-            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
-        wanted = "symmetric" if kernel.name == "int8_product" else ""
-        return (
-            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        )
+        return ""
 
     @property
     def device(self) -> torch.device:
@@ -268,7 +202,7 @@ class TorchAoLinear(nn.Module):
             raise ValueError(f"inputs are {list(x.shape)}, expected [..., {self.in_features}]")
         if x.dim() == 1 or not x.is_contiguous():  # kernels read rows that follow each other
             rows = x.contiguous().view(-1, self.in_features)
-            return TorchAoLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
+            return PackedLinear.forward(self, rows).view(*x.shape[:-1], self.out_features)
         if x.requires_grad and torch.is_grad_enabled():
             return DequantizedMatmul.apply(x, self.bias, self)
         if not x.numel():
@@ -335,6 +269,65 @@ class TorchAoLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kernel={self.kernel!r}"
 
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to run a packed linear layer: a function of this file, and what it asks of layer, input and machine."""
+
+    name: str
+    entry: Any = None  # function (layer, x [..., K]) -> [..., N] of this file
+    template: str = ""  # or the template that makes one; the compiler fills it in
+    device: str = ""  # type of the device; any, if empty
+    capability: tuple[int, int] = (0, 0)  # the least compute capability of a CUDA device
+    below: tuple[int, ...] = ()  # and the first that is too new
+    dtypes: tuple[str, ...] = ()  # of the input; any, if empty
+    bits: tuple[int, ...] = ()
+    group_size: tuple[int, ...] = ()  # columns that share a scale; -1: all of a row
+    multiples: tuple[int, int] = (1, 1)  # N and K are divisible by these
+    package: str = ""  # what must be installed: "name" or "name>=version"
+    target: str = ""  # what the function calls in that package: "module:attribute"
+    layout: Any = None  # class that holds the weight in the kernel's own way; None: as in the checkpoint
+
+
+class TorchAoLinear(PackedLinear):
+    """A linear layer of torchao's codes."""
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
+        Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
+        Kernel(
+            "triton_int8",
+            entry="triton_int8_matmul",
+            device="cuda",
+            capability=(8, 0),  # Triton's products of int8
+            package="triton",
+            bits=(8,),
+        ),
+        Kernel(
+            "scaled_mm",
+            entry="scaled_matmul",
+            device="cuda",
+            capability=(8, 9),
+            dtypes=("bfloat16",),
+            multiples=(16, 16),
+        ),
+        Kernel(
+            "triton_groups",
+            entry="triton_groups_matmul",
+            layout="ColumnsLayout",
+            device="cuda",
+            package="triton",
+            multiples=(32, 32),
+        ),
+        Kernel("torch", entry="matmul_by_rows"),
+    )
+
+    def __init__(self, linear: Any, config: TorchAoConfig, quant_type: dict[str, Any]) -> None:
+        super().__init__(linear, config)
+        self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
+        self.bits = self.scheme.bits
+        self.group_size = self.scheme.group_size or self.in_features
+
     def empty_tensors(self) -> dict[str, Tensor]:
         kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
         groups = (self.out_features, self.in_features // self.group_size)
@@ -347,22 +340,29 @@ class TorchAoLinear(nn.Module):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _, whole = self.scheme
+        scheme, kind, bits = self.scheme, self.scheme.kind, self.scheme.bits
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
             return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
-            scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
+            ends = {"unclipped": torch.maximum(low / lowest, high / top), "": largest / ((2**bits - 1) / 2)}
+            scales = ends.get(scheme.fit, largest) if scheme.symmetric else (high - low) / (2**bits - 1)
+            scales = fit_scales(groups, bits) if scheme.fit == "fitted" else scales
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
-            zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
+            zeros = zeros if scheme.symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
+            exact, scales = (
+                scales,
+                scales.to(getattr(torch, scheme.scale_type or str(weight.dtype).removeprefix("torch."))),
+            )
+        rounded_by = exact if scheme.fit == "fitted" else scales
+        codes = nearest_codes(groups, rounded_by[..., None], zeros[..., None], bits)
         return {
             "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
@@ -408,11 +408,164 @@ class TorchAoLinear(nn.Module):
         stored = self.stored_tensors()
         return stored["_weight_qdata"], stored["_weight_scale"]
 
+    def round_inputs(self, x: Tensor) -> Tensor:
+        """What x is after rounding, in its type."""
+        if not self.scheme.inputs:
+            return x
+        if self.scheme.inputs == "float8":
+            codes, scales = self.float8_inputs(x)
+            return (widen_float8(codes).float() * scales).to(x.dtype)
+        if self.scheme.inputs == "symmetric":
+            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
+            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
+        values = x.float()
+        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
+        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
+        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
+        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
+
+    def why_not(self, kernel: Kernel) -> str:
+        kind, _, group_size, symmetric, inputs, *_ = self.scheme
+        if kernel.name == "torch":
+            return ""
+        if kernel.name == "scaled_mm" or inputs == "float8":
+            return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
+        if kernel.name == "triton_groups":
+            return "it reads integers" if kind == "float8" else ""
+        if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
+            return "it reads symmetric integers with a scale for each row"
+        if kernel.name == "triton_int8":
+            return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
+        wanted = "symmetric" if kernel.name == "int8_product" else ""
+        return (
+            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
+        )
+
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the weight of a model of this type into a file's header."""
         block = [self.out_features if self.scheme.whole else 1, self.group_size]
         names = [name.removeprefix("_weight_") for name in self.names]
         return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
+
+
+class Int4ShiftLinear(PackedLinear):
+    """A layer of nibbles with scales and shifts, in the place of zero points, for groups of columns.
+
+    Tiled, rows are filled up to 8 and columns to 1024, and scales and shifts are bfloat16.
+    """
+
+    kernels: ClassVar[tuple[Kernel, ...]] = (
+        *(
+            Kernel(
+                name,
+                entry="int4pack_matmul",
+                layout="Int4PackLayout",
+                device="cuda" if capability > (0, 0) else "cpu",
+                capability=capability,
+                dtypes=("bfloat16",),
+                bits=(bits,),
+                group_size=sizes,
+                multiples=multiples,
+            )
+            for name, capability, bits, sizes, multiples in (
+                ("int4pack_cuda", (8, 0), 4, (32, 64, 128, 256), (8, 1024)),
+                ("int4pack_cpu", (0, 0), 4, (32, 64, 128, 256), (16, 1)),
+                # Beside smaller groups of fewer bits, those of the layout would be more than a tenth.
+                ("int3pack_cpu", (0, 0), 3, (64, 128, 256), (16, 1)),
+                ("int2pack_cpu", (0, 0), 2, (128, 256), (16, 1)),
+            )
+        ),
+        Kernel("torch", entry="dequantize_matmul"),
+    )
+
+    def __init__(self, linear: nn.Linear, config: Any, quant_type: dict[str, Any]) -> None:
+        scheme = read_scheme(quant_type)
+        bits = scheme.bits
+        group_size = scheme.group_size
+        super().__init__(linear, config)
+        self.bits = bits
+        self.group_size = linear.in_features if group_size == -1 else group_size  # columns that share a scale
+        self.tiled = scheme.kind == "int4_tiles"
+        self.solved = member(quant_type["_data"]["int4_choose_qparams_algorithm"]) == "HQQ"
+        least = 5e-5 if self.solved else torch.finfo(torch.bfloat16).tiny
+        self.filling = 0.0, least, 8 * least  # a code, a scale and a shift, which make 0
+
+    def offsets(self, scales: Tensor, zeros: Tensor) -> Tensor:
+        """What the middle code stands for, per group: W = (code − middle) · scale + offset."""
+        return zeros
+
+    def zeros(self, scales: Tensor, offsets: Tensor) -> Tensor:
+        """The inverse of offsets."""
+        return offsets
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        codes, scales, shifts, _ = self.unpack_codes(stored)
+        wide = torch.promote_types(torch.float32, dtype)
+        groups = (codes.to(wide) - 8).unflatten(1, (-1, self.group_size))
+        return (groups * scales.to(wide)[..., None] + shifts.to(wide)[..., None]).flatten(1).to(dtype)
+
+    def fits(self) -> bool:
+        return self.in_features % self.group_size == 0 and (not self.tiled or 1024 % self.group_size == 0)
+
+    def empty_tensors(self) -> dict[str, Tensor]:
+        codes = torch.zeros(self.out_features, self.in_features, dtype=torch.uint8)
+        scales = torch.zeros(self.out_features, self.in_features // self.group_size)
+        return self.pack_codes(GroupwiseCodes(codes, scales, scales))
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        """As torchao does: tiles all in bfloat16, the others in float32 but for scales and shifts, in the weight's type."""
+        if self.solved:
+            parts = solve_groups(weight.float().reshape(-1, self.group_size), 4, 1, narrow=-1)
+            codes, scales, zeros = (part.view(len(weight), -1) for part in parts)
+            return self.pack_codes(GroupwiseCodes(codes, scales, (8 - zeros) * scales))
+        groups = (weight.bfloat16() if self.tiled else weight.float()).unflatten(1, (-1, self.group_size))
+        low, high = groups.amin(-1), groups.amax(-1)
+        if self.tiled:
+            scales = ((high - low) / 15).clamp(min=torch.finfo(torch.bfloat16).tiny)
+            lowest = low + scales * 8 - scales * 8  # rounded twice
+        else:
+            scales, lowest = (high - low).clamp(min=1e-6) / 15, low
+        codes = ((groups - lowest[..., None]) / scales[..., None]).round().clamp(0, 15).flatten(1).to(torch.uint8)
+        return self.pack_codes(GroupwiseCodes(codes, scales.to(weight.dtype), (low + scales * 8).to(weight.dtype)))
+
+    def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
+        codes, scales, shifts, _ = weight
+        if self.tiled:
+            rows, columns = -self.out_features % 8, -self.in_features % 1024
+            groups = columns // self.group_size
+            codes, scales, shifts = (
+                F.pad(part, (0, more, 0, rows), value=value)
+                for part, more, value in zip(
+                    (codes, scales, shifts), (columns, groups, groups), self.filling, strict=True
+                )
+            )
+            packed = torch.stack((scales.T, shifts.T), -1).bfloat16()
+            return {"_weight_qdata": pack_tensor_cores(codes), "_weight_scale_and_zero": packed}
+        signed = codes ^ 8
+        return {
+            "_weight_qdata": (signed[:, ::2] | signed[:, 1::2] << 4).view(torch.int8),
+            "_weight_scale": scales.T.contiguous(),
+            "_weight_zero_point": shifts.T.contiguous(),
+        }
+
+    def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
+        packed, rows = stored["_weight_qdata"], self.out_features
+        if self.tiled:
+            codes, groups = unpack_tensor_cores(packed), self.in_features // self.group_size
+            scales, shifts = stored["_weight_scale_and_zero"].permute(2, 1, 0)
+            self.filling = float(codes[-1, -1]), float(scales[-1, -1]), float(shifts[-1, -1])
+            return GroupwiseCodes(codes[:rows, : self.in_features], scales[:rows, :groups], shifts[:rows, :groups])
+        pairs = packed.view(torch.uint8)
+        codes = torch.stack((pairs & 15, pairs >> 4), -1).flatten(1) ^ 8
+        return GroupwiseCodes(codes, stored["_weight_scale"].T, stored["_weight_zero_point"].T)
+
+    def header(self, dtype: torch.dtype) -> str:
+        """What torchao writes about the weight into a file's header."""
+        return int4_header(self.tiled, [1, self.group_size], [self.out_features, self.in_features])
+
+
+class TorchAoInt4Linear(Int4ShiftLinear):
+    """A linear layer of packed int4."""
 
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
@@ -508,10 +661,10 @@ class TorchAoHfQuantizer:
         if not wanted or any(names_module(entry, name) for entry in skipped):
             return
         quant_type = config.type_of(name)
-        if type(embedding) is not nn.Embedding or quant_type is None:
-            raise ValueError(
-                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
-            )
+        kind = "not quantized" if quant_type is None else quant_type["_type"]
+        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
+            found = f"{type(embedding).__name__}, {kind}"
+            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
         packed = TorchAoEmbedding(embedding, config, quant_type)
         with torch.device("meta"):
             packed.hold(packed.empty_tensors())
@@ -534,6 +687,9 @@ class TorchAoHfQuantizer:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
+        if quant_type["_type"] == "Int4WeightOnlyConfig":
+            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
+            return packed if packed.fits() else None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
         multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
         fits = (
@@ -561,7 +717,7 @@ class TorchAoHfQuantizer:
         is_code = isinstance(module, nn.Linear) and param_value.element_size() == 1
         if self.pre_quantized and is_code and beside not in state_dict:
             raise ValueError(f"{param_name} is {describe(param_value)} and has no {beside} beside it: fetch it again")
-        return isinstance(module, TorchAoLinear) and name != "bias"
+        return isinstance(module, PackedLinear) and name != "bias"
 
     def create_quantized_param(
         self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: dict[str, Any]
@@ -600,7 +756,7 @@ class TorchAoHfQuantizer:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""
         for key in missing_keys:
             layer, name = owner(model, key)
-            if isinstance(layer, TorchAoLinear) and name != "bias":
+            if isinstance(layer, PackedLinear) and name != "bias":
                 if (value := layer.usual_tensors().get(name)) is None:
                     raise ValueError(f"the checkpoint lacks {key}, and with it the layer: fetch it again")
                 layer.hold({**layer.stored_tensors(), name: value})
@@ -1010,6 +1166,13 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "act_mapping_type": ASYMMETRIC,
         **INTX,
     },
+    "Int4WeightOnlyConfig": {
+        "group_size": 128,
+        "set_inductor_config": True,
+        "int4_packing_format": enum("Int4PackingFormat", "PLAIN"),
+        "int4_choose_qparams_algorithm": enum("Int4ChooseQParamsAlgorithm", "TINYGEMM"),
+        "int4_tile_packed_ntile": 8,
+    },
     "Float8WeightOnlyConfig": {
         "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
         "set_inductor_config": True,
@@ -1030,6 +1193,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
 }
 NAMES = {
     "int8_weight_only": "Int8WeightOnlyConfig",
+    "int4_weight_only": "Int4WeightOnlyConfig",
     "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
     "intx_weight_only": "IntxWeightOnlyConfig",
     "int8_dynamic_activation_intx_weight": "Int8DynamicActivationIntxWeightConfig",
@@ -1040,20 +1204,30 @@ NAMES = {
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
 
 
+def member(value: Any) -> Any:
+    """The name in capitals of what JSON has as an entry of an enumeration, and users also write as a word; others as they are."""
+    name = value["_data"] if isinstance(value, dict) else value
+    return name.upper() if isinstance(name, str) else value
+
+
 class Scheme(NamedTuple):
     """How a layer's weight and inputs are rounded."""
 
-    kind: str  # "int8", "intx" or "float8"
+    kind: str  # "int8", "intx", "float8", or packed: "int4_pairs", "int4_tiles"
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
     inputs: str  # "", "symmetric", "asymmetric" or "float8"
     whole: bool = False  # whether all rows share a scale, those of inputs too
+    fit: str = ""  # of symmetric intx: "unclipped", for both ends of the range; "fitted", for the least error
+    scale_type: str | None = None  # of intx; None: the weight's
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no kernel here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
+    if name == "Int4WeightOnlyConfig":
+        return read_int4(data)
     granularity = data.get("weight_granularity", data.get("granularity", ROW))
     pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
     granularity = pair[-1]
@@ -1066,8 +1240,6 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
         "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
         "weight_only_decode": False,
         "reduce_range": False,
-        "scale_dtype": None,
-        "weight_scale_dtype": None,
         "activation_value_lb": None,
         "activation_value_ub": None,
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
@@ -1075,8 +1247,11 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     }
     if name.startswith("Float8"):
         accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
+    fitted = member(data.get("intx_choose_qparams_algorithm")) == "HQQ_SCALE_ONLY"
+    if fitted:
+        del accepted["intx_choose_qparams_algorithm"]
     for key in accepted.keys() & data.keys():
-        if data[key] != accepted[key]:
+        if member(data[key]) != member(accepted[key]):
             raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
     if name == "Float8WeightOnlyConfig":
         return Scheme("float8", 8, 0, True, "")
@@ -1085,10 +1260,35 @@ def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
         return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
     bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = data.get("weight_mapping_type", data.get("mapping_type"))
-    if not 2 <= bits <= 8 or mapping not in (SYMMETRIC, ASYMMETRIC):
+    mapping = member(data.get("weight_mapping_type", data.get("mapping_type")))
+    if not 2 <= bits <= 8 or mapping not in ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"):
         raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    return Scheme("intx", bits, told, mapping == SYMMETRIC, "asymmetric" if "Dynamic" in name else "")
+    fit = "fitted" if fitted else "unclipped" if mapping.endswith("ERR") else ""
+    scale_type = data.get("weight_scale_dtype", data.get("scale_dtype"))
+    inputs = "asymmetric" if "Dynamic" in name else ""
+    return Scheme(
+        "intx", bits, told, mapping != "ASYMMETRIC", inputs, fit=fit, scale_type=scale_type and scale_type["_data"]
+    )
+
+
+def read_int4(data: dict[str, Any]) -> Scheme:
+    """The scheme of packed int4; packings of which no layer here can be compared with torchao's are refused."""
+    packing, tile = member(data["int4_packing_format"]), data["int4_tile_packed_ntile"]
+    others = {
+        "PLAIN_INT32": "operators of XPUs and NPUs make it",
+        "PRESHUFFLED": "torchao itself has no file of it",
+    }
+    if packing not in ("PLAIN", "TILE_PACKED_TO_4D") or tile != 8:
+        reason = others.get(packing, f"with an int4_tile_packed_ntile of {tile}")
+        raise ValueError(
+            f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
+            "TILE_PACKED_TO_4D, in tiles of 8"
+        )
+    if packing == "PLAIN" and member(data["int4_choose_qparams_algorithm"]) == "HQQ":
+        raise ValueError(
+            "TorchAoConfig: int4_choose_qparams_algorithm HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"
+        )
+    return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
 
 
 def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -1105,8 +1305,7 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
             return given  # its entries are checked when a layer asks for its own
         if given.get("_type") not in TYPES:
             raise ValueError(
-                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}; "
-                "those of packed int4 weights have layouts that only GPU kernels make"
+                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}"
             )
         found = {"_type": given["_type"], "_version": given.get("_version", 2)}
         return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
@@ -1117,14 +1316,18 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
         data["weight_dtype"] = enum("torch.dtype", "int4")
     keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
     for name, value in options.items():
-        key = next((key for key in (f"weight_{keys[name]}", keys[name]) if key in data), None)
+        key = next((key for key in (f"weight_{keys[name]}", keys[name], name) if key in data), None)
         if key is None:
             raise ValueError(f"TorchAoConfig: {given} takes no {name}")
-        data[key] = {
-            "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
-            "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
-            "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
-        }[name](value)
+        data[key] = (
+            value
+            if key == "group_size"
+            else {
+                "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
+                "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
+                "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
+            }[name](value)
+        )
     return {"_type": NAMES[given], "_version": 2, "_data": data}
 
 
@@ -1226,6 +1429,41 @@ def round_to_float8(values: Tensor) -> Tensor:
     return values.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
+def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`; groups no wider than `narrow` have a scale of 1.
+
+    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
+    zero points then are the mean of what is left; beta grows, until the mean error does not.
+    """
+    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
+    top, width = 2**bits - 1, high - low
+    scale = torch.where(width <= narrow, 1.0, top / width).clamp(max=2e4)
+    zero = -low * scale
+    zero = zero.round() if bits == 4 else zero
+    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
+    for _ in range(20):
+        codes = (groups * scale + zero).round().clamp(0, top)
+        near = (codes - zero) / scale
+        error = groups - near
+        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
+        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
+        mean = float(error.abs().mean())
+        if mean >= best:
+            break
+        best = mean
+    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
+
+
+def fit_scales(groups: Tensor, bits: int) -> Tensor:
+    """Scales [N, G] of groups [N, G, g] that are the least squares' for their own signed codes, in float32: torchao's HQQ_SCALE_ONLY."""
+    values, lowest, least = groups.float(), -(2 ** (bits - 1)), torch.finfo(torch.float32).eps
+    scales = (values.abs().amax(-1) / -lowest).clamp(min=least)
+    for _ in range(20):
+        codes = (values / scales[..., None]).round().clamp(lowest, -lowest - 1)
+        scales = ((values * codes).sum(-1) / codes.square().sum(-1).clamp(min=least)).clamp(min=least)
+    return scales
+
+
 class GroupwiseCodes(NamedTuple):
     """A weight [N, K] as small integers; column k has the scale and zero point of the group groups[k], or k // (K / G)."""
 
@@ -1235,9 +1473,101 @@ class GroupwiseCodes(NamedTuple):
     groups: Tensor | None = None  # int32 [K]; None: consecutive columns
 
 
+def dequantize_groups(weight: GroupwiseCodes, dtype: torch.dtype) -> Tensor:
+    """The weight [N, K], computed in float32 where the type is smaller."""
+    codes, scales, zeros, groups = weight
+    wide = torch.promote_types(torch.float32, dtype)
+    if groups is None:
+        size = codes.shape[1] // scales.shape[1]
+        groups = torch.arange(codes.shape[1], device=codes.device) // size
+    scales, zeros = (x.to(wide).index_select(1, groups) for x in (scales, zeros))
+    return ((codes.to(wide) - zeros) * scales).to(dtype)
+
+
 def nearest_codes(values: Tensor, scales: Tensor, zeros: Tensor | int, bits: int) -> Tensor:
     """Signed codes in the values' type; of near ties, those that products with the scale's inverse give."""
     return ((values * (1 / scales)).round() + zeros).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def tensor_header(
+    quant_type: dict[str, Any], scheme: Scheme, block_size: list[int], dtype: str, names: list[str]
+) -> str:
+    """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
+    data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
+    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    if scheme.kind == "int8":
+        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
+        if inputs:
+            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
+        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
+    elif scheme.kind == "intx":
+        kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
+        data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
+    else:
+        kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
+        if inputs:
+            rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
+            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
+        product = plain_entry(given["mm_config"]) if inputs else None
+        data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
+        data |= {"kernel_preference": preference}
+    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+
+
+def int4_header(tiled: bool, block_size: list[int], shape: list[int]) -> str:
+    """The entry of a weight of packed int4."""
+    data: dict[str, Any] = {"block_size": block_size, "shape": shape}
+    if tiled:
+        entry = {"_type": "Int4TilePackedTo4dTensor", "_data": data, "_tensor_data_names": ["qdata", "scale_and_zero"]}
+    else:
+        data["activation_dtype"] = enum("torch.dtype", "bfloat16")
+        entry = {"_type": "Int4Tensor", "_data": data, "_tensor_data_names": ["qdata", "scale", "zero_point"]}
+    return json.dumps(entry)
+
+
+def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if rounded is None else {"_type": f"QuantizeTensorTo{kind}Kwargs", "_data": rounded}
+
+
+def plain_entry(entry: Any) -> dict[str, Any]:
+    """An entry, or the first of several, without its version."""
+    first = entry[0] if isinstance(entry, list) else entry
+    return {key: value for key, value in first.items() if key != "_version"}
+
+
+def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
+    """torch's product of float8 rows, a scale for each token and each output."""
+    rows = x.reshape(-1, x.shape[-1])
+    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
+    tokens = scales.float().expand(len(rows), 1).contiguous()
+    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
+    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+class ColumnsLayout:
+    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
+
+    Zero points that are no integers are [G, N], in the type that they have.
+    """
+
+    @staticmethod
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes, scales, zeros, _ = layer.unpack_codes(stored)
+        return {
+            "qweight": pack_words(codes.T, layer.bits),
+            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
+            "scales": scales.T.contiguous(),
+        }
+
+    @staticmethod
+    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
+        zeros = held["qzeros"].T.contiguous()
+        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
+        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
+        return found
 
 
 class DequantizedMatmul(torch.autograd.Function):
@@ -1255,6 +1585,12 @@ class DequantizedMatmul(torch.autograd.Function):
         return y @ layer.dequantize(y.dtype), bias, None
 
 
+def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
+    """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
 def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     """The same, of a hundred or so rows of the weight at a time, which stay in the cache; for layers that unpack row by row."""
     x, stored, step = layer.round_inputs(x), layer.stored_tensors(), max(1, 2**18 // layer.in_features)
@@ -1265,6 +1601,14 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     )
     y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
     return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
+def describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 def why_not(kernel: Kernel, layer: Any, device: torch.device, dtype: torch.dtype) -> str:
@@ -1322,82 +1666,151 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
-def tensor_header(
-    quant_type: dict[str, Any], scheme: Scheme, block_size: list[int], dtype: str, names: list[str]
-) -> str:
-    """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
-    data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
-    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
-    if scheme.kind == "int8":
-        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
-        if inputs:
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
-    elif scheme.kind == "intx":
-        kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
-        data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
-    else:
-        kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
-        if inputs:
-            rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
-            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
-        product = plain_entry(given["mm_config"]) if inputs else None
-        data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
-        data |= {"kernel_preference": preference}
-    return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+def pack_tensor_cores(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K]: what each of 32 threads multiplies (PTX ISA, mma.m16n8k16, matrix B).
+
+    A word holds, of one row, columns c, c + 8, c + 16 and c + 24 of 32, then those to the right of each, the first lowest.
+    """
+    tiles = codes.view(len(codes) // 8, 8, -1, 4, 4, 4, 2).permute(0, 2, 1, 5, 3, 6, 4).flatten(-2)
+    return (tiles[..., ::2] | tiles[..., 1::2] << 4).contiguous().view(torch.int32).flatten(2, 3).squeeze(-1)
 
 
-def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if rounded is None else {"_type": f"QuantizeTensorTo{kind}Kwargs", "_data": rounded}
+def unpack_tensor_cores(packed: Tensor) -> Tensor:
+    """The inverse of pack_tensor_cores."""
+    pairs = packed[..., None].view(torch.uint8)
+    tiles = torch.stack((pairs & 15, pairs >> 4), -1).view(*packed.shape[:2], 8, 4, 4, 2, 4)
+    return tiles.permute(0, 2, 1, 4, 6, 3, 5).reshape(8 * len(packed), -1)
 
 
-def plain_entry(entry: Any) -> dict[str, Any]:
-    """An entry, or the first of several, without its version."""
-    first = entry[0] if isinstance(entry, list) else entry
-    return {key: value for key, value in first.items() if key != "_version"}
+ONES = 0x1111111111111111  # the lowest bit of each nibble of an int64
 
 
-def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
-    """torch's product of float8 rows, a scale for each token and each output."""
-    rows = x.reshape(-1, x.shape[-1])
-    (codes, scales), (weight, outputs) = layer.float8_inputs(rows), layer.float8_rows()
-    tokens = scales.float().expand(len(rows), 1).contiguous()
-    outputs = outputs.view(1, -1).expand(1, layer.out_features).contiguous()
-    y = torch._scaled_mm(codes, weight.t(), tokens, outputs, out_dtype=x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
+class Int4PackLayout:
+    """Nibbles as torch's kernel for the device wants them, and bfloat16 groups: W = (nibble − 8) · scale + offset.
 
-
-class ColumnsLayout:
-    """`qweight` int32 [K · b / 32, N], `qzeros` int32 [G, N · b / 32], `scales` [G, N]; groups of consecutive columns.
-
-    Zero points that are no integers are [G, N], in the type that they have.
+    Codes of 2 and 3 bits are held in as many, and become nibbles with 8 in their middle, so that offsets stay small. What
+    scales and zero points lose in bfloat16 is kept beside them, so that the checkpoint's come back to the bit.
     """
 
     @staticmethod
-    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def pack(layer: Any, stored: dict[str, Tensor]) -> dict[str, Any]:
         codes, scales, zeros, _ = layer.unpack_codes(stored)
-        return {
-            "qweight": pack_words(codes.T, layer.bits),
-            "qzeros": (zeros if zeros.is_floating_point() else pack_words(zeros, layer.bits)).T.contiguous(),
-            "scales": scales.T.contiguous(),
-        }
+        layer.group_types = scales.dtype, zeros.dtype
+        offsets = layer.offsets(scales.float(), zeros.float())
+        groups = torch.stack((scales.float().T, offsets.T), -1).bfloat16()  # [G, N, 2]
+        near = near_groups(layer, groups)
+        packed = pack_tiles(codes) if codes.is_cuda else narrow(pack_blocks(codes), layer.bits)
+        rest = {"scales_rest": difference(scales, near[0]), "zeros_rest": difference(zeros, near[1])}
+        return {"int4": packed, "groups": groups, **rest}
 
     @staticmethod
-    def unpack(layer: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
-        codes = unpack_words(held["qweight"], layer.bits).T.contiguous()  # kernels read rows
-        zeros = held["qzeros"].T.contiguous()
-        zeros = zeros if zeros.is_floating_point() else unpack_words(zeros, layer.bits)
-        found: dict[str, Tensor] = layer.pack_codes(GroupwiseCodes(codes, held["scales"].T.contiguous(), zeros))
-        return found
+    def unpack(layer: Any, held: dict[str, Any]) -> dict[str, Tensor]:
+        packed, near = held["int4"], near_groups(layer, held["groups"])
+        scales, zeros = add_difference(near[0], held["scales_rest"]), add_difference(near[1], held["zeros_rest"])
+        is_tiled = packed.dim() == 4
+        codes = unpack_tiles(packed) if is_tiled else unpack_blocks(widen(packed, layer.bits, len(scales)))
+        return layer.pack_codes(GroupwiseCodes(codes - (8 - 2 ** (layer.bits - 1)), scales, zeros))
 
 
-def describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def int4pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], rounded as the format says; sums in float32."""
+    held, x = layer._buffers, layer.round_inputs(x)  # an attribute of a module would be looked for in three places
+    packed, groups, rows = held["int4"], held["groups"], x if x.dim() == 2 else x.flatten(0, -2)
+    if packed.dim() == 4:
+        y = torch.ops.aten._weight_int4pack_mm(rows, packed, layer.group_size, groups)
+    else:
+        packed = widen(packed, layer.bits, groups.shape[1])
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, layer.group_size, groups)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], -1)
 
 
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, TorchAoLinear)}
+def narrow(packed: Tensor, bits: int) -> Tensor:
+    """Bytes of two nibbles with codes of 2 or 3 bits, in as many: [1, n / 2], two codes in a nibble; [3, n / 4], three and a bit of a fourth."""
+    if bits == 4:
+        return packed
+    parts = packed.view(2 if bits == 2 else 4, -1)
+    if bits == 2:
+        return parts[:1] | parts[1:] << 2
+    return parts[:3] | (parts[3] >> torch.arange(3, dtype=torch.uint8)[:, None] & 0x11) << 3
+
+
+def widen(narrowed: Tensor, bits: int, rows: int) -> Tensor:
+    """The inverse of narrow, [rows, K / 2], with 8 in the middle of the codes; eight bytes at a time."""
+    if bits == 4:
+        return narrowed
+    words = narrowed.view(torch.int64)
+    found = words.new_empty(2 if bits == 2 else 4, words.shape[1])
+    torch.bitwise_and(words, (2**bits - 1) * ONES, out=found[:-1])
+    rest = (words >> bits).bitwise_and_((3 if bits == 2 else 1) * ONES)
+    found[-1] = rest[0] if bits == 2 else rest[0].add_(rest[1], alpha=2).add_(rest[2], alpha=4)
+    return found.add_((8 - 2 ** (bits - 1)) * ONES).view(torch.uint8).view(rows, -1)
+
+
+def near_groups(layer: Any, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and zero points as far as bfloat16 groups tell them."""
+    scale_type, zero_type = layer.group_types
+    scales, offsets = groups.float().permute(2, 1, 0)  # [N, G]
+    zeros = layer.zeros(scales, offsets)
+    zeros = zeros if zero_type.is_floating_point else zeros.nan_to_num(0, 0, 0).round().clamp(-128, 127)
+    return scales.to(scale_type), zeros.to(zero_type)
+
+
+def difference(exact: Tensor, near: Tensor) -> Tensor | None:
+    """What takes the bits of `near` to those of `exact`, in one byte each if that is enough; None if they are the same."""
+    rest = as_integers(exact) - as_integers(near)
+    short = rest.to(torch.int8)
+    return None if not rest.any() else short if torch.equal(short.to(rest.dtype), rest) else rest
+
+
+def add_difference(near: Tensor, rest: Tensor | None) -> Tensor:
+    return near if rest is None else (as_integers(near) + rest).view(near.dtype)
+
+
+def as_integers(values: Tensor) -> Tensor:
+    return values.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[values.element_size()])
+
+
+def pack_tiles(codes: Tensor) -> Tensor:
+    """int32 [N / 8, K / 128, 32, 4] of codes uint8 [N, K], for CUDA's kernel: tiles of 8 rows and 128 columns."""
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    return torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
+
+
+def unpack_tiles(packed: Tensor) -> Tensor:
+    """The inverse of pack_tiles."""
+    places = nibble_places(pack_tiles, 8, 128, packed.device)
+    codes = nibbles(packed).view(-1, 1024)[:, places.flatten()].view(*packed.shape[:2], 8, 128)
+    return codes.transpose(1, 2).reshape(8 * packed.shape[0], -1)
+
+
+def pack_blocks(codes: Tensor) -> Tensor:
+    """uint8 [N, K / 2] of codes uint8 [N, K], for the CPU's kernel: blocks of rows, each column of a block a run of nibbles."""
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+
+
+def unpack_blocks(packed: Tensor) -> Tensor:
+    """The inverse of pack_blocks; how many rows a block has, and in which order, depends on the processor."""
+    first, second = nibble_places(pack_blocks, len(packed), 2, packed.device).unbind(1)  # of two columns
+    height = int(second[0] - first[0])  # of a block; only the last may have fewer rows
+    blocks = zip(packed.split(height), first.split(height), strict=True)
+    columns = 2 * packed.shape[1]
+    return torch.cat([nibbles(block).view(columns, -1)[:, place - place.min()].T for block, place in blocks])
+
+
+def nibble_places(pack: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """int64 [rows, columns]: where each code lies among the nibbles, by packing the numbers of the codes, four bits at a time."""
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    found = torch.zeros(rows * columns, dtype=torch.int64, device=device)
+    for shift in range(0, len(found).bit_length(), 4):
+        found |= nibbles(pack((numbers >> shift & 15).byte())).long() << shift
+    return found.argsort().view(rows, columns)
+
+
+def nibbles(packed: Tensor) -> Tensor:
+    """Of each byte the low four bits, then the high ones."""
+    packed = packed.view(torch.uint8)
+    return torch.stack((packed & 15, packed >> 4), -1).flatten()
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -1439,5 +1852,6 @@ __all__ = [
     "TorchAoConfig",
     "TorchAoEmbedding",
     "TorchAoHfQuantizer",
+    "TorchAoInt4Linear",
     "TorchAoLinear",
 ]

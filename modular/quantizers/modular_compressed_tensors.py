@@ -4,6 +4,7 @@
 |---|---|
 | `pack-quantized` | `weight_packed` int32 [N, K · b / 32]: codes + 2^(b−1), one stream of bits along a row, the first lowest |
 | | `weight_scale` [N, K / g], `weight_zero_point` int32 [N · b / 32, K / g], packed down the rows; asymmetric only |
+| | of blocks: `weight_scale`, `weight_zero_point` int8 [N / n, K / k]; of the whole: [1] |
 | | `weight_shape` [2], `weight_g_idx` int32 [K] where groups are not of consecutive columns |
 | `int-quantized`, `float-quantized`, `naive-quantized` | `weight` int8 or float8_e4m3fn [N, K] |
 | | `weight_scale`: [1], [N, 1], or [N / n, K / k] for blocks of n × k; `weight_zero_point` int8; `input_scale`: [1], static only |
@@ -89,7 +90,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
                     "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
         require_choice(self, "format", FORMATS)
-        statuses = ("initialized", "calibration", "frozen", "compressed")
+        statuses = ("initialized", "calibration", "frozen", "compressed", "decompressed")
         require_choice(self, "quantization_status", statuses)
         require_type(self, "ignore", (list, type(None)))
         require_type(self, "global_compression_ratio", (int, float, type(None)))
@@ -117,17 +118,22 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         return values
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """The group that a layer belongs to; None: it stays plain."""
+        """The group that a layer belongs to; None: it stays plain.
+
+        A target that is its name goes before patterns, and these before its class.
+        """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
-        groups = (self.config_groups or {}).values()
-        found = (group for group in groups if any(names_layer(entry, name, module) for entry in group["targets"]))
-        return next((group for group in found if group["weights"] is not None), None)
+        targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
+        found = [target for target in targets if names_layer(target, name, module)]
+        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        group = next((targets[target] for target in order if target in found), None)
+        return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern."""
-    return entry == type(module).__name__ or names_module(entry, name)
+    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
+    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class CompressedInt8Linear(Int8SchemeLinear):
@@ -151,6 +157,7 @@ class CompressedGroupLinear(GroupSchemeLinear):
         super().__init__(linear, config, scheme)
         self.ordered = self.weights.actorder in ("group", "dynamic")
         self.in_words = 32 if 32 % self.bits else 32 // self.bits  # codes that fill whole words
+        self.in_groups = self.weights.strategy in ("group", "channel")  # other zero points are not packed
 
     def usual_tensors(self) -> dict[str, Tensor]:
         return {"weight_shape": torch.tensor([self.out_features, self.in_features]), **super().usual_tensors()}
@@ -160,21 +167,36 @@ class CompressedGroupLinear(GroupSchemeLinear):
         return found | {"weight_g_idx": order // self.group_size} if self.ordered else found
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = F.pad(weight.codes, (0, -self.in_features % self.in_words))
-        found = {"weight_packed": pack_words(codes.T, self.bits).T.contiguous(), "weight_scale": weight.scales}
+        scales = weight.scales[:: self.height].reshape(self.scale_shape()).contiguous()
+        found = {"weight_packed": self.pack_rows(weight.codes.T).T.contiguous(), "weight_scale": scales}
         if not self.symmetric:
-            zeros = F.pad(weight.zeros.to(torch.uint8), (0, 0, 0, -self.out_features % self.in_words))
-            found["weight_zero_point"] = pack_words(zeros, self.bits)
+            zeros = weight.zeros[:: self.height].to(torch.uint8)
+            plain = zeros.to(torch.int16) - 2 ** (self.bits - 1)
+            found["weight_zero_point"] = (
+                self.pack_rows(zeros) if self.in_groups else plain.to(torch.int8).view(scales.shape)
+            )
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        scales = stored["weight_scale"]
-        codes = unpack_words(stored["weight_packed"].T, self.bits).T[:, : self.in_features]
+        scales, middle = self.for_rows(stored["weight_scale"]), 2 ** (self.bits - 1)
+        codes = self.unpack_rows(stored["weight_packed"].T, self.in_features).T
         if self.symmetric:
-            zeros = torch.full(scales.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=scales.device)
+            zeros = torch.full(scales.shape, middle, dtype=torch.uint8, device=scales.device)
+        elif self.in_groups:
+            zeros = self.unpack_rows(stored["weight_zero_point"], self.out_features)
         else:
-            zeros = unpack_words(stored["weight_zero_point"], self.bits)[: self.out_features]
+            zeros = self.for_rows((stored["weight_zero_point"].to(torch.int16) + middle).to(torch.uint8))
         return GroupwiseCodes(codes, scales, zeros, stored.get("weight_g_idx"))
+
+    def pack_rows(self, codes: Tensor) -> Tensor:
+        """Words down the rows; of the last ones only those in which there are codes."""
+        whole = F.pad(codes, (0, 0, 0, -len(codes) % self.in_words))
+        return pack_words(whole, self.bits)[: -(-len(codes) * self.bits // 32)]
+
+    def unpack_rows(self, words: Tensor, count: int) -> Tensor:
+        """The inverse of pack_rows, for this many codes."""
+        whole = F.pad(words, (0, 0, 0, -len(words) % (self.in_words * self.bits // 32)))
+        return unpack_words(whole, self.bits)[:count]
 
     def why_not(self, kernel: Kernel) -> str:
         if kernel.layout is not None and self.ordered:
@@ -286,11 +308,14 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [])
+        return with_plain_layers(self, model, "ignore", self.quantization_config.ignore or [], parts=False)
 
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
         if not self.pre_quantized:
+            groups = config.config_groups
+            if list(groups) != sorted(groups):  # JSON's order is that of names
+                config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)
             formats = {group["format"] for group in config.config_groups.values() if group["weights"] is not None}

@@ -22,6 +22,7 @@ from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_choice
 from unibody.core.quantization.groupwise import GroupwiseLinear
+from unibody.core.quantization.half_quadratic import solve_groups
 from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.plain_layers import with_plain_layers
@@ -195,31 +196,6 @@ class HQQLinear(GroupwiseLinear):
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
         codes = weight.codes.reshape(-1, self.group_size)
         return self.pack_groups(codes, weight.scales.reshape(-1, 1), weight.zeros.reshape(-1, 1))
-
-
-def solve_groups(groups: Tensor, bits: int, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8, scales and zero points of a float32 weight in groups along `axis`.
-
-    Half-quadratic steps: the error is shrunk towards a sparse one (the proximal operator of the l_p norm, p = 0.7), and the
-    zero points then are the mean of what is left; beta grows, until the mean error does not.
-    """
-    low, high = groups.amin(axis, keepdim=True), groups.amax(axis, keepdim=True)
-    top, width = 2**bits - 1, high - low
-    scale = torch.where(width.abs() <= 1e-4, 1.0, top / width).clamp(max=2e4)
-    zero = -low * scale
-    zero = zero.round() if bits == 4 else zero
-    beta, best = 10.0, float("inf")  # hqq does not raise beta, as its text would have it
-    for _ in range(20):
-        codes = (groups * scale + zero).round().clamp(0, top)
-        near = (codes - zero) / scale
-        error = groups - near
-        sparse = error.sign() * (error.abs() - (1 / beta) * error.abs().pow(0.7 - 1)).relu()
-        zero = (codes - (groups - sparse) * scale).mean(axis, keepdim=True)
-        mean = float(error.abs().mean())
-        if mean >= best:
-            break
-        best = mean
-    return (groups * scale + zero).round().clamp(0, top).to(torch.uint8), 1 / scale, zero
 
 
 class HqqHfQuantizer(HfQuantizer):

@@ -5,13 +5,19 @@
 | `int4`, `uint4` by group | `weight` int32 [K, N / 8]: eight outputs in a word, the even ones first; `weight_scale` [K / g, N]; |
 | | `weight_zero_point` int32 [K / g, N / 8], packed alike; codes of `int4` are signed |
 | `int4`, `uint4` by row | `weight` int32 [N, K / 8]: eight inputs in a word; `weight_scale` [N], `weight_zero_point` int32 [N / 8] |
+| `pack_method` `order` | the same, the first of eight in the lowest bits |
+| `int2` by group | `weight` int32 [K, N]: a word for each code; `weight_scale`, `weight_zero_point` [K / g, N] |
+| `int3` by group or row | `weight` uint8 [N, 3 K / 8]: one stream of bits along a row; `weight_scale` [K / g, N] or [N], |
+| | `weight_zero_point` uint8 [N, 3 K / 8 g] or [3 N / 8], packed alike |
 | `int8`, `uint8` by group | `weight` int8 or uint8 [K, N]; `weight_scale`, `weight_zero_point` [K / g, N] |
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
-| `fp8_e4m3` | `weight` float8_e4m3fn [N, K]; `weight_scale` [N], or one number |
+| `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
+| integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
 | `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
 | `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
 | W | (code − zero point) · scale |
-| x, y | plain, or rounded: by token, by group, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
@@ -23,14 +29,17 @@ from fnmatch import fnmatch
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
+from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.linear import matmul_by_rows
+from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer
-from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
 from unibody.core.quantization.scheme_layers import (
     Float4SchemeLinear,
@@ -39,10 +48,11 @@ from unibody.core.quantization.scheme_layers import (
     SchemeLinear,
 )
 from unibody.core.quantization.schemes import QuantizationArgs
-from unibody.core.quantization.static_scales import calibrated_scales
+from unibody.core.quantization.static_scales import calibrated_scales, round_caches
 
 __all__ = [
     "QuarkConfig",
+    "QuarkE5M2Linear",
     "QuarkFloat4Linear",
     "QuarkFloat8Linear",
     "QuarkGroupLinear",
@@ -52,14 +62,22 @@ __all__ = [
 ]
 
 TYPES = {  # bits, kind and first code
+    "int2": (2, "int", -2),
+    "int3": (3, "int", -4),
     "int4": (4, "int", -8),
     "uint4": (4, "int", 0),
     "int8": (8, "int", -128),
     "uint8": (8, "int", 0),
     "fp8_e4m3": (8, "float", 0),
+    "fp8_e5m2": (8, "float", 0),
     "fp6_e2m3": (6, "float", 0),
     "fp6_e3m2": (6, "float", 0),
     "fp4": (4, "float", 0),
+}
+SCHEMES = {  # those of weights that Quark exports with these
+    "int2": ("per_group",),
+    "int3": ("per_group", "per_channel"),
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
 }
 STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
 SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
@@ -114,12 +132,14 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
     kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
     along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
     bits, number, first = TYPES.get(kind, (0, "", 0))
+    unsigned = kind == "uint8" and scheme == "per_tensor" and spec["symmetric"] is False
     refused = {
-        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight"),
-        "qscheme": scheme not in STRATEGIES or (kind == "uint8" and scheme == "per_tensor"),
+        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight" and not unsigned),
+        "qscheme": scheme not in STRATEGIES or (name == "weight" and scheme not in SCHEMES.get(kind, (scheme,))),
         "ch_axis": axis not in along.get(scheme, (axis,)),
         "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
         "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
+        "is_dynamic": name == "weight" and spec["is_dynamic"],
         "is_scale_quant": spec["is_scale_quant"],
         "mx_element_dtype": spec["mx_element_dtype"],
     }
@@ -136,8 +156,10 @@ def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
         group_size=spec["group_size"],
         strategy="token" if tokens else STRATEGIES[scheme],
         dynamic=bool(spec["is_dynamic"]),
+        zp_dtype="torch.uint8" if unsigned else None,
         scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
-        element=kind.removeprefix("fp6_") if bits == 6 else None,
+        element=kind.partition("_")[2] or None,
+        inverse=number == "int" or None,
     )
 
 
@@ -146,82 +168,113 @@ class QuarkConfig(QuantizationConfigMixin):
     """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
 
     quant_method: ClassVar[str] = "quark"
-    ignored_keys: ClassVar[tuple[str, ...]] = (
-        *("algo_config", "kv_cache_post_rope", "kv_cache_quant_config", "quant_mode", "softmax_quant_spec", "version"),
-    )
+    ignored_keys: ClassVar[tuple[str, ...]] = (*("algo_config", "quant_mode", "softmax_quant_spec", "version"),)
 
     _: KW_ONLY
     global_quant_config: dict[str, Any] = field(default_factory=dict)
     layer_quant_config: dict[str, Any] = field(default_factory=dict)  # by patterns of names, such as *.mlp.*
     layer_type_quant_config: dict[str, Any] = field(default_factory=dict)  # by names of classes
+    kv_cache_quant_config: dict[str, Any] = field(default_factory=dict)  # the same; outputs are what the cache gets
+    kv_cache_post_rope: bool = (
+        False  # whether keys are rounded as they come to the cache, and not before they are rotated
+    )
     exclude: list[str] | None = None  # names or patterns of layers that stay plain
     export: dict[str, Any] = field(
         default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
     )
 
     def post_init(self) -> None:
-        for name in ("global_quant_config", "layer_quant_config", "layer_type_quant_config", "export"):
-            require_type(self, name, dict)
         require_type(self, "exclude", (list, type(None)))
-        for key, only in (("pack_method", "reorder"), ("weight_format", "real_quantized")):
-            if self.export.get(key, only) != only:
+        for key, known in (("pack_method", ("reorder", "order")), ("weight_format", ("real_quantized",))):
+            if self.export.get(key, known[0]) not in known:
                 raise ValueError(
-                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {only!r}: export it again"
+                    f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
                 )
         self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
-        for name in ("layer_quant_config", "layer_type_quant_config"):
+        for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
             setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
-        if vars(self).get("kv_cache_quant_config"):
-            raise ValueError("QuarkConfig: kv_cache_quant_config is set, and Quark's scales of the cache are not read")
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight and inputs of a layer are rounded; None: it stays plain."""
-        if any(fnmatch(name, entry) or names_module(entry, name) for entry in self.exclude or ()):
+        if any(fnmatch(name, entry) for entry in self.exclude or ()):
             return None
-        by_name = (group for entry, group in self.layer_quant_config.items() if fnmatch(name, entry))
+        named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
+        by_name = (group for entry, group in named if fnmatch(name, entry))
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(by_name, by_type)
         if not group or group["weight"] is None:
+            if group and any(group[part] for part in ROUNDED):
+                raise ValueError(
+                    f"QuarkConfig: inputs or outputs of {name} are rounded, and its weight is not: no layer does it"
+                )
             return None
-        parts = (None if group[part] is None else read_spec(group[part], part).to_dict() for part in ROUNDED)
+        if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
+            group = {**group, "output_tensors": None}
+        parts = (None if group[part] is None else vars(read_spec(group[part], part)) for part in ROUNDED)
         names = ("weights", "input_activations", "output_activations")
         return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
-    """A linear layer of integers by group, which lie along the outputs; or by row, along the inputs."""
+    """A linear layer of integers by group, which lie along the outputs; or, with three bits or by row, along the inputs."""
 
     coded: ClassVar[tuple[str, ...]] = ("weight", "weight_scale", "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, scheme)
-        self.first, self.turned = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        self.first, self.grouped = scheme["first"], self.weights.strategy == "group"  # stored codes begin with `first`
+        self.in_order = config.export.get("pack_method") == "order"
 
     def pack_codes(self, weight: GroupwiseCodes) -> dict[str, Tensor]:
-        codes = weight.codes.T if self.turned else weight.codes
-        scales, zeros = weight.scales.T.contiguous(), weight.zeros.to(torch.uint8).T
-        found = {"weight": self.to_stored(codes), "weight_scale": scales, "weight_zero_point": self.to_stored(zeros)}
-        if not self.turned:
-            found |= {name: found[name].flatten() for name in ("weight_scale", "weight_zero_point")}
+        codes, scales, zeros = (
+            weight.codes,
+            weight.scales[:: self.height],
+            weight.zeros[:: self.height].to(torch.uint8),
+        )
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.to(torch.int16) + self.first).to(torch.int32 if self.bits == 4 else torch.uint8)
+        else:
+            zeros = self.to_stored(zeros if self.grouped and self.bits == 3 else zeros.T)
+        codes = codes.T if self.grouped and self.bits != 3 else codes
+        found = {"weight": self.to_stored(codes), "weight_scale": scales.T.contiguous(), "weight_zero_point": zeros}
+        if not self.grouped:
+            found["weight_scale"] = found["weight_scale"].reshape(self.scale_shape())
+            found["weight_zero_point"] = zeros.view((self.scale_shape() and -1) or [])
         return {**found, **self.others}
 
     def unpack_codes(self, stored: dict[str, Tensor]) -> GroupwiseCodes:
-        codes, groups = self.from_stored(stored["weight"]), self.grid[1]
-        zeros = self.from_stored(stored["weight_zero_point"].view(groups, -1)).T
-        return GroupwiseCodes(codes.T if self.turned else codes, stored["weight_scale"].view(groups, -1).T, zeros)
+        codes, scales = self.from_stored(stored["weight"]), stored["weight_scale"].view(self.grid[::-1]).T
+        codes, zeros = codes.T if self.grouped and self.bits != 3 else codes, stored["weight_zero_point"]
+        if self.weights.strategy == "tensor":
+            zeros = (zeros.view(1, 1).to(torch.int16) - self.first).to(torch.uint8)
+        elif self.grouped and self.bits == 3:
+            zeros = self.from_stored(zeros)
+        else:
+            zeros = self.from_stored(zeros.view(self.grid[1], -1)).T
+        return GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros))
 
     def to_stored(self, codes: Tensor) -> Tensor:
         """Codes from 0 as they are stored, and signed where the format says so."""
+        codes = codes.to(torch.int16) + self.first
         if self.bits == 4:
-            return pack_interleaved((codes + self.first) & 15)
-        return (codes.to(torch.int16) + self.first).to(torch.int8 if self.first else torch.uint8).contiguous()
+            codes = codes & 15
+            return pack_words(codes.T, 4).T.contiguous() if self.in_order else pack_interleaved(codes)
+        if self.bits == 3:
+            whole = F.pad(codes & 7, (0, -codes.shape[1] % 32))
+            return pack_words(whole.T, 3).T.contiguous().view(torch.uint8)[:, : codes.shape[1] * 3 // 8].contiguous()
+        return codes.to(torch.int32 if self.bits == 2 else torch.int8 if self.first else torch.uint8).contiguous()
 
     def from_stored(self, stored: Tensor) -> Tensor:
         """The inverse of to_stored."""
-        codes = unpack_interleaved(stored) if self.bits == 4 else stored
+        if self.bits == 4:
+            codes = unpack_words(stored.T, 4).T if self.in_order else unpack_interleaved(stored)
+        elif self.bits == 3:
+            words = F.pad(stored, (0, -stored.shape[1] % 12)).view(torch.int32)
+            codes = unpack_words(words.T, 3).T[:, : stored.shape[1] * 8 // 3]
+        else:
+            codes = stored
         return ((codes.to(torch.int16) - self.first) & (2**self.bits - 1)).to(torch.uint8)
 
 
@@ -230,13 +283,31 @@ class QuarkInt8Linear(Int8SchemeLinear):
 
     variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
     flat: ClassVar[bool] = True
-    inverse: ClassVar[bool] = True
 
 
 class QuarkFloat8Linear(Float8SchemeLinear):
     """A linear layer of float8, with a scale for each output or one."""
 
     flat: ClassVar[bool] = True
+
+
+class QuarkE5M2Linear(SchemeLinear):
+    """A linear layer of float8 with five bits of exponent, which torch's and Triton's kernels here do not read."""
+
+    flat: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=matmul_by_rows),)
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        codes = self.find_codes(weight, told).to(torch.float8_e5m2)
+        return {
+            "weight": codes,
+            "weight_scale": told["weight_scale"].view(self.scale_shape()),
+            **self.other_tensors(told),
+        }
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        scales = stored["weight_scale"].float()
+        return (stored["weight"].float() * (scales[:, None] if scales.dim() else scales)).to(dtype)
 
 
 class QuarkFloat4Linear(Float4SchemeLinear):
@@ -254,6 +325,17 @@ def calibrate(model: Any) -> AbstractContextManager[None]:
     return calibrated_scales(model)
 
 
+def cache_scales(attention: Any) -> dict[str, Tensor]:
+    """What keys and values of an attention module are rounded by: the layers' scales of outputs."""
+    layers = {"k": attention.k_proj, "v": attention.v_proj}
+    return {
+        f"{letter}{name.removeprefix('output')}": tensor
+        for letter, layer in layers.items()
+        for name, tensor in layer.others.items()
+        if name.startswith("output_")
+    }
+
+
 class QuarkHfQuantizer(HfQuantizer):
     """Reads and makes the layers of Quark's exports."""
 
@@ -262,6 +344,18 @@ class QuarkHfQuantizer(HfQuantizer):
     skipped_by: ClassVar[str] = "exclude"
     packed_tensor: ClassVar[str] = "weight_scale"
 
+    def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
+        config = self.quantization_config
+        if config.kv_cache_post_rope and config.kv_cache_quant_config:
+            specs = [group["output_tensors"] for group in config.kv_cache_quant_config.values()]
+            if not self.pre_quantized or None in specs or any(spec != specs[0] for spec in specs):
+                raise ValueError(
+                    "QuarkConfig: kv_cache_post_rope is read of checkpoints, with the same output_tensors in all of "
+                    "kv_cache_quant_config; quantize with kv_cache_post_rope=False"
+                )
+            round_caches(model, read_spec(specs[0], "output_tensors"), cache_scales)
+
     def means(self, name: str, linear: nn.Linear) -> bool:
         return self.quantization_config.scheme_of(name, linear) is not None
 
@@ -269,14 +363,15 @@ class QuarkHfQuantizer(HfQuantizer):
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
         args = QuantizationArgs(**scheme["weights"])
-        words = 8 if args.num_bits == 4 else 1
-        if linear.in_features % max(args.group_size or 1, words) or linear.out_features % words:
+        words = 8 if args.num_bits in (3, 4) else 1
+        size = max(args.group_size or 1, words) * (8 if args.num_bits == 3 and args.group_size else 1)
+        if linear.in_features % size or linear.out_features % words:
             return None
         rows = args.num_bits == 8 and args.strategy != "group" and scheme["first"]
         layers = {"int": QuarkInt8Linear if rows else QuarkGroupLinear, "float": QuarkFloat4Linear}
-        layer = QuarkFloat8Linear if (args.type, args.num_bits) == ("float", 8) else layers[args.type]
+        layer = {"e4m3": QuarkFloat8Linear, "e5m2": QuarkE5M2Linear}.get(args.element or "", layers[args.type])
         return layer(linear, self.quantization_config, scheme)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """Also what stays plain though a group means it: heads, and layers that no whole groups or blocks fill."""
-        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [])
+        """Also what stays plain though a group means it: heads, parts of names, and layers that no whole groups or blocks fill."""
+        return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [], parts=False)

@@ -4,16 +4,18 @@
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
 | `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
-| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type | plain |
-| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the weight's type | int8, asymmetric, a scale for each token |
+| `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
+| the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
+| `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
+| `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
 | `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
 | `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
 
 | | |
 |---|---|
-| `_weight_zero_point` | int8 [N, K / g]; integers only |
+| `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
 | g | K, or the group's size |
-| W | (code − zero point) · scale |
+| W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
 | sums | int32 of int8 inputs that are symmetric, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """
@@ -30,18 +32,20 @@ from torch import Tensor, nn
 
 from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
 from unibody.core.quantization.ao_header import tensor_header
+from unibody.core.quantization.ao_int4 import Int4ShiftLinear
 from unibody.core.quantization.ao_types import MAPS, TYPES, read_scheme, whole_type
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.float8 import round_to_float8, widen_float8
 from unibody.core.quantization.float8_linear import scaled_matmul
+from unibody.core.quantization.half_quadratic import fit_scales
 from unibody.core.quantization.int8 import int8_product, int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, set_module, tied_weights
 
-__all__ = ["TorchAoConfig", "TorchAoEmbedding", "TorchAoHfQuantizer", "TorchAoLinear"]
+__all__ = ["TorchAoConfig", "TorchAoEmbedding", "TorchAoHfQuantizer", "TorchAoInt4Linear", "TorchAoLinear"]
 
 
 @dataclass(eq=False)
@@ -162,22 +166,29 @@ class TorchAoLinear(PackedLinear):
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
-        kind, bits, _, symmetric, _, whole = self.scheme
+        scheme, kind, bits = self.scheme, self.scheme.kind, self.scheme.bits
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if whole else largest)
+            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
             return {"_weight_qdata": codes, "_weight_scale": scales}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         zeros = torch.zeros_like(low)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
-            scales = largest / ((2**bits - 1) / 2) if symmetric else (high - low) / (2**bits - 1)
+            ends = {"unclipped": torch.maximum(low / lowest, high / top), "": largest / ((2**bits - 1) / 2)}
+            scales = ends.get(scheme.fit, largest) if scheme.symmetric else (high - low) / (2**bits - 1)
+            scales = fit_scales(groups, bits) if scheme.fit == "fitted" else scales
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
-            zeros = zeros if symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-        codes = nearest_codes(groups, scales[..., None], zeros[..., None], bits)
+            zeros = zeros if scheme.symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
+            exact, scales = (
+                scales,
+                scales.to(getattr(torch, scheme.scale_type or str(weight.dtype).removeprefix("torch."))),
+            )
+        rounded_by = exact if scheme.fit == "fitted" else scales
+        codes = nearest_codes(groups, rounded_by[..., None], zeros[..., None], bits)
         return {
             "_weight_qdata": codes.flatten(1).to(torch.int8),
             "_weight_scale": scales,
@@ -240,7 +251,7 @@ class TorchAoLinear(PackedLinear):
         return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
-        kind, _, group_size, symmetric, inputs, _ = self.scheme
+        kind, _, group_size, symmetric, inputs, *_ = self.scheme
         if kernel.name == "torch":
             return ""
         if kernel.name == "scaled_mm" or inputs == "float8":
@@ -261,6 +272,10 @@ class TorchAoLinear(PackedLinear):
         block = [self.out_features if self.scheme.whole else 1, self.group_size]
         names = [name.removeprefix("_weight_") for name in self.names]
         return tensor_header(self.quant_type, self.scheme, block, str(dtype).removeprefix("torch."), names)
+
+
+class TorchAoInt4Linear(Int4ShiftLinear):
+    """A linear layer of packed int4."""
 
 
 def look_up(layer: Any, ids: Tensor) -> Tensor:
@@ -303,6 +318,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
+        if quant_type["_type"] == "Int4WeightOnlyConfig":
+            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
+            return packed if packed.fits() else None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
         multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
         fits = (
@@ -336,10 +354,10 @@ class TorchAoHfQuantizer(HfQuantizer):
         if not wanted or any(names_module(entry, name) for entry in skipped):
             return
         quant_type = config.type_of(name)
-        if type(embedding) is not nn.Embedding or quant_type is None:
-            raise ValueError(
-                f"include_input_output_embeddings: {name} is {type(embedding).__name__}, which has no codes"
-            )
+        kind = "not quantized" if quant_type is None else quant_type["_type"]
+        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
+            found = f"{type(embedding).__name__}, {kind}"
+            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
         packed = TorchAoEmbedding(embedding, config, quant_type)
         with torch.device("meta"):
             packed.hold(packed.empty_tensors())

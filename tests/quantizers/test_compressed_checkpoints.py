@@ -194,6 +194,67 @@ def test_weights_that_are_not_compressed(
         assert torch.equal(again(ids).logits, logits)
 
 
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "FP8_DYNAMIC"])
+def test_weights_that_transformers_has_decompressed(
+    scheme: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it saves after it has run: plain weights, of which the status says so."""
+    monkeypatch.setenv("UNIBODY_KERNEL", "torch")
+    quantized(plain, scheme).save_pretrained(tmp_path / "ours")
+    theirs, ids = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours"), inputs.token_ids(2, 9)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+    theirs.save_pretrained(tmp_path / "theirs")
+    values = json.loads((tmp_path / "theirs/config.json").read_text())["quantization_config"]
+    assert values["quantization_status"] == "decompressed"
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path / "packed")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "packed"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+
+
+NAMES = ["Linear", "re:.*up_proj", "mlp.up_proj", "up_proj", "re:up_proj"]
+
+
+@pytest.mark.parametrize("second", NAMES)
+@pytest.mark.parametrize("first", NAMES)
+def test_which_group_a_layer_is_in(first: str, second: str) -> None:
+    """Its name goes before patterns, and patterns go before its class, as the library has it."""
+    model = nn.ModuleDict({"mlp": nn.ModuleDict({"up_proj": nn.Linear(8, 8)})})
+    groups = {
+        key: {"targets": [target], "weights": {"num_bits": bits, "type": "int", "strategy": "channel"}}
+        for key, target, bits in (("a", first, 4), ("b", second, 8))
+    }
+    apply_quantization_config(model, QuantizationConfig(config_groups=groups))
+    theirs = getattr(model.get_submodule("mlp.up_proj"), "quantization_scheme", None)
+    ours = ct.CompressedTensorsConfig(groups).scheme_of("mlp.up_proj", nn.Linear(8, 8))
+    bits = None if theirs is None else theirs.weights.num_bits
+    assert (None if ours is None else ours["weights"]["num_bits"]) == bits
+
+
+def test_names_inside_of_names(plain: Path, tmp_path: Path) -> None:
+    """A part of a name that is to be ignored is saved as the names that it means, which others read; groups keep their order."""
+    weights = {"num_bits": 8, "strategy": "channel"}
+    groups = {
+        "second": {"targets": ["re:.*gate_proj"], "weights": {**weights, "num_bits": 4}},
+        "first": {"targets": ["re:.*mlp.*"], "weights": weights},
+    }
+    config = ct.CompressedTensorsConfig(groups, ignore=["lm_head", "down_proj"])
+    quantizer, ids = ct.CompressedTensorsHfQuantizer(config, pre_quantized=False), inputs.token_ids(2, 9)
+    model = llama.LlamaForCausalLM.from_pretrained(plain, dtype=torch.float32, quantizer=quantizer)
+    assert type(model.model.layers[1].mlp.down_proj) is nn.Linear
+    model.save_pretrained(tmp_path)
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(ids).logits
+        assert torch.equal(again(ids).logits, logits)
+        torch.testing.assert_close(theirs(ids).logits, logits, rtol=1e-4, atol=1e-4)
+
+
 def test_plain_weights_without_zero_points(tmp_path: Path) -> None:
     """What a weight is to be rounded by is not made up."""
     save_uncompressed("W4A16_ASYM", tmp_path)

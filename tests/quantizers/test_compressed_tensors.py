@@ -12,6 +12,7 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import (
     QuantizationArgs,
     QuantizationConfig,
+    QuantizationScheme,
     QuantizationStatus,
     apply_quantization_config,
     forward_quantize,
@@ -49,7 +50,7 @@ def test_codes(scheme: str, dtype: torch.dtype) -> None:
 def apply_theirs(weight: Tensor, x: Tensor, scheme: Any, stored: dict[str, Tensor]) -> Tensor:
     """The library's module: the linear layer with rounded inputs, on the dequantized weight."""
     model = nn.Sequential(nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=x.dtype))
-    given = preset_name_to_scheme(scheme, ["Linear"])
+    given = preset_name_to_scheme(scheme, ["Linear"]) if isinstance(scheme, str) else scheme
     apply_quantization_config(model, QuantizationConfig(config_groups={"group": given}))
     layer = model[0]
     layer.weight.data = weight.to(x.dtype)
@@ -79,6 +80,62 @@ def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
     assert (found.float() - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
     assert torch.equal(layer(x.view(1, batch, 256))[0], layer(x))
     assert all(torch.equal(as_bytes(tensor), as_bytes(layer.state_dict()[name])) for name, tensor in before.items())
+
+
+ASYMMETRIC = {"symmetric": False}
+FLOAT8 = {"num_bits": 8, "type": "float"}
+TOKENS = {"num_bits": 8, "strategy": "token", "dynamic": True}
+UNUSUAL: dict[str, tuple[str, tuple[int, int], dict[str, Any], dict[str, Any] | None]] = {
+    "words not full": ("pack-quantized", (7, 40), {"num_bits": 3, "strategy": "channel", **ASYMMETRIC}, None),
+    "groups, words not full": ("pack-quantized", (33, 48), {"num_bits": 5, "group_size": 16, **ASYMMETRIC}, None),
+    "one scale": ("pack-quantized", (24, 96), {"num_bits": 4, "strategy": "tensor"}, None),
+    "one scale and zero": ("pack-quantized", (10, 64), {"num_bits": 6, "strategy": "tensor", **ASYMMETRIC}, None),
+    "blocks": ("pack-quantized", (32, 64), {"num_bits": 4, "strategy": "block", "block_structure": [8, 32]}, None),
+    "blocks with zeros": (
+        "pack-quantized",
+        (16, 64),
+        {"num_bits": 7, "strategy": "block", "block_structure": [16, 16], **ASYMMETRIC},
+        None,
+    ),
+    "float8 times int8": ("float-quantized", (32, 64), {**FLOAT8, "strategy": "channel"}, {**TOKENS, **ASYMMETRIC}),
+    "float8 times static int8": (
+        "float-quantized",
+        (32, 64),
+        {**FLOAT8, "strategy": "tensor"},
+        {"strategy": "tensor"},
+    ),
+    "float8 groups times tokens": ("float-quantized", (32, 64), {**FLOAT8, "group_size": 16}, {**FLOAT8, **TOKENS}),
+    "float8 rows times groups": (
+        *("float-quantized", (32, 64), {**FLOAT8, "strategy": "channel"}),
+        {**FLOAT8, "strategy": "group", "group_size": 16, "dynamic": True},
+    ),
+    "float8 times one scale": (
+        *("float-quantized", (32, 64), {**FLOAT8, "strategy": "channel"}),
+        {**FLOAT8, "strategy": "tensor", "dynamic": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_schemes(name: str, dtype: torch.dtype) -> None:
+    """Of sizes that fill no words, with scales of blocks, and with inputs rounded otherwise than weights."""
+    layout, shape, weights, tokens = UNUSUAL[name]
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": tokens}
+    weight, given = inputs.weight(*shape).to(dtype), QuantizationScheme(**group)
+    layer = make_layer(weight, {**group, "format": layout})
+    stored = layer.state_dict()
+    expected = BaseCompressor.get_value_from_registry(layout).compress(their_tensors(weight, given.weights), given)
+    for key, tensor in expected.items():
+        assert stored[key].dtype == tensor.dtype, key
+        assert torch.equal(stored[key], tensor), key
+    static = {"input_scale": torch.tensor([0.02])}
+    layer.hold({**stored, **{key: value for key, value in static.items() if key in stored}})
+    x = inputs.activations(5, shape[1]).to(dtype)
+    with torch.no_grad():
+        found, theirs = layer(x), apply_theirs(layer.dequantize(), x, given, layer.stored_tensors())
+    assert (found.float() - theirs).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2) * theirs.abs().max()
+    assert all(torch.equal(tensor, layer.state_dict()[key]) for key, tensor in expected.items())
 
 
 OUTPUTS = {

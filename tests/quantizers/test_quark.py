@@ -32,6 +32,13 @@ SCHEMES = {
     "int8-groups": "QuarkGroupLinear",
     "int8-outputs": "QuarkInt8Linear",
     "fp8-outputs": "QuarkFloat8Linear",
+    **dict.fromkeys(("int2", "int3", "int3-rows", "int4-order", "int4-tensor", "uint8-tensor"), "QuarkGroupLinear"),
+    **dict.fromkeys(("int4-tokens", "kv-fp8", "kv-post-rope"), "QuarkGroupLinear"),
+    **dict.fromkeys(("int8-tokens", "uint8-static", "kv-int8"), "QuarkInt8Linear"),
+    "fp8-dynamic": "QuarkFloat8Linear",
+    "e5m2-static": "QuarkE5M2Linear",
+    "e5m2-tokens": "QuarkE5M2Linear",
+    "mxfp4-mxfp8": "QuarkFloat4Linear",
 }
 
 
@@ -91,7 +98,8 @@ def test_codes(scheme: str) -> None:
                 assert tensor.shape == expected.shape, key
                 assert key.startswith(("input_", "output_")) or torch.equal(as_bytes(tensor), as_bytes(expected)), key
                 seen += 1
-    counts = {"fp8-tokens": 2, "fp8-static": 3, "int8-static": 5, "int8-outputs": 5, "fp8-outputs": 4}
+    counts = {"fp8-outputs": 4, **dict.fromkeys(("int8-static", "int8-outputs", "uint8-static"), 5)}
+    counts |= dict.fromkeys(("fp8-tokens", "fp8-dynamic", "e5m2-tokens"), 2)
     assert seen == 7 * counts.get(scheme, 2 if scheme.startswith("mx") else 3)
 
 
@@ -116,7 +124,9 @@ def test_outputs(scheme: str, batch: int, dtype: torch.dtype) -> None:
         expected, found = values @ layer.dequantize().t() + layer.bias, layer(x)
     eps = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}[dtype]
     assert (found.float() - expected).abs().max() <= eps * expected.abs().max(), layer.kernel
-    kernels = {**dict.fromkeys(("int4", "uint4", "int4-rows"), "int4pack_cpu"), "int8-static": "int8_product"}
+    nibbles = "int4", "uint4", "int4-rows", "int4-order", "int4-tensor", "int4-tokens", "kv-fp8", "kv-post-rope"
+    kernels = {**dict.fromkeys(nibbles, "int4pack_cpu"), "int3-rows": "int3pack_cpu"}
+    kernels |= {"int8-static": "int8_product", "kv-int8": "int8pack_cpu"}
     fits = scheme in kernels and (dtype == torch.bfloat16 or scheme == "int8-static")
     assert layer.kernel == (kernels[scheme] if fits else "torch")
 
@@ -171,7 +181,7 @@ def test_configuration(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"export": {"pack_method": "order"}}, "pack_method of export is 'order', expected 'reorder'"),
+        ({"export": {"pack_method": "none"}}, "pack_method of export is 'none', expected reorder or order"),
         ({"export": {"weight_format": "fake_quantized"}}, "weight_format of export is 'fake_quantized'"),
         ({"global_quant_config": {"bias": {}}}, "no layer here rounds a bias, or in two stages"),
         ({"layer_quant_config": {"a": {"weight": [{}, {}]}}}, "no layer here rounds a bias, or in two stages"),
@@ -185,7 +195,10 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("part", "spec", "message"),
     [
-        ("weight", {"dtype": "int3", "qscheme": "per_group"}, "dtype 'int3' of weight has no layer here"),
+        ("weight", {"dtype": "bfloat16"}, "dtype 'bfloat16' of weight has no layer here"),
+        ("weight", {"dtype": "int3", "qscheme": "per_tensor"}, "qscheme 'per_tensor' of weight has no layer"),
+        ("weight", {"dtype": "fp8_e4m3", "qscheme": "per_group"}, "qscheme 'per_group' of weight has no layer"),
+        ("weight", {"dtype": "fp4", "qscheme": "per_group", "is_dynamic": True}, "is_dynamic True of weight"),
         ("weight", {"qscheme": "per_block"}, "qscheme 'per_block' of weight has no layer"),
         ("weight", {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 1}, "ch_axis 1 of weight has no layer"),
         (
@@ -237,6 +250,36 @@ def test_specs_that_say_little(scheme: str, part: str, spec: dict[str, Any]) -> 
     for spec in (found[part], group[part]):
         spec["scale_type"] = spec["scale_type"] or "float"  # the same to Quark
     assert found == {**group, **dict.fromkeys(group), part: group[part]}
+
+
+def test_parts_of_names_are_saved_whole(tmp_path: Path) -> None:
+    """Quark excludes by patterns of full names, and does not know that a part of one may be meant."""
+    inputs.llama(num_hidden_layers=1).save_pretrained(tmp_path / "plain")
+    group = read_config("int4")["global_quant_config"]
+    config = quark.QuarkConfig(global_quant_config=group, exclude=["lm_head", "down_proj", "*.q_proj"])
+    quantizer = quark.QuarkHfQuantizer(config, pre_quantized=False)
+    model = llama.LlamaForCausalLM.from_pretrained(tmp_path / "plain", quantizer=quantizer)
+    model.save_pretrained(tmp_path / "packed")
+    saved = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    assert saved["exclude"] == ["lm_head", "down_proj", "*.q_proj", "model.layers.0.mlp.down_proj"]
+    again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed"), inputs.token_ids(1, 5)
+    assert len(packed(again)) == 5
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_keys_and_values_that_are_not_quantized_alike() -> None:
+    """What a checkpoint says of its cache is not passed over."""
+    values = read_config("kv-post-rope")
+    values["kv_cache_quant_config"]["*v_proj"]["output_tensors"]["dtype"] = "int8"
+    plain = {**values["kv_cache_quant_config"]["*k_proj"], "weight": None}
+    config = quark.QuarkConfig(kv_cache_quant_config={"*k_proj": plain})
+    with pytest.raises(ValueError, match=r"inputs or outputs of a\.k_proj are rounded, and its weight is not"):
+        config.scheme_of("a.k_proj", nn.Linear(8, 8))
+    quantizer = quark.QuarkHfQuantizer(quark.QuarkConfig.from_dict(values))
+    folder = FOLDER / "llama-kv-post-rope"
+    with pytest.raises(ValueError, match="with the same output_tensors in all of kv_cache_quant_config"):
+        llama.LlamaForCausalLM.from_pretrained(folder, quantizer=quantizer)
 
 
 def test_gradients() -> None:

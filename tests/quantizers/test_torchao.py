@@ -35,6 +35,23 @@ CONFIGS: dict[str, Any] = {
     "8da3w": ao.Int8DynamicActivationIntxWeightConfig(
         weight_dtype=torch.int3, weight_granularity=GROUP, weight_mapping_type=ASYMMETRIC
     ),
+    "int4_bfloat16_scales": ao.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ASYMMETRIC, scale_dtype=torch.bfloat16
+    ),
+    "8da4w_bfloat16_scales": ao.Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4, weight_granularity=GROUP, weight_scale_dtype=torch.bfloat16
+    ),
+    "int4_unclipped": ao.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ao.MappingType.SYMMETRIC_NO_CLIPPING_ERR
+    ),
+    **{
+        f"8da{b}w_fitted": ao.Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=getattr(torch, f"int{b}"),
+            weight_granularity=GROUP,
+            intx_choose_qparams_algorithm="hqq_scale_only",
+        )
+        for b in (2, 4, 8)
+    },
     "float8": ao.Float8WeightOnlyConfig(),
     "float8_inputs": ao.Float8DynamicActivationFloat8WeightConfig(),
     "float8_rows": ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
@@ -245,7 +262,7 @@ def test_names(name: str, options: dict[str, Any], given: Any) -> None:
     [
         ("int9_weight_only", {}, "quant_type 'int9_weight_only' is not known"),
         ("float8_weight_only", {"weight_dtype": "x", "mapping_type": "y"}, "float8_weight_only takes no mapping_type"),
-        (ao.Int4WeightOnlyConfig(), {}, "quant_type 'Int4WeightOnlyConfig' has no layer here"),
+        (ao.Float8DynamicActivationInt4WeightConfig(), {}, "'Float8DynamicActivationInt4WeightConfig' has no layer"),
         (CONFIGS["int8"], {"group_size": 32}, "group_size go with a name for quant_type"),
         (ao.IntxWeightOnlyConfig(weight_dtype=torch.int1), {}, "IntxWeightOnlyConfig is for int2 to int8"),
         (ao.Int8DynamicActivationInt8WeightConfig(granularity=ao.PerTensor()), {}, "is PerTensor, expected PerRow"),
@@ -264,29 +281,6 @@ def test_names(name: str, options: dict[str, Any], given: Any) -> None:
 def test_refusals(given: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         torchao.TorchAoConfig(given, **options)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="what torchao refuses is what a machine without a GPU lacks")
-@pytest.mark.parametrize(
-    ("packing", "error", "message"),
-    [
-        ("plain", ImportError, "Requires mslk"),
-        ("preshuffled", ImportError, "Requires mslk"),
-        ("plain_int32", NotImplementedError, "does not support device 'cpu'"),
-        ("tile_packed_to_4d", (AssertionError, RuntimeError), "CUDA|NVIDIA"),  # by how torch was built
-    ],
-)
-def test_what_only_a_gpu_packs(packing: str, error: Any, message: str) -> None:
-    """torchao itself makes no layer of four packed bits on a CPU, or asks for mslk, a package of GPU kernels.
-
-    There is nothing here that one of ours could be compared with.
-    """
-    config = ao.Int4WeightOnlyConfig(int4_packing_format=packing)
-    model = nn.Sequential(nn.Linear(256, 256, bias=False, dtype=torch.bfloat16))
-    with pytest.raises(error, match=message):
-        ao.quantize_(model, config)
-    with pytest.raises(ValueError, match="have layouts that only GPU kernels make"):
-        torchao.TorchAoConfig(config)
 
 
 def test_untying_alone_changes_nothing() -> None:

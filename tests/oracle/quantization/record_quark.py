@@ -40,10 +40,43 @@ SCHEMES: dict[str, tuple[Any, Any]] = {
     "int8-groups": (spec("Int8PerGroupSpec", ch_axis=-1, group_size=32), None),
     "int8-outputs": (spec("Int8PerTensorSpec", **INT8), None),
     "fp8-outputs": (spec("FP8E4M3PerTensorSpec"), spec("FP8E4M3PerTensorSpec")),
+    "int2": (spec("Int2PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "int3": (spec("Int3PerGroupSpec", ch_axis=-1, group_size=8), None),
+    "int3-rows": (spec("Int3PerChannelSpec", ch_axis=0), None),
+    "int4-order": (spec("Int4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "int4-tensor": (spec("Int4PerTensorSpec", **INT8), None),
+    "uint8-tensor": (spec("Uint8PerTensorSpec", **INT8 | {"symmetric": False}), None),
+    "int4-tokens": (
+        spec("Int4PerChannelSpec", ch_axis=0),
+        spec("Int8PerChannelSpec", ch_axis=1, is_dynamic=True, symmetric=True),
+    ),
+    "int8-tokens": (
+        spec("Int8PerChannelSpec", ch_axis=0, symmetric=True),
+        spec("Int8PerChannelSpec", ch_axis=1, is_dynamic=True, symmetric=False),
+    ),
+    "uint8-static": (
+        spec("Int8PerTensorSpec", **INT8),
+        spec("Uint8PerTensorSpec", **INT8 | {"symmetric": False}),
+    ),
+    "fp8-dynamic": (spec("FP8E4M3PerTensorSpec"), spec("FP8E4M3PerTensorSpec", is_dynamic=True)),
+    "e5m2-static": (spec("FP8E5M2PerTensorSpec"), spec("FP8E5M2PerTensorSpec")),
+    "e5m2-tokens": (
+        spec("FP8E5M2PerChannelSpec", ch_axis=0),
+        spec("FP8E5M2PerChannelSpec", ch_axis=1, is_dynamic=True),
+    ),
+    "mxfp4-mxfp8": (spec("OCP_MXFP4Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP8E4M3Spec", ch_axis=-1)),
+    "kv-fp8": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "kv-post-rope": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "kv-int8": (spec("Int8PerTensorSpec", **INT8), None),
 }
 OUTPUTS = {
     "int8-outputs": spec("Int8PerTensorSpec", observer_method="min_max", symmetric=False),
     "fp8-outputs": spec("FP8E4M3PerTensorSpec"),
+}
+CACHE = {  # what keys and values are rounded to, each with a scale of its own
+    "kv-fp8": spec("FP8E4M3PerTensorSpec"),
+    "kv-post-rope": spec("FP8E4M3PerTensorSpec"),
+    "kv-int8": spec("Int8PerTensorSpec", **INT8),
 }
 
 
@@ -52,7 +85,14 @@ def record(name: str) -> None:
     weight, tokens = SCHEMES[name]
     ids, samples = inputs.token_ids(1, 9), inputs.token_ids(2, 16, seed=50)
     group = specs.QLayerConfig(weight=weight, input_tensors=tokens, output_tensors=OUTPUTS.get(name))
-    quantizer = ModelQuantizer(specs.QConfig(global_quant_config=group, exclude=["lm_head"]))
+    cached = specs.QLayerConfig(weight=weight, input_tensors=tokens, output_tensors=CACHE.get(name))
+    config = specs.QConfig(
+        global_quant_config=group,
+        kv_cache_quant_config={"*k_proj": cached, "*v_proj": cached} if name in CACHE else {},
+        kv_cache_post_rope=name == "kv-post-rope",
+        exclude=["lm_head"],
+    )
+    quantizer = ModelQuantizer(config)
     model = inputs.llama(num_hidden_layers=1)
     weights = {f"weight/{key}": layer.weight.detach().clone() for key, layer in inputs.linears(model).items()}
     model = quantizer.freeze(quantizer.quantize_model(model, [samples]))
@@ -60,7 +100,7 @@ def record(name: str) -> None:
     folder = fixtures.FOLDER / f"quark/llama-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        export_safetensors(model, scratch)
+        export_safetensors(model, scratch, pack_method="order" if name.endswith("order") else "reorder")
         for file in ("config.json", "model.safetensors"):
             (folder / file).write_bytes((Path(scratch) / file).read_bytes())
     values = {"ids": ids, "logits": logits, **(weights if name == "int4" else {})}  # they are the same for all

@@ -33,6 +33,17 @@ def tensor_header(
     return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
 
 
+def int4_header(tiled: bool, block_size: list[int], shape: list[int]) -> str:
+    """The entry of a weight of packed int4."""
+    data: dict[str, Any] = {"block_size": block_size, "shape": shape}
+    if tiled:
+        entry = {"_type": "Int4TilePackedTo4dTensor", "_data": data, "_tensor_data_names": ["qdata", "scale_and_zero"]}
+    else:
+        data["activation_dtype"] = enum("torch.dtype", "bfloat16")
+        entry = {"_type": "Int4Tensor", "_data": data, "_tensor_data_names": ["qdata", "scale", "zero_point"]}
+    return json.dumps(entry)
+
+
 def kwargs_entry(kind: str, rounded: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if rounded is None else {"_type": f"QuantizeTensorTo{kind}Kwargs", "_data": rounded}
 

@@ -13,7 +13,7 @@ from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.scheme_layers import SchemeLinear
-from unibody.core.quantization.schemes import QuantizationArgs
+from unibody.core.quantization.schemes import QuantizationArgs, block_shape
 
 
 @role
@@ -35,14 +35,17 @@ class GroupSchemeLinear(SchemeLinear, GroupwiseLinear):
 
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         args = QuantizationArgs(**scheme["weights"])
-        size = -1 if args.strategy in ("channel", "tensor") else args.group_size or -1
-        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=size)
-        self.symmetric, self.block = args.symmetric, (1, self.group_size)
-        self.grid = self.out_features, self.in_features // self.group_size
+        height, width = block_shape(args, linear.out_features, linear.in_features)
+        super().__init__(linear, config, scheme, bits=args.num_bits, group_size=width)
+        self.symmetric, self.height = args.symmetric, height  # rows that share scales
 
     def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         middle, scales = 2 ** (self.bits - 1), told["weight_scale"].view(self.grid)
         zeros = told["weight_zero_point"].view(self.grid)
         codes, zeros = ((part + middle).to(torch.uint8) for part in (self.find_codes(weight, told), zeros))
         self.others = self.other_tensors(told)
-        return self.pack_codes(GroupwiseCodes(codes, scales, zeros))
+        return self.pack_codes(GroupwiseCodes(codes, self.for_rows(scales), self.for_rows(zeros)))
+
+    def for_rows(self, groups: Tensor) -> Tensor:
+        """[N, G] of scales or zero points that some rows share; a checkpoint has the first of these."""
+        return groups.view(self.grid).repeat_interleave(self.height, 0) if self.height > 1 else groups

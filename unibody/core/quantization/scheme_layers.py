@@ -45,7 +45,6 @@ class SchemeLinear(PackedLinear):
 
     # Whether shapes lack sizes of one, and integers have zero points even where they are 0.
     flat: ClassVar[bool] = False
-    inverse: ClassVar[bool] = False  # whether values are multiplied by the inverse of a scale, which decides near ties
     coded: ClassVar[tuple[str, ...]] = ()  # the tensors that a kernel's layout holds in its own way
     variable_tensors: ClassVar[tuple[str, ...]] = ("weight_scale", "input_", "output_")
 
@@ -99,7 +98,7 @@ class SchemeLinear(PackedLinear):
             scales = scales / told["weight_global_scale"].float() if "weight_global_scale" in told else scales
             return to_codes(blocks / scales, args).view(weight.shape)
         zeros = told["weight_zero_point"].to(scales.dtype).view(self.grid)[:, None, :, None]
-        if self.inverse:
+        if args.inverse:
             return nearest_codes(blocks, scales, zeros, args.num_bits).view(weight.shape)
         return to_codes(blocks / scales + zeros, args).view(weight.shape)
 
@@ -159,6 +158,8 @@ class Int8SchemeLinear(SchemeLinear):
             scales = stored["input_scale"].to(rows.dtype).view(1, 1).expand(len(rows), 1)
         else:
             scales, _ = find_scales(*rows.aminmax(dim=1, keepdim=True), self.inputs)
+        if self.inputs.inverse:
+            return nearest_codes(rows, scales, 0, 8).to(torch.int8), scales.float().flatten()
         return to_codes(rows / scales, self.inputs).to(torch.int8), scales.float().flatten()
 
     def why_not(self, kernel: Kernel) -> str:
@@ -197,8 +198,15 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
     def read_scales(self, stored: dict[str, Tensor]) -> Tensor:
         return super().read_scales(stored).view(() if self.weights.strategy == "tensor" else self.grid)
 
+    def has_float8_inputs(self) -> bool:
+        """Whether inputs are rounded to float8, with scales that go with those of the weight."""
+        if (args := self.inputs) is None or args.type != "float" or args.split != "e4m3":
+            return False
+        whole = self.block[1] >= self.in_features
+        return args.strategy == "tensor" or (whole if args.strategy == "token" else args.group_size == self.block[1])
+
     def read_inputs(self, x: Tensor) -> Tensor:
-        return x.float() if self.inputs is None else super().read_inputs(x)
+        return super().read_inputs(x) if self.has_float8_inputs() else self.round_inputs(x).float()
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stored, args = self.stored_tensors(), self.inputs
@@ -207,13 +215,16 @@ class Float8SchemeLinear(SchemeLinear, Float8Linear):
         if not args.dynamic:
             scale = stored["input_scale"].to(x.dtype).view(())
             return round_to_float8(x / scale), scale.float()
+        if args.strategy == "tensor":
+            scale, _ = find_scales(x.amin(), x.amax(), args)
+            return round_to_float8(x / scale), scale.float()
         blocks = x.unflatten(-1, (-1, self.block[1]))
         scales, _ = find_scales(blocks.amin(-1), blocks.amax(-1), args)
         return round_to_float8(blocks / scales[..., None]).view(x.shape), scales.float()
 
     def why_not(self, kernel: Kernel) -> str:
-        if self.inputs is None and kernel.name != "torch":
-            return "it rounds inputs, and this layer's are not to be"
+        if kernel.name != "torch" and not self.has_float8_inputs():
+            return "it rounds inputs to float8, by the weight's blocks, and this layer's are rounded otherwise or not"
         return super().why_not(kernel)
 
 

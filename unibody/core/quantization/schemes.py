@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unibody.core.quantization.affine import nearest_codes
 from unibody.core.quantization.config import require_choice
 from unibody.core.quantization.float4 import round_to_float4, round_to_float6
 from unibody.core.quantization.float8 import round_to_float8
@@ -28,6 +29,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -54,7 +56,7 @@ class QuantizationArgs:
         """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
         if self.type == "int":
             return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0}[self.split]
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
 
     def to_dict(self) -> dict[str, Any]:
         """What is not left open, without the type of zero points, which follows from the others."""
@@ -66,9 +68,12 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (float6: nearer to 2), as for 2^(n+1)
-        half = {"e2m3": 0x80000, "e3m2": 0x100000}.get(args.split, 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8}.get(args.split, 2)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
         return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
     if args.symmetric:
         scales = largest / args.largest
@@ -86,6 +91,8 @@ def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
     """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
     if args.type == "int":
         return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
     if args.num_bits == 8:
         return round_to_float8(values).to(values.dtype)
     return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
@@ -103,8 +110,12 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
         scales = scales if overall is None else scales / overall.float()
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device)).to(x.dtype)
-    codes = to_codes(values / scales + zeros, args)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
     return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
 
 
@@ -123,7 +134,9 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
         return {}
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": torch.zeros(1, dtype=torch.int8)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
     return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}

@@ -55,7 +55,8 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros.to(torch.int8)}
+            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
             name: found[name].to(stored[name].dtype).view(stored[name].shape) for name in found.keys() & stored.keys()
@@ -66,24 +67,26 @@ def calibrated_scales(model: Any) -> Iterator[None]:
 class RoundedCache:
     """A key-value cache that gets rounded keys and values from one attention module."""
 
-    def __init__(self, cache: Any, module: Any, args: QuantizationArgs) -> None:
-        self.cache, self.module, self.args = cache, module, args
+    def __init__(self, cache: Any, scales: dict[str, Tensor], args: QuantizationArgs) -> None:
+        self.cache, self.scales, self.args = cache, scales, args
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> Any:
-        buffers = dict(self.module.named_buffers(recurse=False))
-        return self.cache.update(
-            round_values(key, self.args, buffers, "k_"), round_values(value, self.args, buffers, "v_"), layer
-        )
+        rounded = (round_values(x, self.args, self.scales, prefix) for x, prefix in ((key, "k_"), (value, "v_")))
+        return self.cache.update(*rounded, layer)
 
 
-def round_caches(model: Any, args: QuantizationArgs) -> None:
-    """Lets attention modules round what they put into the cache; static scales are their buffers `k_scale` and `v_scale`."""
+def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
+    """Lets attention modules round what they put into the cache.
+
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    """
 
     def wrap(module: Any, arguments: Any) -> Any:
-        return tuple(RoundedCache(part, module, args) if hasattr(part, "update") else part for part in arguments)
+        scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
+        return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic else ("k_scale", "v_scale"):
+            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
                 module.register_buffer(buffer, torch.ones(1))
             module.register_forward_pre_hook(wrap)
