@@ -129,8 +129,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """All keys of the JSON; the choice of method under the names that it has had, too."""
-        chosen = {"_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
-        return {**super().to_dict(), **chosen}
+        return {**super().to_dict(), "_load_in_8bit": self.load_in_8bit, "_load_in_4bit": self.load_in_4bit}
 
 
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
@@ -339,9 +338,6 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight and tensors:
             weight: Any = self._buffers.pop("weight")
             self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
-
-    def replace(self, name: str, tensor: Tensor) -> None:
-        self.hold({**self.stored_tensors(), name: tensor})
 
     def forward(self, x: Tensor) -> Tensor:
         if self.has_main_weight and torch.is_grad_enabled():
@@ -670,10 +666,7 @@ class BnbHfQuantizer(HfQuantizer):
     """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
 
     skipped_by: ClassVar[str] = "llm_int8_skip_modules"
-
-    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
-        super().__init__(quantization_config, **kwargs)
-        self.offloaded: list[str] = []
+    offloaded: Any = ()  # what device_map leaves on the CPU or the disk
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
@@ -693,6 +686,11 @@ class BnbHfQuantizer(HfQuantizer):
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads; and what is offloaded."""
         return [*super().get_modules_to_not_convert(model), *self.offloaded]
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """With all that stays plain: where nothing is said, transformers expects other heads than those of language models packed."""
+        named = self.quantization_config.llm_int8_skip_modules or ()
+        return with_plain_layers(super().saved_config(model), self.skipped_by, model, named, self.means)
 
 
 class Bnb8BitHfQuantizer(BnbHfQuantizer):
@@ -1161,6 +1159,24 @@ def dequantize_matmul(layer: Any, x: Tensor) -> Tensor:
     """The reference: inputs rounded as the format says, the weight in their type, and torch's product."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.linear(layer.round_inputs(x), layer.dequantize(x.dtype), bias)
+
+
+def with_plain_layers(
+    values: dict[str, Any], field: str, model: Any, skipped: Iterable[str], means: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The values of a configuration whose `field` also names the linear layers that it means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open.
+    """
+    skipped = list(skipped)
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and means(name, module)
+        and not any(names_module(entry, name) for entry in skipped)
+    ]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def split_rows_only(config: Any) -> Any:

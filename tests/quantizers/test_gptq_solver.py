@@ -137,7 +137,11 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
 
 def test_layers_of_their_own(tmp_path: Path) -> None:
     """`dynamic` gives layers what the whole model would be given, by the first pattern that fits; others stay plain."""
-    patterns = {"-:.*o_proj": {}, r"+:.*layers\.0\.self_attn": {"bits": 8}, ".*q_proj": {"group_size": 64, "desc_act": True}}
+    patterns = {
+        "-:.*o_proj": {},
+        r"+:.*layers\.0\.self_attn": {"bits": 8},
+        ".*q_proj": {"group_size": 64, "desc_act": True},
+    }
     model = quantized(tmp_path, dynamic=patterns, cache_block_outputs=False)
     layers = gptq.packed_layers(model)
     assert len(layers) == 12
