@@ -660,6 +660,20 @@ class GptqHfQuantizer(HfQuantizer):
 
         visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
 
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers of blocks that stay plain: gptqmodel goes by patterns, transformers by the names of those that do not."""
+        values, config = super().saved_config(model), self.quantization_config
+        if self.pre_quantized:
+            return values
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        inside, linears = set(blocks.modules()), linears_to_convert(model, ())
+        plain = {f"-:{re.escape(name)}$": {} for name, linear in linears.items() if linear in inside}
+        if plain:
+            values["dynamic"] = {**plain, **(config.dynamic or {})}
+            packed = sorted({name for block in blocks for name in packed_layers(block)})
+            values["modules_in_block_to_quantize"] = config.modules_in_block_to_quantize or [packed]
+        return values
+
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
     """2 XᵀX / n of each layer's inputs X [n, K] while `run` runs (section 3.1: the Hessian of the squared error)."""
@@ -1289,6 +1303,10 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
     return module, ".".join(parts)
 
 
+def packed_layers(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -1492,10 +1510,6 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
-
-
-def packed_layers(model: Any) -> dict[str, Any]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
 
 
 __all__ = [
