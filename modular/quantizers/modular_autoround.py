@@ -200,7 +200,7 @@ class AutoRoundQuantizer(GptqHfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """By the names that checkpoints have; also what stays plain, and heads that do not, which auto-round expects otherwise."""
-        values, heads = super().saved_config(model), set(output_modules(model))
+        values, heads = dict(self.quantization_config.to_dict()), set(output_modules(model))
         layers = values.pop("layer_config", None) or {}
         layers |= {name: {"bits": 16, "data_type": "float"} for name in linears_to_convert(model, ())}
         for name in heads & packed_layers(model).keys():

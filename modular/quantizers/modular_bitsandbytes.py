@@ -33,6 +33,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin, require_ch
 from unibody.core.quantization.int8 import MainWeightMatmul, RowSumsLayout, round_row, round_rows, shifted_int8_product
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, dequantize_matmul
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
 from unibody.core.quantization.tables import TABLES, dynamic_map, round_blocks, table_matmul
@@ -146,9 +147,6 @@ class Linear8bitLt(PackedLinear):
         if self.has_main_weight and tensors:
             weight: Any = self._buffers.pop("weight")
             self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
-
-    def replace(self, name: str, tensor: Tensor) -> None:
-        self.hold({**self.stored_tensors(), name: tensor})
 
     def forward(self, x: Tensor) -> Tensor:
         if self.has_main_weight and torch.is_grad_enabled():
@@ -347,10 +345,7 @@ class BnbHfQuantizer(HfQuantizer):
     """What the two methods have in common: names of modules to skip, and layers that stay on the CPU."""
 
     skipped_by: ClassVar[str] = "llm_int8_skip_modules"
-
-    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
-        super().__init__(quantization_config, **kwargs)
-        self.offloaded: list[str] = []
+    offloaded: Any = ()  # what device_map leaves on the CPU or the disk
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
@@ -371,6 +366,11 @@ class BnbHfQuantizer(HfQuantizer):
         """What the user or the checkpoint says, or else the heads; and what is offloaded."""
         named = super().get_modules_to_not_convert(model)
         return [*named, *self.offloaded]
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """With all that stays plain: where nothing is said, transformers expects other heads than those of language models packed."""
+        named = self.quantization_config.llm_int8_skip_modules or []
+        return with_plain_layers(self, model, self.skipped_by, named)
 
 
 class Bnb8BitHfQuantizer(BnbHfQuantizer):

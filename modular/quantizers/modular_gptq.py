@@ -38,7 +38,7 @@ from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8_groups import Int8GroupsLayout, int8_groups_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.packing import pack_words, unpack_words
-from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import linears_to_convert, set_module
 
 __all__ = ["GPTQConfig", "GPTQLinear", "GptqHfQuantizer"]
@@ -297,6 +297,20 @@ class GptqHfQuantizer(HfQuantizer):
                         set_module(model, names[linears[name]], packed)
 
         visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        """Also the layers of blocks that stay plain: gptqmodel goes by patterns, transformers by the names of those that do not."""
+        values, config = super().saved_config(model), self.quantization_config
+        if self.pre_quantized:
+            return values
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        inside, linears = set(blocks.modules()), linears_to_convert(model, ())
+        plain = {f"-:{re.escape(name)}$": {} for name, linear in linears.items() if linear in inside}
+        if plain:
+            values["dynamic"] = {**plain, **(config.dynamic or {})}
+            packed = sorted({name for block in blocks for name in packed_layers(block)})
+            values["modules_in_block_to_quantize"] = config.modules_in_block_to_quantize or [packed]
+        return values
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from oracle.quantization import fixtures, inputs
 from quantizers.files import as_bytes, generated, make_layer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+import unibody
 
 bnb, llama = generated("bitsandbytes"), generated("llama")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -373,6 +376,27 @@ def test_modules_that_stay_plain(tmp_path: Path) -> None:
         "lm_head",
         *(f"model.layers.0.mlp.{name}_proj" for name in ("down", "gate", "up")),
     ]
+
+
+@pytest.mark.parametrize("options", [{"load_in_8bit": True}, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}])
+def test_heads_of_encoders(options: dict[str, Any], tmp_path: Path) -> None:
+    """They stay plain, and transformers, which would pack them, opens what is saved, with the same logits."""
+    torch.manual_seed(0)
+    config = unibody.BertConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    unibody.AutoModelForTokenClassification.from_config(config).save_pretrained(tmp_path / "plain")
+    model = unibody.AutoModelForTokenClassification.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, quantization_config=unibody.BitsAndBytesConfig(**options)
+    )
+    model.save_pretrained(tmp_path / "packed")
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "packed", dtype=torch.float32)
+    for layer in theirs.modules():  # train mode computes as here, with weights that are not rounded to bfloat16
+        layer.training = type(layer).__name__ == "Linear4bit"
+    ids = inputs.token_ids(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_bindings() -> None:

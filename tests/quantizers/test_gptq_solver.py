@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,28 @@ def test_layers_of_their_own(tmp_path: Path) -> None:
         assert torch.equal(again(ids).logits, model(ids).logits)
     with pytest.raises(ValueError, match="bits is 5, expected one of 2, 3, 4, 8"):
         gptq.GPTQConfig(bits=4, dynamic={".*": {"bits": 5}})
+
+
+@pytest.mark.parametrize("options", [{"group_size": 64}, {"modules_in_block_to_quantize": [["mlp.down_proj"]]}])
+def test_plain_layers_are_named(options: dict[str, Any], tmp_path: Path) -> None:
+    """gptqmodel wants a pattern for each layer of a block that is plain, transformers the names of those that are packed."""
+    inputs.llama(hidden_size=96).save_pretrained(tmp_path)
+    model = quantized(tmp_path, **options)
+    model.save_pretrained(tmp_path / "quantized")
+    written = json.loads((tmp_path / "quantized/config.json").read_text())["quantization_config"]
+    assert written["modules_in_block_to_quantize"] == [["mlp.down_proj"]]
+    for name in (name for name, module in full_linears(model) if name != "lm_head"):
+        found = [pattern for pattern in written["dynamic"] if re.match(pattern.removeprefix("-:"), name)]
+        assert len(found) == (not name.endswith("down_proj")), name
+    again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "quantized"), inputs.token_ids(2, 8)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    assert again.config.quantization_config == written
+
+
+def full_linears(model: Any) -> list[tuple[str, Any]]:
+    """All linear layers, packed and plain."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "in_features")]
 
 
 @pytest.mark.parametrize("name", sorted({key.rpartition("/")[0] for key in AWARE if key.endswith("/codes")}))
