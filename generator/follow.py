@@ -20,13 +20,12 @@ BUILTINS = frozenset(dir(builtins)) | {"__file__", "__name__", "__doc__"}
 def follow(unit: Unit) -> None:
     """Collect everything reachable from the classes that the definition writes, its `__all__` and its `main`."""
     graph, family, families = unit.graph, unit.family, unit.families
-    roots = [n for n in family.definitions if n in family.own and family.definitions[n].kind == "class"]
     for name in family.exports or ():
         if name not in family.definitions:
             node = graph.modules[family.path]
             message = f"`__all__` names `{name}`, which this file neither defines nor inherits"
             raise CompileError(Diagnostic("UB012", message, "mend or delete the entry", node.path))
-    roots += [n for n in (*(family.exports or ()), ENTRY) if n in family.definitions]
+    roots = root_names(family)
     if not roots:
         message, remedy = (
             "there is no class in this definition",
@@ -66,6 +65,12 @@ def follow(unit: Unit) -> None:
     if problems:
         once = {(problem.code, problem.message): problem for problem in reversed(problems)}
         raise CompileError(*reversed(once.values()))
+
+
+def root_names(family: Family) -> list[str]:
+    """The members that an output is for."""
+    classes = [n for n in family.definitions if n in family.own and family.definitions[n].kind == "class"]
+    return [*classes, *(n for n in (*(family.exports or ()), ENTRY) if n in family.definitions)]
 
 
 class _Scope:

@@ -12,9 +12,11 @@ from dataclasses import replace
 from functools import partial
 
 from .flatten import lineage
+from .follow import root_names
 from .graph import Graph
 from .merge import Parent, merge
 from .parse import Definition
+from .scopes import global_names
 from .shape import Member, read_class
 from .substitution import substitute
 from .super_calls import documented
@@ -45,6 +47,8 @@ def fill_roles(unit: Unit) -> None:
         unit.parts[filler] = Part(part.space, replace(part.definition, text=whole.text, mentions=mentions))
         for other, entry in unit.parts.items():
             unit.parts[other] = replace(entry, definition=substitute(entry.definition, {name: filler}, None))
+    if unit.filled:
+        _prune(unit)
 
 
 def _filled(unit: Unit) -> tuple[str, str] | None:
@@ -58,6 +62,21 @@ def _filled(unit: Unit) -> tuple[str, str] | None:
         if part.definition.is_role and len(heirs[name]) == 1 and (filler := heirs[name][0]):
             return name, filler
     return None
+
+
+def _prune(unit: Unit) -> None:
+    """Leave out what only the members needed that are overridden."""
+    reached: set[str] = set()
+    pending = root_names(unit.family)
+    while pending:
+        name = pending.pop()
+        if name not in reached:
+            reached.add(name)
+            pending += [use.id for use in unit.parts[name].definition.uses] if name in unit.parts else []
+    unit.parts = {name: part for name, part in unit.parts.items() if reached & set(part.definition.names)}
+    around = [entry.block or entry.guard for name in reached for entry in unit.imports.get(name, ())]
+    reached |= {use.id for text in around if text for use in global_names(ast.parse(text))}
+    unit.imports = {name: entries for name, entries in unit.imports.items() if name in reached}
 
 
 def _documented(member: Member, theirs: Member | None) -> Member:

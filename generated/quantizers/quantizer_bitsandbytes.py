@@ -545,9 +545,8 @@ class BnbHfQuantizer:
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
         if not self.pre_quantized and not self.quantization_config.is_quantizable():
             raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
-        places = {name: str(device) for name, device in (device_map or {}).items()}
-        offloaded = [name for name, device in places.items() if device in ("cpu", "disk")]
-        if offloaded and len(offloaded) < len(places):
+        offloaded = [name for name, device in (device_map or {}).items() if str(device) in ("cpu", "disk")]
+        if offloaded and len(offloaded) < len(device_map):
             if not self.quantization_config.llm_int8_enable_fp32_cpu_offload:
                 raise ValueError(
                     f"device_map leaves {', '.join(offloaded)} on the CPU or the disk, where layers would stay plain: "
