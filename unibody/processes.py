@@ -6,9 +6,14 @@ import atexit
 import gc
 import os
 import time
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import distributed
+
+HOLDERS: WeakSet[Any] = WeakSet()  # what would keep the group alive: `let_go` is called before it ends
 
 
 def join_processes() -> None:
@@ -47,7 +52,7 @@ def local_device() -> torch.device:
 
 
 def leave_at_exit() -> None:
-    """Lets this process take leave of the others when the program ends, however it ends."""
+    """Lets this process take leave of the others when the program ends, however it ends; called by who has made the group."""
     atexit.unregister(leave)
     atexit.register(leave)
 
@@ -57,12 +62,26 @@ def leave() -> None:
 
     Those let go of the last tensors that they sent some time after these have arrived, and abort the program if Python is no longer
     there. They are waited for where the group is destroyed, which it is when nothing holds it; where the weights of a model in parts
-    do, the threads get a moment.
+    do, or torch's tables of how to spread operations, the threads stay, and get the time to fall asleep.
     """
     if not distributed.is_initialized():
         return
+    for holder in HOLDERS:
+        holder.let_go()
     gc.collect()
     backend = distributed.get_backend()
     distributed.destroy_process_group()
     if "gloo" in backend:
-        time.sleep(0.1)
+        for _ in range(50):
+            time.sleep(0.1)
+            if not any(_is_awake(thread) for thread in Path("/proc/self/task").glob("*")):
+                break
+
+
+def _is_awake(thread: Path) -> bool:
+    """Whether a thread, by its folder in Linux's /proc, is one of gloo's and has something to do."""
+    try:
+        name, _, state = (thread / "stat").read_text().partition("(")[2].rpartition(") ")
+    except OSError:  # it has ended
+        return False
+    return "gloo" in name and not state.startswith("S")

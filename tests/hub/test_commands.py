@@ -94,7 +94,7 @@ answers["none"] = command("run", "alice/none", "t5")
 def test_what_the_readme_shows(hub: Hub, client: Client, tmp_path: Path) -> None:
     """Each command is there and explains itself; the commands and the code of the library's part run as they are written."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("you/", "alice/")
-    begin, end = text.index('pip install "unibody[models]"'), text.index("No checkpoint at hand?")
+    begin, end = text.index('pip install "unibody[models]"'), text.index("## Models")
     part = text[begin:end]
     commands = re.findall(r"^unibody ((?:run|chat|card|push) .*?)(?: *#.*)?$", part, re.MULTILINE)
     assert [line.partition(" ")[0] for line in commands] == ["run", "chat", "card", "push"]

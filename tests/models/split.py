@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ending import end
 from models import mixture
 from oracle.inputs import token_ids
 from oracle.quantization import fixtures
@@ -324,11 +325,7 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     found = {name: function(folder) for name, function in CHECKS.items()}
     (folder / f"found-{dist.get_rank()}.json").write_text(json.dumps(found), encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end()
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import deepspeed
-import torch
 import transformers
 from accelerate.state import AcceleratorState, GradientState
+from ending import end
 
 from training.deepspeed_worker import SAME, SAME_SETTINGS
 from training.rows import rows
@@ -30,7 +29,4 @@ for name, config in SAME.items():
     GradientState._reset_state()
 if trainer.is_world_process_zero():
     Path(sys.argv[1], "oracle.json").write_text(json.dumps(found), encoding="utf-8")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)
+end()

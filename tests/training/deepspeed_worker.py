@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ending import end
 from torch import nn
 
 import unibody
@@ -342,7 +343,4 @@ def steady(name: str, file: str, kill: int = 0, word: str = "", resume: bool = F
 if __name__ == "__main__":
     results = {name: globals()[name](**options) for name, options in json.loads(sys.argv[3]).items()}
     (FOLDER / f"found-{RANK}.json").write_text(json.dumps(results), encoding="utf-8")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    sys.stdout.flush()
-    os._exit(0)
+    end()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ending import end
 from torch import nn
 
 import unibody
@@ -144,6 +145,7 @@ def main(folder: Path, checkpoint: str, cases: list[dict[str, Any]]) -> None:
         place = folder / case["name"] / f"rank-{os.environ.get('RANK', '0')}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(found), encoding="utf-8")
+    end()
 
 
 if __name__ == "__main__":

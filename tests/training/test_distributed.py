@@ -85,10 +85,39 @@ def test_a_process_that_dies_ends_the_run(llama, tmp_path: Path) -> None:
         "script.main(Path(sys.argv[1]), Path(sys.argv[2]), {'max_steps': 1000}, 'x:1')\n",
         encoding="utf-8",
     )
-    tests = SCRIPT.parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, str(program), str(tmp_path / "out"), str(llama.folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = start(program, tmp_path / "out", llama.folder)
     assert done.returncode == 1
     assert "RuntimeError: a worker of the test has died" in done.stderr
     assert time.time() - (tmp_path / "out" / "died").stat().st_mtime < 30
+
+
+@pytest.mark.slow
+def test_the_group_of_a_program_is_left_to_it(llama, tmp_path: Path) -> None:
+    """The trainer ends only what it has made; and no trainer lives on until the program ends."""
+    program = tmp_path / "own.py"
+    program.write_text(
+        "import atexit, gc, sys\nfrom pathlib import Path\nimport torch\nfrom torch import distributed\n"
+        "from ending import end\nfrom training import script\nfrom unibody.training.engines import Engine\n"
+        "def last():\n"
+        "    total = torch.ones(1)\n"
+        "    distributed.all_reduce(total)\n"
+        "    Path(sys.argv[1], f'sum-{distributed.get_rank()}').write_text(f'{total.item()} {held}')\n"
+        "    end()\n"
+        "distributed.init_process_group('gloo')\n"
+        "atexit.register(last)\n"  # before what the trainer registers, so that it runs after that
+        "script.main(Path(sys.argv[1]), Path(sys.argv[2]), {'max_steps': 2})\n"
+        "gc.collect()\n"
+        "held = sum(type(one) is Engine for one in gc.get_objects())\n",
+        encoding="utf-8",
+    )
+    done = start(program, tmp_path / "out", llama.folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [(tmp_path / "out" / f"sum-{rank}").read_text() for rank in range(2)] == ["2.0 0"] * 2
+
+
+def start(program: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes of a program, under torchrun."""
+    tests = SCRIPT.parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, str(program), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)

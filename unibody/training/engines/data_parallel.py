@@ -5,7 +5,6 @@ The trainer knows a model and an optimizer only through an engine; one that shar
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from unibody.integrations import require
-from unibody.processes import leave
+from unibody.processes import HOLDERS, leave_at_exit
 from unibody.training.arguments import TrainingArguments
 from unibody.training.checkpoints import load_model, save_model
 
@@ -41,9 +40,11 @@ class Engine:
             import_module(
                 "torch._dynamo"
             )  # as DistributedDataParallel does; after the group is made, it would hold it for good
+        joined = distributed.is_initialized()
         self.processes = PartialState(cpu=on_cpu, **options)
-        if self.processes.num_processes > 1:
-            atexit.register(self.leave)
+        HOLDERS.add(self)
+        if distributed.is_initialized() and not joined:
+            leave_at_exit()
         self.device: torch.device = torch.device("cpu") if on_cpu else self.processes.device
         self.model: Any = None  # as it is called; what it wraps is the trainer's model
         self.optimizer: Any = None
@@ -188,10 +189,9 @@ class Engine:
         """Waits for the other processes."""
         self.processes.wait_for_everyone()
 
-    def leave(self) -> None:
-        """Takes leave of the other processes, at the end of the program."""
-        self.model = None  # DistributedDataParallel holds the group
-        leave()
+    def let_go(self) -> None:
+        """Forgets what holds the group of processes, DistributedDataParallel for one, at the end of the program."""
+        self.model = None
 
     def save_model(self, model: nn.Module, folder: Path, whole: bool = True) -> None:
         """Writes the model; every process calls it. Not `whole`: to go on from, in whatever parts."""
