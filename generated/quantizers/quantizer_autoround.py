@@ -668,7 +668,7 @@ class AutoRoundQuantizer:
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """By the names that checkpoints have; also what stays plain, and heads that do not, which auto-round expects otherwise."""
-        values, heads = self._hf_quantizer_saved_config(model), set(output_modules(model))
+        values, heads = dict(self.quantization_config.to_dict()), set(output_modules(model))
         layers = values.pop("layer_config", None) or {}
         layers |= {name: {"bits": 16, "data_type": "float"} for name in linears_to_convert(model, ())}
         for name in heads & packed_layers(model).keys():
@@ -682,10 +682,6 @@ class AutoRoundQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-    def _hf_quantizer_saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
 
 
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:

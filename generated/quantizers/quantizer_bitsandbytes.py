@@ -326,9 +326,6 @@ class Linear8bitLt(PackedLinear):
             weight: Any = self._buffers.pop("weight")
             self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight.detach())
 
-    def replace(self, name: str, tensor: Tensor) -> None:
-        self.hold({**self.stored_tensors(), name: tensor})
-
     def forward(self, x: Tensor) -> Tensor:
         if self.has_main_weight and torch.is_grad_enabled():
             y: Tensor = MainWeightMatmul.apply(x, self.weight, self.bias)
@@ -528,15 +525,15 @@ class BnbHfQuantizer:
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "llm_int8_skip_modules"
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    offloaded: Any = ()  # what device_map leaves on the CPU or the disk
 
-    def __init__(self, quantization_config: BitsAndBytesConfig, **kwargs: Any) -> None:
+    def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
         self.pre_quantized = kwargs.pop("pre_quantized", True)  # whether the checkpoint holds packed tensors
         self.modules_to_not_convert = kwargs.pop("modules_to_not_convert", None)
         self.dtype: Any = None
         if kwargs:
             raise TypeError(f"{type(self).__name__} does not know {', '.join(kwargs)}")
-        self.offloaded: list[str] = []
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
@@ -666,8 +663,9 @@ class BnbHfQuantizer:
         pass
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """With all that stays plain: where nothing is said, transformers expects other heads than those of language models packed."""
+        named = self.quantization_config.llm_int8_skip_modules or []
+        return with_plain_layers(self, model, self.skipped_by, named)
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -1216,6 +1214,20 @@ def describe(tensor: Tensor) -> str:
 
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+
+
+def with_plain_layers(
+    quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
+) -> dict[str, Any]:
+    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
+    """
+    values: dict[str, Any] = quantizer.quantization_config.to_dict()
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
+    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    return {**values, field: [*skipped, *plain]} if plain else values
 
 
 def split_rows_only(config: Any) -> Any:

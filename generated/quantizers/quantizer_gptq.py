@@ -692,8 +692,18 @@ class GptqHfQuantizer:
         visit_blocks(model, blocks, samples, visit, config.cache_block_outputs)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
+        """Also the layers of blocks that stay plain: gptqmodel goes by patterns, transformers by the names of those that do not."""
+        values, config = self._hf_quantizer_saved_config(model), self.quantization_config
+        if self.pre_quantized:
+            return values
+        blocks = find_blocks(model, config.block_name_to_quantize)
+        inside, linears = set(blocks.modules()), linears_to_convert(model, ())
+        plain = {f"-:{re.escape(name)}$": {} for name, linear in linears.items() if linear in inside}
+        if plain:
+            values["dynamic"] = {**plain, **(config.dynamic or {})}
+            packed = sorted({name for block in blocks for name in packed_layers(block)})
+            values["modules_in_block_to_quantize"] = config.modules_in_block_to_quantize or [packed]
+        return values
 
     def dequantize(self, model: Any) -> Any:
         """The model with plain linear layers in its own type."""
@@ -702,6 +712,10 @@ class GptqHfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
+
+    def _hf_quantizer_saved_config(self, model: Any) -> dict[str, Any]:
+        """What config.json says of a model that has been quantized."""
+        return dict(self.quantization_config.to_dict())
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:
