@@ -122,7 +122,7 @@ class BitsAndBytesConfig:
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
     rows = x if x.dim() == 2 else x.flatten(0, -2)
-    codes, largest, outliers = layer.split_inputs(rows)
+    codes, largest, outliers = layer.split_inputs(rows, len(rows) == 1 and not x.is_cuda)
     weight, scales = layer.rounded_weight()
     product = shifted_int8_product(codes, weight, layer._buffers.get("row_sums"))
     y = product.float().mul_(largest * scales).mul_(STEP)
@@ -356,10 +356,9 @@ class Linear8bitLt(PackedLinear):
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
-        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor, one: bool = False) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes, [M, 1] or for `one` a number; and columns with outliers, which they leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        one = len(rows) == 1 and not rows.is_cuda
         found: Any = round_row(halves) if one else round_rows(halves)
         if not threshold or float(found[1] if one else found[1].max()) < threshold:
             return *found, None
@@ -1058,18 +1057,16 @@ def round_row(row: Tensor) -> tuple[Tensor, float]:
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
 
-    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, three rows one by one are faster.
     """
     rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
         return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
-    if (
-        not left.is_cuda and CUTS_SUMS
-    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
-        moved = left.view(torch.uint8) ^ 128
+    if CUTS_SUMS and not left.is_cuda:
+        moved = left.view(torch.uint8) ^ 128  # its halves, and what remains: no two products reach 2¹⁵
         product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
         return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
-    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+    if not left.is_cuda and 1 < rows <= 3 and right.numel() >= 2**21:
         return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
     return torch._int_mm(left, right)
 

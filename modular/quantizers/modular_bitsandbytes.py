@@ -90,7 +90,7 @@ class BitsAndBytesConfig(QuantizationConfigMixin):
 def int8_outlier_matmul(layer: Any, x: Tensor) -> Tensor:
     """LLM.int8 (section 3): products of codes, sums in int32; columns with outliers are taken out and multiplied as they are."""
     rows = x if x.dim() == 2 else x.flatten(0, -2)
-    codes, largest, outliers = layer.split_inputs(rows)
+    codes, largest, outliers = layer.split_inputs(rows, len(rows) == 1 and not x.is_cuda)
     weight, scales = layer.rounded_weight()
     product = shifted_int8_product(codes, weight, layer._buffers.get("row_sums"))
     y = product.float().mul_(largest * scales).mul_(STEP)
@@ -178,10 +178,9 @@ class Linear8bitLt(PackedLinear):
             return stored["weight"].to(dtype)
         return (stored["weight"].float() * (stored["SCB"] * (1 / 127))[:, None]).to(dtype)
 
-    def split_inputs(self, rows: Tensor) -> tuple[Tensor, Any, Tensor | None]:
-        """Codes of rows and their largest magnitudes [M, 1], and the columns with outliers, which the two leave out."""
+    def split_inputs(self, rows: Tensor, one: bool = False) -> tuple[Tensor, Any, Tensor | None]:
+        """Codes of rows and their largest magnitudes, [M, 1] or for `one` a number; and columns with outliers, which they leave out."""
         halves, threshold = rows.half(), self.config.llm_int8_threshold
-        one = len(rows) == 1 and not rows.is_cuda
         found: Any = round_row(halves) if one else round_rows(halves)
         if not threshold or float(found[1] if one else found[1].max()) < threshold:
             return *found, None

@@ -106,7 +106,7 @@ def test_linear_8bit(dtype: str, threshold: int, kernel: str) -> None:
     assert all(torch.equal(tensor, EIGHT[f"{key}/{name}"]) for name, tensor in layer.stored_tensors().items())
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_large_linear_8bit(batch: int) -> None:
     """Rows of a large weight that are multiplied one by one: bitsandbytes' outputs."""
     from bitsandbytes.nn import Int8Params

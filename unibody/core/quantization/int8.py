@@ -33,18 +33,16 @@ def round_row(row: Tensor) -> tuple[Tensor, float]:
 def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
 
-    On a CPU torch rearranges the weight for each product of more than one row; of a large one, four rows one by one are faster.
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, three rows one by one are faster.
     """
     rows, right = left.shape[0], right.T
     if left.is_cuda and rows <= 16:
         return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
-    if (
-        not left.is_cuda and CUTS_SUMS
-    ):  # halves of what is moved up by 128, and what remains: no two products reach 2¹⁵
-        moved = left.view(torch.uint8) ^ 128
+    if CUTS_SUMS and not left.is_cuda:
+        moved = left.view(torch.uint8) ^ 128  # its halves, and what remains: no two products reach 2¹⁵
         product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
         return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
-    if not left.is_cuda and 1 < rows <= 4 and right.numel() >= 2**21:
+    if not left.is_cuda and 1 < rows <= 3 and right.numel() >= 2**21:
         return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
     return torch._int_mm(left, right)
 
