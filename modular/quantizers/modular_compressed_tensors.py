@@ -313,8 +313,10 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
     def postprocess_model(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
         if not self.pre_quantized:
-            groups = config.config_groups
-            if list(groups) != sorted(groups):  # JSON's order is that of names
+            groups, names, linear = config.config_groups, packed_layers(model), nn.Linear(1, 1, device="meta")
+            chosen = [config.scheme_of(name, linear) for name in names]
+            config.config_groups = dict(sorted(groups.items()))  # as JSON has them
+            if chosen != [config.scheme_of(name, linear) for name in names]:
                 config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)

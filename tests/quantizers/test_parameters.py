@@ -29,6 +29,7 @@ EIGHT = {"group": {"targets": ["Linear"], "weights": {"strategy": "channel"}}}
 STATIC = {"num_bits": 8, "type": "float", "strategy": "tensor"}
 SPEC = {"weight": {"dtype": "int4", "qscheme": "per_group", "group_size": 32, "symmetric": True}}
 OTHER = {"weight": {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 0}}
+CACHE = {"*k_proj": {**SPEC, "output_tensors": {"dtype": "fp8_e4m3"}}}
 BASE: dict[str, dict[str, Any]] = {
     "awq": {"group_size": 64, "dataset": DATASET},
     "bitsandbytes": {"load_in_4bit": True},
@@ -95,6 +96,7 @@ OTHERS: dict[str, dict[str, Other]] = {
     "quark": {
         "global_quant_config": ({}, OTHER), "layer_quant_config": ({}, {"*q_proj": OTHER}),
         "layer_type_quant_config": ({}, {"Linear": OTHER}), "exclude": ({}, PLAIN), "export": ({}, {"pack_method": "order"}),
+        "kv_cache_quant_config": ({}, CACHE), "kv_cache_post_rope": ({"kv_cache_quant_config": CACHE}, True),
     },
     "spqr": {
         "bits": ({}, 4), "beta1": ({}, 8), "beta2": ({}, 8), "shapes": ({}, {"a": 1}),
