@@ -302,7 +302,7 @@ class GptqHfQuantizer(HfQuantizer):
             return values
         blocks = find_blocks(model, config.block_name_to_quantize)
         inside, linears = set(blocks.modules()), linears_to_convert(model, ())
-        plain = {f"-:{re.escape(name)}$": {} for name, linear in linears.items() if linear in inside}
+        plain: dict[str, Any] = {f"-:{re.escape(name)}$": {} for name, linear in linears.items() if linear in inside}
         if plain:
             values["dynamic"] = {**plain, **(config.dynamic or {})}
             packed = sorted({name for block in blocks for name in packed_layers(block)})
