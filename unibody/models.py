@@ -36,13 +36,14 @@ def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> 
         instead = "leave it out, weights are always read without a second copy"
         warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
         del options["low_cpu_mem_usage"]
-    for name in ("load_in_8bit", "load_in_4bit"):
-        if name in options:
-            instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
-            warn_deprecated(f"{name}=", **FORMER, instead=instead)
-            if options.pop(name):
-                quantization_config = quantization_config or {"quant_method": "bitsandbytes", name: True}
-    return quantization_config
+    asked = [name for name in ("load_in_8bit", "load_in_4bit") if name in options]
+    for name in asked:
+        instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
+        warn_deprecated(f"{name}=", **FORMER, instead=instead)
+    chosen = {name: True for name in asked if options.pop(name)}
+    if chosen and quantization_config is not None:
+        raise ValueError(f"{', '.join(chosen)} and quantization_config say the same twice: leave out the former")
+    return {"quant_method": "bitsandbytes", **chosen} if chosen else quantization_config
 
 
 class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):

@@ -301,6 +301,9 @@ class TorchAoEmbedding(TorchAoLinear):
             self.output_dtype = dtype
         super().prepare(device, dtype)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return look_up(self, x)  # x are ids, no rows
+
     def plain(self, dtype: torch.dtype) -> nn.Module:
         return nn.Embedding.from_pretrained(self.dequantize(dtype), freeze=False, padding_idx=self.padding_idx)
 

@@ -83,6 +83,17 @@ def test_spellings_of_old_in_loading(name: str, options: dict[str, Any], message
     assert hasattr(model, "hf_quantizer") == ("load_in_4bit" in options)
 
 
+@pytest.mark.filterwarnings("ignore:load_in_:FutureWarning")
+def test_spellings_that_exclude_each_other(folder: Path) -> None:
+    both = {"load_in_8bit": True, "load_in_4bit": True}
+    with pytest.raises(ValueError, match="load_in_8bit and load_in_4bit exclude each other"):
+        unibody.LlamaForCausalLM.from_pretrained(folder, **both)
+    with pytest.raises(ValueError, match="load_in_4bit and quantization_config say the same twice"):
+        unibody.LlamaForCausalLM.from_pretrained(
+            folder, load_in_4bit=True, quantization_config=unibody.BitsAndBytesConfig(load_in_8bit=True)
+        )
+
+
 def test_spellings_of_old_elsewhere(folder: Path, tmp_path: Path) -> None:
     with pytest.warns(FutureWarning, match="use_auth_token= is deprecated"):
         config = unibody.AutoConfig.from_pretrained(folder, use_auth_token="hf_x")
