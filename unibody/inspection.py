@@ -80,12 +80,11 @@ def kernel_uses(packed: list[Any], device: torch.device, dtype: torch.dtype) -> 
     found: Counter[tuple[str, str, tuple[tuple[str, str], ...]]] = Counter()
     for layer in packed:
         why_not = import_module(type(layer).__module__).why_not
-        table = getattr(layer, "kernels", ())  # none: it multiplies as a plain layer does
-        chosen = getattr(layer, "kernel", "torch")
+        table = getattr(layer, "kernels", ())  # none: there is no choice
         wanted = getattr(layer, "compute_dtype", None) or dtype
-        better = table[: [kernel.name for kernel in table].index(chosen)] if table else ()
+        better = table[: [kernel.name for kernel in table].index(layer.kernel)] if table else ()
         reasons = tuple((kernel.name, why_not(kernel, layer, device, wanted)) for kernel in better)
-        found[type(layer).__name__, chosen, reasons] += 1
+        found[type(layer).__name__, layer.kernel, reasons] += 1
     return [KernelUse(layer, kernel, count, dict(reasons)) for (layer, kernel, reasons), count in found.items()]
 
 

@@ -322,6 +322,8 @@ class BitLinear(nn.Module):
 class AutoBitLinear(nn.Linear):
     """A linear layer whose weight and inputs are rounded in every forward pass: for training that knows of the rounding."""
 
+    kernel: ClassVar[str] = "torch"  # it multiplies as plain layers do
+
     def __init__(self, linear: nn.Linear, config: BitNetQuantConfig) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.config, self.weight, self.bias = config, linear.weight, linear.bias
