@@ -141,7 +141,7 @@ class AutoRoundLinear(GPTQLinear):
             "triton", template="groupwise_matmul.triton.py.j2", layout=ColumnsLayout, device="cuda", package="triton"
         ),
         Kernel(
-            "int8pack_cpu",
+            "int8_groups_cpu",
             entry=int8_groups_matmul,
             layout=Int8GroupsLayout,
             device="cpu",

@@ -173,7 +173,7 @@ class GPTQLinear(GroupwiseLinear):
             "triton", template="groupwise_matmul.triton.py.j2", layout=OrderedLayout, device="cuda", package="triton"
         ),
         Kernel(
-            "int8pack_cpu",
+            "int8_groups_cpu",
             entry=int8_groups_matmul,
             layout=Int8GroupsLayout,
             device="cpu",

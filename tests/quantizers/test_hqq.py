@@ -192,7 +192,7 @@ def test_the_cpu_kernel_of_eight_bits(method: str, group: int, batch: int) -> No
     with torch.no_grad():
         found = layer(x)
         exact = nn.functional.linear(x.double(), layer.dequantize(torch.float64), layer.bias.double())
-    assert (layer.kernel, found.shape, found.dtype) == ("int8pack_cpu", (2, batch, 40), torch.bfloat16)
+    assert (layer.kernel, found.shape, found.dtype) == ("int8_groups_cpu", (2, batch, 40), torch.bfloat16)
     assert (found - exact).abs().max() <= 1e-2 * exact.abs().max()
     assert sum(tensor.nbytes for tensor in layer.buffers()) <= sum(
         tensor.nbytes for name, tensor in before.items() if name != "bias"

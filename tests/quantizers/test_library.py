@@ -168,7 +168,7 @@ def test_what_is_refused() -> None:
         unibody.AutoQuantizationConfig.from_dict({"quant_method": "magic"})
     with pytest.raises(
         ValueError,
-        match="kernel 'cublas' is not one of GPTQLinear's: triton, int8pack_cpu, int4pack_cuda, int4pack_cpu, int3pack_cpu, int2pack_cpu, torch",
+        match="kernel 'cublas' is not one of GPTQLinear's: triton, int8_groups_cpu, int4pack_cuda, int4pack_cpu, int3pack_cpu, int2pack_cpu, torch",
     ):
         unibody.AutoModelForCausalLM.from_pretrained(
             CHECKPOINT, quantizer=unibody.AutoHfQuantizer.from_pretrained(CHECKPOINT, kernel="cublas")
