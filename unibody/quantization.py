@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import warnings
@@ -228,8 +229,13 @@ class AutoHfQuantizer:
                     f"the checkpoint is quantized with {theirs}, and quantization_config asks for {yours}: "
                     "leave it out, or start from the model's plain checkpoint"
                 )
+            needed = [
+                f.name for f in dataclasses.fields(given) if f.init and f.default is f.default_factory
+            ]  # both missing
+            usual = type(given)(**{name: getattr(given, name) for name in needed})
             names = ("kernel", *quantization_config.loading_attributes)
-            chosen = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
+            values = {name: getattr(given, name, None) for name in names}
+            chosen = {name: value for name, value in values.items() if value != getattr(usual, name, None)}
             vars(quantization_config).update(chosen)
             kept = f", except for {', '.join(chosen)}" if chosen else ""
             warnings.warn(

@@ -276,7 +276,7 @@ class AutoRoundLinear(nn.Module):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", layout="ColumnsLayout", device="cuda", package="triton"),
         Kernel(
-            "int8pack_cpu",
+            "int8_groups_cpu",
             entry="int8_groups_matmul",
             layout="Int8GroupsLayout",
             device="cpu",

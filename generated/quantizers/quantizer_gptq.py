@@ -313,7 +313,7 @@ class GPTQLinear(nn.Module):
     kernels: ClassVar[tuple[Kernel, ...]] = (
         Kernel("triton", entry="triton_matmul", layout="OrderedLayout", device="cuda", package="triton"),
         Kernel(
-            "int8pack_cpu",
+            "int8_groups_cpu",
             entry="int8_groups_matmul",
             layout="Int8GroupsLayout",
             device="cpu",

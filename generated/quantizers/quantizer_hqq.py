@@ -149,7 +149,7 @@ class HQQLinear(nn.Module):
             multiples=(1, 32),
         ),
         Kernel(
-            "int8pack_cpu",
+            "int8_groups_cpu",
             entry="int8_groups_matmul",
             layout="Int8GroupsLayout",
             device="cpu",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from oracle.inputs import token_ids
 from oracle.quantization import fixtures, inputs
 from quantizers.files import generated
@@ -87,6 +88,25 @@ def test_a_quantized_checkpoint_loads_by_itself() -> None:
     assert {layer.kernel for layer in again.modules() if hasattr(layer, "stored_tensors")} == {"torch"}
     with pytest.raises(ValueError, match="is quantized with gptq, and quantization_config asks for quanto"):
         unibody.AutoModelForCausalLM.from_pretrained(CHECKPOINT, quantization_config=unibody.QuantoConfig())
+
+
+def test_what_the_user_leaves_out_is_the_checkpoints() -> None:
+    """As in transformers, which goes further: it lets no choice of the user's go before the checkpoint's here."""
+    stored = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
+    dtypes = {}
+    for library, quantizers in (
+        (transformers, transformers.quantizers.AutoHfQuantizer),
+        (unibody, unibody.AutoHfQuantizer),
+    ):
+        checkpoint, given = library.BitsAndBytesConfig(**stored), library.BitsAndBytesConfig(load_in_4bit=True)
+        with pytest.warns(UserWarning, match="quantization_config"):
+            merged = quantizers.merge_quantization_configs(checkpoint, given)
+        dtypes[library] = merged.bnb_4bit_compute_dtype
+    assert dtypes[unibody] == dtypes[transformers] == torch.bfloat16
+    given = unibody.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="float16")
+    with pytest.warns(UserWarning, match="except for bnb_4bit_compute_dtype"):
+        merged = unibody.AutoHfQuantizer.merge_quantization_configs(unibody.BitsAndBytesConfig(**stored), given)
+    assert merged.bnb_4bit_compute_dtype == torch.float16
 
 
 def test_hooks_that_plan_a_device_map() -> None:
