@@ -131,11 +131,14 @@ class _Merge:
         mine = {key: member for member in child.members for key in member.names}
         members: list[Member] = []
         inherited: list[Member] = []
+        is_ordered = not any("kw_only=True" in text.text for text in (*child.decorators, *parent.decorators))
         for member in parent.members:
             override = next((mine[key] for key in member.names if key in mine), None)
             getter, _, accessor = member.name.partition(".")
             if override is not None and (override.kind, member.kind) == ("method", "field"):
                 continue  # declared there, written here: it stands with the methods that are new
+            if override is not None and is_ordered and _is_parameter(member) is False and _is_parameter(override):
+                continue  # the class's there, the dataclass's here: it stands with the parameters that are new
             if override is not None:
                 members.append(self._override(override, member))
             elif accessor and getter in mine and not _is_property(mine[getter]):
@@ -268,6 +271,13 @@ def _is_property(member: Member) -> bool:
     """Whether a member is the getter of a property."""
     decorators = getattr(member.node, "decorator_list", [])
     return any(ast.unparse(d).rpartition(".")[2] in ("property", "cached_property") for d in decorators)
+
+
+def _is_parameter(member: Member) -> bool | None:
+    """Whether an annotated member is one of a dataclass's parameters; None: it is not annotated."""
+    if not isinstance(member.node, ast.AnnAssign):
+        return None
+    return "ClassVar" not in ast.unparse(member.node.annotation)
 
 
 def _insert(members: list[Member], fresh: list[Member]) -> list[Member]:

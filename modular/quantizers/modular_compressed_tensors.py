@@ -65,7 +65,6 @@ FORMATS = (
 class CompressedTensorsConfig(QuantizationConfigMixin):
     """Groups of layers, each with `targets`, `weights`, `input_activations`; or names of schemes, with the targets of each."""
 
-    quant_method: ClassVar[str] = "compressed-tensors"
     loading_attributes: ClassVar[tuple[str, ...]] = ("run_compressed", "dequantize")
     ignored_keys: ClassVar[tuple[str, ...]] = ("version", "transform_config", "moe_sparsity_config")
 
@@ -76,6 +75,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     global_compression_ratio: float | None = None  # told, and without effect
     ignore: list[str] | None = None  # names or classes of layers that stay plain, or `re:` and a pattern
     sparsity_config: dict[str, Any] | None = None
+    quant_method: str = "compressed-tensors"  # no choice, but a documented parameter
     run_compressed: bool = True  # False: layers are dequantized when they have been loaded
     _: KW_ONLY
     dequantize: bool = False
@@ -89,6 +89,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
                     f"CompressedTensorsConfig: the sparse format {name!r} is not read any more, by the library neither: "
                     "it has dropped sparse compressors; decompress the checkpoint with a release of it that has them"
                 )
+        require_choice(self, "quant_method", ("compressed-tensors",))
         require_choice(self, "format", FORMATS)
         statuses = ("initialized", "calibration", "frozen", "compressed", "decompressed")
         require_choice(self, "quantization_status", statuses)

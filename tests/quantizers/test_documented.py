@@ -40,6 +40,15 @@ DOCUMENTED: dict[str, dict[str, Any]] = {
     "FineGrainedFP8Config": {
         "activation_scheme": "dynamic", "weight_block_size": (128, 128), "modules_to_not_convert": None,
     },
+    "CompressedTensorsConfig": {
+        "config_groups": None, "format": "dense", "quantization_status": "initialized", "kv_cache_scheme": None,
+        "global_compression_ratio": None, "ignore": None, "sparsity_config": None, "quant_method": "compressed-tensors",
+        "run_compressed": True,
+    },
+    "TorchAoConfig": {
+        "quant_type": inspect.Parameter.empty, "modules_to_not_convert": None, "include_input_output_embeddings": False,
+        "untie_embedding_weights": False,
+    },
     "BitNetQuantConfig": {
         "modules_to_not_convert": None, "linear_class": "bitlinear", "quantization_mode": "offline", "use_rms_norm": False,
         "rms_norm_eps": 1e-6,
@@ -65,7 +74,7 @@ def test_signature(name: str) -> None:
     parameters = inspect.signature(config_class).parameters
     positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert [p.name for p in positional] == [*DOCUMENTED[name]]
-    config = config_class(*([4] if name == "GPTQConfig" else []))
+    config = config_class(*{"GPTQConfig": [4], "TorchAoConfig": ["int8_weight_only"]}.get(name, []))
     for parameter in positional:
         value = DOCUMENTED[name][parameter.name]
         assert (getattr(config, parameter.name) if isinstance(value, (list, dict)) else parameter.default) == value
