@@ -626,15 +626,16 @@ class GptqHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if empty is not None and empty.numel() == param_value.numel() == 1:
-                param_value = param_value.view(empty.shape)
+            value = param_value
+            if empty is not None and empty.numel() == value.numel() == 1:  # a number, as [], [1] or [1, 1]
+                value = value.view(empty.shape)
             code = torch.float8_e4m3fn  # the type of a code, where numbers may have any
-            is_other = empty is None or empty.shape != param_value.shape or empty.dtype == code != param_value.dtype
+            is_other = empty is None or empty.shape != value.shape or empty.dtype == code != value.dtype
             if is_other and not name.startswith(layer.variable_tensors):
                 expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
                 found = describe(param_value)
                 raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
-            layer.replace(name, param_value.to(target_device))
+            layer.replace(name, value.to(target_device))
         else:
             shape, found = [layer.out_features, layer.in_features], describe(param_value)
             if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
@@ -693,7 +694,8 @@ class GptqHfQuantizer:
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers of blocks that stay plain: gptqmodel goes by patterns, transformers by the names of those that do not."""
-        values, config = self._hf_quantizer_saved_config(model), self.quantization_config
+        values = dict(self.quantization_config.to_dict())
+        config = self.quantization_config
         if self.pre_quantized:
             return values
         blocks = find_blocks(model, config.block_name_to_quantize)
@@ -712,10 +714,6 @@ class GptqHfQuantizer:
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
         return model
-
-    def _hf_quantizer_saved_config(self, model: Any) -> dict[str, Any]:
-        """What config.json says of a model that has been quantized."""
-        return dict(self.quantization_config.to_dict())
 
 
 def input_hessians(linears: dict[str, nn.Linear], run: Any) -> dict[str, Tensor]:

@@ -460,15 +460,16 @@ class QuantoHfQuantizer:
         layer, name = owner(model, param_name)
         if self.pre_quantized:
             empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-            if empty is not None and empty.numel() == param_value.numel() == 1:
-                param_value = param_value.view(empty.shape)
+            value = param_value
+            if empty is not None and empty.numel() == value.numel() == 1:  # a number, as [], [1] or [1, 1]
+                value = value.view(empty.shape)
             code = torch.float8_e4m3fn  # the type of a code, where numbers may have any
-            is_other = empty is None or empty.shape != param_value.shape or empty.dtype == code != param_value.dtype
+            is_other = empty is None or empty.shape != value.shape or empty.dtype == code != value.dtype
             if is_other and not name.startswith(layer.variable_tensors):
                 expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
                 found = describe(param_value)
                 raise ValueError(f"{param_name} is {found}, expected {expected}: see quantization_config")
-            layer.replace(name, param_value.to(target_device))
+            layer.replace(name, value.to(target_device))
         else:
             shape, found = [layer.out_features, layer.in_features], describe(param_value)
             if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():

@@ -728,32 +728,24 @@ class TorchAoHfQuantizer:
         """Also the tensor of a head that was tied, which the file does not have."""
         shared = getattr(self, "shared", {}).items()
         for key in (param_name, *(head for head, source in shared if source == param_name and head not in state_dict)):
-            param_value_inner = param_value
             layer, name = owner(model, key)
             if self.pre_quantized:
                 empty = layer.get_buffer(layer.names[name]) if name in layer.names else None
-                if empty is not None and empty.numel() == param_value_inner.numel() == 1:
-                    param_value_inner = param_value_inner.view(empty.shape)
+                value = param_value
+                if empty is not None and empty.numel() == value.numel() == 1:  # a number, as [], [1] or [1, 1]
+                    value = value.view(empty.shape)
                 code = torch.float8_e4m3fn  # the type of a code, where numbers may have any
-                is_other = (
-                    empty is None
-                    or empty.shape != param_value_inner.shape
-                    or empty.dtype == code != param_value_inner.dtype
-                )
+                is_other = empty is None or empty.shape != value.shape or empty.dtype == code != value.dtype
                 if is_other and not name.startswith(layer.variable_tensors):
                     expected = {key: describe(tensor) for key, tensor in layer.stored_tensors().items()}
-                    found = describe(param_value_inner)
+                    found = describe(param_value)
                     raise ValueError(f"{key} is {found}, expected {expected}: see quantization_config")
-                layer.replace(name, param_value_inner.to(target_device))
+                layer.replace(name, value.to(target_device))
             else:
-                shape, found = [layer.out_features, layer.in_features], describe(param_value_inner)
-                if (
-                    name != "weight"
-                    or list(param_value_inner.shape) != shape
-                    or not param_value_inner.is_floating_point()
-                ):
+                shape, found = [layer.out_features, layer.in_features], describe(param_value)
+                if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
                     raise ValueError(f"{key} is {found}, expected nothing but a plain weight {shape}")
-                layer.hold(layer.quantize(param_value_inner.to(target_device, self.dtype)))
+                layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Without the tensors of packed layers that go without saying; others cannot be made up."""

@@ -300,7 +300,8 @@ class GptqHfQuantizer(HfQuantizer):
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers of blocks that stay plain: gptqmodel goes by patterns, transformers by the names of those that do not."""
-        values, config = super().saved_config(model), self.quantization_config
+        values = super().saved_config(model)
+        config = self.quantization_config
         if self.pre_quantized:
             return values
         blocks = find_blocks(model, config.block_name_to_quantize)
