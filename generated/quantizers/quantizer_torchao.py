@@ -357,10 +357,8 @@ class TorchAoLinear(PackedLinear):
             scales = fit_scales(groups, bits) if scheme.fit == "fitted" else scales
             scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
             zeros = zeros if scheme.symmetric else (lowest - (low / scales).round()).clamp(lowest, top)
-            exact, scales = (
-                scales,
-                scales.to(getattr(torch, scheme.scale_type or str(weight.dtype).removeprefix("torch."))),
-            )
+            exact, scale_type = scales, getattr(torch, scheme.scale_type) if scheme.scale_type else weight.dtype
+            scales = exact.to(scale_type)
         rounded_by = exact if scheme.fit == "fitted" else scales
         codes = nearest_codes(groups, rounded_by[..., None], zeros[..., None], bits)
         return {
@@ -436,10 +434,9 @@ class TorchAoLinear(PackedLinear):
             return "it reads symmetric integers with a scale for each row"
         if kernel.name == "triton_int8":
             return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
-        wanted = "symmetric" if kernel.name == "int8_product" else ""
-        return (
-            "" if inputs == wanted else "it rounds inputs, symmetrically" if wanted else "its inputs are not rounded"
-        )
+        if kernel.name == "int8_product":
+            return "" if inputs == "symmetric" else "it rounds inputs, symmetrically"
+        return "its inputs are not rounded" if inputs else ""
 
     def header(self, dtype: torch.dtype) -> str:
         """What torchao writes about the weight of a model of this type into a file's header."""
@@ -695,12 +692,8 @@ class TorchAoHfQuantizer:
             return packed if packed.fits() else None
         layer = TorchAoLinear(linear, self.quantization_config, quant_type)
         multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
-        fits = (
-            linear.in_features % layer.group_size
-            == linear.in_features % multiple
-            == linear.out_features % multiple
-            == 0
-        )
+        rows, columns = linear.out_features, linear.in_features
+        fits = rows % multiple == columns % multiple == columns % layer.group_size == 0
         return layer if fits else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
