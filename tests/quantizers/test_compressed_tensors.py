@@ -228,9 +228,8 @@ def test_told_in_other_ways() -> None:
     again = ct.CompressedTensorsConfig.from_dict(nested)
     assert again.config_groups == given.config_groups
     assert again.global_compression_ratio == 1.5
-    placed = ct.CompressedTensorsConfig(
-        {"W8A8": ["Linear"]}, "int-quantized", "compressed", KV, 1.0, ["a"], None, False
-    )
+    options = "int-quantized", "compressed", KV, 1.0, ["a"], None, "compressed-tensors", False
+    placed = ct.CompressedTensorsConfig({"W8A8": ["Linear"]}, *options)
     assert (placed.format, placed.quantization_status, placed.ignore) == ("int-quantized", "compressed", ["a"])
     assert (placed.kv_cache_scheme, placed.global_compression_ratio, placed.run_compressed) == (
         {**KV, "group_size": None},

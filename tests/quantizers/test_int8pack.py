@@ -77,6 +77,6 @@ def test_groups(file: str, quantizer: str, config: str, options: dict[str, Any],
     exact, sizes = x.double() @ weight.T, x.double().abs() @ weight.abs().T
     with torch.no_grad():
         found = layer(x)
-    assert layer.kernel == "int8pack_cpu"
+    assert layer.kernel == "int8_groups_cpu"
     assert ((found - exact).abs() <= 2**-8 * exact.abs() + (2**-8 if batch > 8 else 1e-5) * sizes).all()
     assert (found - exact).norm() <= 4e-3 * exact.norm()
