@@ -183,7 +183,7 @@ def test_all_together() -> None:
 
 
 def test_nothing_is_left_to_a_layer_that_lacks_it() -> None:
-    """What the bases of the layers leave open, every layer that a quantizer makes has: declared only, or NotImplementedError."""
+    """Every public layer has what its bases leave to it: methods that they only declare, and those that raise NotImplementedError there."""
     for entry in QUANTIZERS.values():
         for layer_class in layer_classes(generated(entry["module"].removeprefix("quantizer_"))):
             hints = {

@@ -196,7 +196,7 @@ def test_other_packings(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what torchao refuses is what a machine without a GPU lacks")
 def test_plain_int32_is_not_made_here() -> None:
-    """torchao has no operator for it on a CPU: nothing here that a layer could be compared with."""
+    """Why it is refused: torchao itself has no operator for it on a CPU, so there is nothing that a layer could be compared with."""
     model = nn.Sequential(nn.Linear(256, 256, bias=False, dtype=torch.bfloat16))
     with pytest.raises(NotImplementedError, match="does not support device 'cpu'"):
         ao.quantize_(model, ao.Int4WeightOnlyConfig(int4_packing_format="plain_int32"))
