@@ -38,12 +38,15 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "QuarkFloat8Linear torch": "run on a CPU",
     "QuarkInt8Linear int8_product": "run on a CPU",
     "QuarkE5M2Linear torch": "run on a CPU",
+    "AqlmLinear triton": "no GPU: interpreted and compiled only",
+    "AqlmLinear torch": "run on a CPU",
     "TorchAoEmbedding torch": "run on a CPU",
     "TorchAoInt4Linear torch": "run on a CPU",
     "GPTQLinear int4pack_cuda": GPU,
     "int4pack_cuda": "no GPU: traced; on a CPU with a stand-in",
     "eetq": "no GPU: on a CPU with a stand-in",
     "fbgemm": "no GPU: on a CPU with a stand-in",
+    "aqlm": "no GPU: on a CPU with a stand-in",
     "marlin": "no GPU: on a CPU with a stand-in",
     "machete": "no GPU: on a CPU with a stand-in",
     "exllama_v2": "no GPU: on a CPU with a stand-in",
@@ -52,6 +55,7 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "cuda": GPU,
     "cpu": "run on a CPU",
 }
+READS = "never, others' checkpoints are read"  # how a method quantizes that has no algorithm here
 
 
 def layer_classes(module: Any) -> list[Any]:
@@ -71,8 +75,12 @@ def definition(entry: Any) -> str:
 
 def how(entry: Any) -> str:
     """When a method quantizes plain weights."""
+    if not entry["quantizers"]:
+        return "configuration only"
+    if not all(hasattr(layer, "quantize") for layer in layer_classes(load(entry))):
+        return READS
     calibrated = any(getattr(load(entry), name).requires_calibration for name in entry["quantizers"].values())
-    return "with calibration" if calibrated else "while loading" if entry["quantizers"] else "configuration only"
+    return "with calibration" if calibrated else "while loading"
 
 
 def methods() -> str:
@@ -148,8 +156,9 @@ def facts(method: str) -> str:
         last = any(layer.kernels[-1].name != "torch" for layer in layer_classes(load(entry)))
         rule = "the first that fits runs the layer" + "; those after `torch`, where they are named" * last
         parts.append(f"## Kernels\n\nBest first; {rule}.\n\n{kernels([entry])}")
-        options = EXAMPLES.get(method, "")
-        parts.append(f"## Example\n\n```\n{f'unibody quantize MODEL {method} OUT {options}'.strip()}\n```")
+        if how(entry) != READS:
+            options = EXAMPLES.get(method, "")
+            parts.append(f"## Example\n\n```\n{f'unibody quantize MODEL {method} OUT {options}'.strip()}\n```")
     return "\n\n".join(parts)
 
 

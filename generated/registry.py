@@ -117,7 +117,9 @@ QUANTIZERS: dict[str, QuantizerEntry] = {
     "aqlm": {
         "module": "quantizer_aqlm",
         "config": "AqlmConfig",
-        "quantizers": {},
+        "quantizers": {
+            "aqlm": "AqlmHfQuantizer",
+        },
     },
     "auto-round": {
         "module": "quantizer_autoround",

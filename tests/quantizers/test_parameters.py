@@ -1,6 +1,6 @@
 """No parameter is swallowed: each one changes tensors or outputs, or warns, or is refused, or is told in what is saved.
 
-GPTQ's and AutoRound's are gone over in their own tests, by what each should do.
+GPTQ's and AutoRound's are gone over in their own tests, by what each should do; AQLM's, whose layers others make, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantizers.files import as_bytes
 import unibody
 from unibody.generated.registry import QUANTIZERS
 
-ELSEWHERE = {"gptq", "auto-round"}
+ELSEWHERE = {"aqlm", "auto-round", "gptq"}
 DATASET = [[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]
 PLAIN = ["q_proj"]
 GROUPS = {"group": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}}}
@@ -43,10 +43,6 @@ TOLD = {  # said in the configuration that is saved, and nowhere else
 }
 Other = tuple[dict[str, Any], Any]  # what else is set, and the other value
 OTHERS: dict[str, dict[str, Other]] = {
-    "aqlm": {
-        "in_group_size": ({}, 4), "out_group_size": ({}, 2), "num_codebooks": ({}, 2), "nbits_per_codebook": ({}, 8),
-        "linear_weights_not_to_quantize": ({}, ["a"]),
-    },
     "awq": {
         "bits": ({}, 3), "group_size": ({}, 32), "zero_point": ({}, False), "version": ({}, "gemv"),
         "backend": ({}, "llm-awq"), "do_fuse": ({"fuse_max_seq_len": 8}, True), "fuse_max_seq_len": ({}, 8),

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 CASES = Path(__file__).parent / "triton_cases.py"
 
 
-@pytest.mark.parametrize(("kind", "count"), [("groups", 54), ("tables", 8), ("eights", 16), ("float8", 13)])
+@pytest.mark.parametrize(("kind", "count"), [("groups", 54), ("tables", 11), ("eights", 16), ("float8", 13)])
 def test_interpreted(kind: str, count: int) -> None:
     """The same as the reference: all formats, GPTQ's groups in any order, odd numbers of rows."""
     pytest.importorskip("triton")
@@ -55,6 +55,11 @@ OPERATORS = (  # file, name, what follows the inputs
             ("compressed_tensors", "triton_int8"),
             ("quark", "triton_int8"),
         )
+    ),
+    (
+        "aqlm",
+        "triton",
+        lambda: (codes(64, 12, 2).view(torch.int8), empty(2, 256, 1, 8), empty(64, 1, 1, 1), None),
     ),
     ("eetq", "triton", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),
     ("quanto", "triton_int8", lambda: (codes(64, 96), empty(64), None, torch.bfloat16)),

@@ -22,8 +22,9 @@ TYPES = {{  # of what is no constant; `{{0}}` is the type of inputs
     **dict.fromkeys(("qweight", "qzeros"), "*i32"), **dict.fromkeys(("scales", "steps", "x_scales", "table", "sums"), "*fp32"),
     **dict.fromkeys(("x", "y", "bias"), "*{{0}}"), "packed": "*u8", "overall": "*fp32", "weight": "*u8",
     **dict.fromkeys(("m", "n", "k", "part", "parts", "height", "width", "blocks"), "i32"), "origin": "i32",
+    "codes": "*i16", "codebooks": "*fp16",
 }}
-CONSTANTS = {{"group": 64, "bits": 4, "chunk": 32, "block_c": 16, "block": 32, "run": 32, "block_m": 16, "block_n": 64, "block_k": 64}}
+CONSTANTS = {{"group": 64, "bits": 4, "chunk": 32, "block_c": 16, "block": 32, "run": 32, "block_m": 16, "block_n": 64, "block_k": 64, "count": 2, "size": 256, "height": 1, "width": 8, "groups": 8}}
 CASES = (  # file, kernel, least capability, types and constants of its own
     ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 4}}),
     ("gptq", "triton", 75, {{"scales": "*fp16"}}, {{"bits": 3}}),
@@ -35,6 +36,7 @@ CASES = (  # file, kernel, least capability, types and constants of its own
     ("eetq", "triton", 75, {{"weight": "*i8", "scales": "*fp16"}}, {{}}),
     ("quanto", "triton_int8", 75, {{}}, {{}}),
     ("torchao", "triton_int8", 80, {{"x": "*i8", "weight": "*i8"}}, {{}}),
+    ("aqlm", "triton", 75, {{"scales": "*fp16"}}, {{}}),
     ("bitnet", "triton", 80, {{"x": "*i8"}}, {{}}),
     ("finegrained_fp8", "triton", 75, {{"x": "*u8"}}, {{"block_k": 32, "is_native": False, "is_short": False}}),
     ("finegrained_fp8", "triton", 89, {{"x": "*u8"}}, {{"block_m": 64, "is_native": True, "is_short": True}}),

@@ -75,6 +75,17 @@ def torchao(name: str, **options: Any) -> Any:
     return make(module.TorchAoLinear, config, config.quant_type)
 
 
+def aqlm(width: int, height: int, count: int, bits: int) -> Any:
+    """A layer of AQLM, of random codes and codebooks."""
+    module = file("aqlm")
+    packed = module.AqlmLinear(nn.Linear(96, 64), module.AqlmConfig(width, height, count, bits))
+    tensors = packed.empty_tensors()
+    edge = 1 << 8 * tensors["codes"].itemsize - 1
+    tensors["codes"].random_(-edge, edge)
+    packed.hold({name: tensor if name == "codes" else tensor.normal_() for name, tensor in tensors.items()})
+    return packed
+
+
 def groups() -> Iterator[Any]:
     """Integers by group: layer and name of the kernel's function."""
     gptq, auto, awq, hqq, quanto = (file(name) for name in ("gptq", "autoround", "awq", "hqq", "quanto"))
@@ -115,7 +126,7 @@ def groups() -> Iterator[Any]:
 
 
 def tables() -> Iterator[Any]:
-    """Values of four bits."""
+    """Values of four bits, and of codebooks."""
     module = file("bitsandbytes")
     for kind in ("nf4", "fp4"):
         for double in (False, True):
@@ -130,6 +141,8 @@ def tables() -> Iterator[Any]:
     yield compressed(mx, {**mx, "dynamic": True}), "triton_float4"
     fp4 = {"dtype": "fp4", "qscheme": "per_group", "group_size": 32, "scale_format": "e8m0"}
     yield quark(fp4), "triton_float4"
+    for sizes in ((8, 1, 1, 16), (8, 1, 2, 8), (4, 2, 3, 5)):
+        yield aqlm(*sizes), "triton"
 
 
 def eights() -> Iterator[Any]:
