@@ -60,7 +60,7 @@ finetune: $(FULL_READY) ## Fine-tune SmolLM2-135M with QLoRA on Persuasion, in b
 	$(FULL)/bin/python examples/finetune.py build/finetune/smollm2 tests/fixtures/text/persuasion.txt build/finetune/adapter \
 		--log build/finetune/log.jsonl --plot build/finetune/loss.svg $(ARGS)
 
-oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: transformers (what it needs beside it), bitsandbytes, gptqmodel, autoawq, hqq, quanto, auto-round, fbgemm, eetq, quark, mslk
+oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: transformers (what it needs beside it), bitsandbytes, gptqmodel, autoawq, hqq, quanto, aqlm, auto-round, fbgemm, eetq, quark, mslk
 	$(PYTHON) -m venv --clear .venv-$@
 	@# What its own list pins goes over constraints.txt.
 	sed -n 's/\(==\).*/\1/p' $(ORACLES)/$*.txt | sed 's/^/^/' | grep -vif - constraints.txt > .venv-$@/constraints.txt

@@ -36,7 +36,7 @@ CASES = (  # file, kernel, least capability, types and constants of its own
     ("eetq", "triton", 75, {{"weight": "*i8", "scales": "*fp16"}}, {{}}),
     ("quanto", "triton_int8", 75, {{}}, {{}}),
     ("torchao", "triton_int8", 80, {{"x": "*i8", "weight": "*i8"}}, {{}}),
-    ("aqlm", "triton", 75, {{"scales": "*fp16"}}, {{}}),
+    ("aqlm", "triton", 75, {{"scales": "*fp16", "height": "constexpr", "width": "constexpr"}}, {{}}),
     ("bitnet", "triton", 80, {{"x": "*i8"}}, {{}}),
     ("finegrained_fp8", "triton", 75, {{"x": "*u8"}}, {{"block_k": 32, "is_native": False, "is_short": False}}),
     ("finegrained_fp8", "triton", 89, {{"x": "*u8"}}, {{"block_m": 64, "is_native": True, "is_short": True}}),
