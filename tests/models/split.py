@@ -38,7 +38,7 @@ ENCODER = {
 }
 FIXTURES = {
     name: str(fixtures.FOLDER / name)
-    for name in ("gptqmodel/llama-4bit-g32", "autoawq/llama-gemm-g32", "auto-round/llama-rtn")
+    for name in ("gptqmodel/llama-4bit-g32", "autoawq/llama-gemm-g32", "auto-round/llama-rtn", "aqlm/llama")
 }
 CHECKS: dict[str, Callable[[Path], Any]] = {}
 Auto = unibody.AutoModelForCausalLM

@@ -113,7 +113,7 @@ def test_packed_layers(found: Any) -> None:
         for name in ("int8", "fbgemm"):
             assert results[name]["difference"] == results[name]["layers"] == 0
         for name, result in results.items():
-            assert result["share"] < 0.55, name
+            assert result["share"] < (1 if name == "aqlm/llama" else 0.55), name  # each part has all codebooks
             assert result["saved"], name
             assert result["layers"] < 2e-5, name
             # A sum that differs in the last bit may be rounded to the next code of float8, an eighth away.

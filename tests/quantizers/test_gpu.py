@@ -22,7 +22,7 @@ from unibody.quantize import quantize
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU that it can use")
 
-KINDS = {"groups": 51, "tables": 8, "eights": 16, "float8": 13}  # of triton_cases.py, and how many layers each has
+KINDS = {"groups": 54, "tables": 11, "eights": 16, "float8": 13}  # of triton_cases.py, and how many layers each has
 CASES = [(kind, index) for kind, count in KINDS.items() for index in range(count)]
 INPUTS = (  # type, numbers of rows, and the largest error in proportion: rounding of weights and outputs, on both sides
     (torch.bfloat16, (1, 2, 17, 64, 300), 1e-2),
@@ -95,7 +95,8 @@ def test_every_row(kind: str, index: int, scaled: None) -> None:
 
 def first_of_each_kernel() -> list[tuple[str, int]]:
     """A layer of every file and template."""
-    return [("groups", 0), ("groups", 1), ("tables", 0), ("tables", 4), ("eights", 0), ("eights", 1), ("float8", 0)]
+    tables = [("tables", index) for index in (0, 4, 8)]
+    return [("groups", 0), ("groups", 1), *tables, ("eights", 0), ("eights", 1), ("float8", 0)]
 
 
 @pytest.mark.parametrize(("kind", "index"), first_of_each_kernel())
