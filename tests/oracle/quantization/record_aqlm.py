@@ -89,7 +89,7 @@ def record_llama() -> None:
     folder = fixtures.FOLDER / "aqlm/llama"
     model.save_pretrained(folder)
     described: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    described |= {"quantization_config": config, "dtype": "float16"}
+    described |= {"quantization_config": config}
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     save_file(
         {key: value.contiguous() for key, value in sorted(state.items())},
