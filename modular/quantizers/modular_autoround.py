@@ -111,10 +111,10 @@ class AutoRoundConfig(QuantizationConfigMixin):
     def checkpoint_format(self) -> str:
         return VERSIONS[self.packing_format]
 
-    def of_layer(self, name: str) -> Any:
-        """The configuration of the layer of this name; None: it stays plain."""
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names; None: it stays plain."""
         for entry, options in (self.layer_config or {}).items():
-            if names_module(entry, name) or re.fullmatch(entry, name):
+            if names_module(entry, *names) or any(re.fullmatch(entry, name) for name in names):
                 known = {key: options[key] for key in OWN if key in options}
                 return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self

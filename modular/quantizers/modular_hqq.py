@@ -214,7 +214,7 @@ class HqqHfQuantizer(HfQuantizer):
         """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
         config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
         if dynamic is not None and not self.pre_quantized:
-            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
+            options = next((v for key, v in dynamic.items() if (self.prefix + name).endswith(key)), None)
             if options is None:
                 return None
             config = HqqConfig(**options, kernel=config.kernel)
@@ -225,7 +225,7 @@ class HqqHfQuantizer(HfQuantizer):
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether `dynamic_config` names the layer, where there is one."""
         dynamic = self.quantization_config.dynamic_config
-        return dynamic is None or name.endswith(tuple(dynamic))
+        return dynamic is None or (self.prefix + name).endswith(tuple(dynamic))
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that no group divides."""
