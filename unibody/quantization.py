@@ -265,17 +265,20 @@ def find_quantizer(stored: dict[str, Any] | None, given: Any, folder: Path) -> A
 
 def read_types(file: Path) -> dict[str, Any]:
     """The settings of a checkpoint in optimum-quanto's own form, of the types that its map has for each layer."""
-    entries = read_bounded_json(file)
-    found: dict[str, Any] = {"quant_method": "quanto"}
-    for field in ("weights", "activations"):
+    fields, layers = ("weights", "activations"), {}
+    for name, entry in read_bounded_json(file).items():
         try:
-            kinds = {str(entry[field]) for entry in entries.values()}
+            kinds = {field: str(entry[field]).removeprefix("q").removesuffix("_e4m3fn") for field in fields}
         except (KeyError, TypeError):
-            raise ValueError(f"{file} is no map of layers to the types of their {field}: fetch it again") from None
-        if len(kinds) != 1:
-            raise ValueError(f"{file} has {field} of {', '.join(sorted(kinds))}: layers of one type are read")
-        found[field] = None if (kind := kinds.pop()) == "none" else kind.removeprefix("q").removesuffix("_e4m3fn")
-    return found
+            raise ValueError(
+                f"{file} is no map of layers to their types: {name} has {entry!r}: fetch it again"
+            ) from None
+        layers[name] = {field: None if kind == "none" else kind for field, kind in kinds.items()}
+    if not layers:
+        raise ValueError(f"{file} names no layers: fetch it again")
+    usual = max(layers.values(), key=list(layers.values()).count)
+    others = {name: types for name, types in layers.items() if types != usual}
+    return {"quant_method": "quanto", **usual, "layer_config": others or None}
 
 
 def register_quantization_config(method: str) -> Callable[[type], type]:
