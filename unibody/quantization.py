@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -74,8 +75,10 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=Rec
     def update(self, **kwargs: Any) -> dict[str, Any]:
         """Sets the attributes that exist and checks them; returns the keyword arguments that are none."""
         known = {key: value for key, value in kwargs.items() if hasattr(self, key)}
-        vars(self).update(known)
-        self.post_init()
+        changed = copy.copy(self)
+        vars(changed).update(known)
+        changed.__post_init__()
+        vars(self).update(vars(changed))
         return {key: value for key, value in kwargs.items() if key not in known}
 
     def get_loading_attributes(self) -> dict[str, Any]:
@@ -83,10 +86,9 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=Rec
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The keys whose values are not the default, and the method."""
-        fields = type(self).__dataclass_fields__
-        usual = {name: core_config.plain_value(field.default) for name, field in fields.items()}
-        values = self.to_dict().items()
-        return {k: v for k, v in values if k == "quant_method" or k not in usual or v != usual[k]}
+        needed, usual = _needed_and_usual(self)
+        values, always = usual.to_dict(), {"quant_method", *needed}
+        return {k: v for k, v in self.to_dict().items() if k in always or k not in values or v != values[k]}
 
     def to_json_string(self, use_diff: bool = True) -> str:
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
@@ -229,10 +231,7 @@ class AutoHfQuantizer:
                     f"the checkpoint is quantized with {theirs}, and quantization_config asks for {yours}: "
                     "leave it out, or start from the model's plain checkpoint"
                 )
-            needed = [
-                f.name for f in dataclasses.fields(given) if f.init and f.default is f.default_factory
-            ]  # both missing
-            usual = type(given)(**{name: getattr(given, name) for name in needed})
+            _, usual = _needed_and_usual(given)
             names = ("kernel", *quantization_config.loading_attributes)
             values = {name: getattr(given, name, None) for name in names}
             chosen = {name: value for name, value in values.items() if value != getattr(usual, name, None)}
@@ -308,6 +307,12 @@ def _refuse(name: str, registered: dict[str, Any], found: type, base: type) -> N
         raise ValueError(f"the method {name!r} is registered already: choose another name")
     if not issubclass(found, base):
         raise TypeError(f"{found.__name__} must be a subclass of unibody.{base.__name__}")
+
+
+def _needed_and_usual(config: Any) -> tuple[list[str], Any]:
+    """The fields that have no default, and the configuration in which all others have theirs."""
+    needed = [f.name for f in dataclasses.fields(config) if f.init and f.default is f.default_factory]  # both missing
+    return needed, type(config)(**{name: getattr(config, name) for name in needed})
 
 
 def _config_class(method: Any) -> Any:

@@ -103,8 +103,11 @@ class AwqConfig:
             raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
         if self.backend == "llm-awq":
-            self.format = "llm-awq"
-        self.version = self.format = str(self.format or self.version).lower()
+            self.version = self.format = "llm-awq"
+        named = {str(name).lower() for name in (self.format, self.version) if name is not None} - {AwqConfig.version}
+        if len(named) > 1:
+            raise ValueError(f"AwqConfig: format is {self.format!r} and version {self.version!r}")
+        self.version = self.format = named.pop() if named else AwqConfig.version
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
@@ -1038,7 +1041,8 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())
 
 
 class BlockReachedError(Exception):

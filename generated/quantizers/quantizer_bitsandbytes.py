@@ -540,6 +540,7 @@ class BnbHfQuantizer:
         for device in {str(device) for device in (device_map or {}).values()}:
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
+        self.quantization_config.__post_init__()  # what has been set since
         if not self.pre_quantized and not self.quantization_config.is_quantizable():
             raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
         offloaded = [name for name, device in (device_map or {}).items() if str(device) in ("cpu", "disk")]

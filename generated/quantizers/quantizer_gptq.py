@@ -94,6 +94,8 @@ class GPTQConfig:
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
         require_choice(self, "bits", (2, 3, 4, 8))
+        if self.format is not None and self.checkpoint_format not in (self.format, GPTQConfig.checkpoint_format):
+            raise ValueError(f"GPTQConfig: format is {self.format!r} and checkpoint_format {self.checkpoint_format!r}")
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
         if self.group_size != -1 and self.group_size < 1:
@@ -1224,7 +1226,8 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

@@ -106,6 +106,8 @@ def test_enumerations() -> None:
         ("GPTQConfig", {"bits": 4, "dataset": "mine"}, "GPTQConfig: dataset is 'mine', expected one of wikitext2, c4"),
         ("AwqConfig", {"dataset": "mine"}, "AwqConfig: dataset is 'mine', expected one of wikitext2, c4, c4-new, or"),
         ("AutoRoundConfig", {"dataset": "mine"}, "AutoRoundConfig: dataset is 'mine', expected one of wikitext2"),
+        ("GPTQConfig", {"bits": 4, "format": "gptq", "checkpoint_format": "gptq_v2"}, "format is 'gptq' and checkpoint_f"),
+        ("AwqConfig", {"format": "gemv", "version": "gemv_fast"}, "format is 'gemv' and version 'gemv_fast'"),
         ("GPTQConfig", {"bits": 4, "exllama_config": {}}, "exllama_config is {}, expected a version, 1 or 2, in it"),
         (
             "AwqConfig",
