@@ -123,8 +123,13 @@ class HQQLinear(GroupwiseLinear):
         self.settings: dict[str, Tensor] = {}
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        weight = torch.empty(0, device="meta")
-        return dict.fromkeys(("W_q", "scale", "zero", *self.describe(torch.float32)), weight)
+        """Of the sizes that the configuration implies, for device maps; a checkpoint's may be others."""
+        groups = self.out_features * self.in_features // self.group_size
+        rows, columns = (groups, self.group_size) if self.axis == 1 else (self.group_size, groups)
+        words = torch.int32 if self.bits == 3 else torch.uint8
+        weight = torch.empty(-(-rows // len(SHIFTS[self.bits])), columns, dtype=words)
+        scale, zero = (torch.empty(groups, dtype=torch.float16).unsqueeze(self.axis) for _ in range(2))
+        return {"W_q": weight, "scale": scale, "zero": zero, **self.describe(torch.float16)}
 
     def describe(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """What a checkpoint says of the layer."""
