@@ -75,9 +75,7 @@ class AutoRoundConfig:
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # by name or pattern; of 16 bits: plain
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data
@@ -1081,9 +1079,8 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, *names: str) -> bool:
     """Whether an entry of a list of modules means the module that has these full names."""
-    if entry.startswith("re:"):
-        return any(re.match(entry[3:], name) for name in names)
-    return any(f".{entry}." in f".{name}." for name in names)
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
 
 
 def name_prefix(model: Any) -> str:

@@ -106,7 +106,8 @@ class AwqConfig:
             self.version = self.format = "llm-awq"
         named = {str(name).lower() for name in (self.format, self.version) if name is not None} - {AwqConfig.version}
         if len(named) > 1:
-            raise ValueError(f"AwqConfig: format is {self.format!r} and version {self.version!r}")
+            names = f"format {self.format!r} and version {self.version!r}"
+            raise ValueError(f"AwqConfig: {names} contradict each other: leave out one")
         self.version = self.format = named.pop() if named else AwqConfig.version
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
@@ -1575,9 +1576,8 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, *names: str) -> bool:
     """Whether an entry of a list of modules means the module that has these full names."""
-    if entry.startswith("re:"):
-        return any(re.match(entry[3:], name) for name in names)
-    return any(f".{entry}." in f".{name}." for name in names)
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
 
 
 def name_prefix(model: Any) -> str:

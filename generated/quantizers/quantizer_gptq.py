@@ -95,7 +95,8 @@ class GPTQConfig:
         """Refuses values that the method does not have."""
         require_choice(self, "bits", (2, 3, 4, 8))
         if self.format is not None and self.checkpoint_format not in (self.format, GPTQConfig.checkpoint_format):
-            raise ValueError(f"GPTQConfig: format is {self.format!r} and checkpoint_format {self.checkpoint_format!r}")
+            names = f"format {self.format!r} and checkpoint_format {self.checkpoint_format!r}"
+            raise ValueError(f"GPTQConfig: {names} contradict each other: leave out one")
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
         if self.group_size != -1 and self.group_size < 1:
@@ -1561,9 +1562,8 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, *names: str) -> bool:
     """Whether an entry of a list of modules means the module that has these full names."""
-    if entry.startswith("re:"):
-        return any(re.match(entry[3:], name) for name in names)
-    return any(f".{entry}." in f".{name}." for name in names)
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
 
 
 def name_prefix(model: Any) -> str:

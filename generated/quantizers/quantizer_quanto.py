@@ -58,9 +58,7 @@ class QuantoConfig:
     activations: str | None = None
     modules_to_not_convert: list[str] | None = None
     _: KW_ONLY
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # other weights and activations of layers, by name or pattern
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # other types of layers, by name or pattern
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -72,8 +70,12 @@ class QuantoConfig:
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
         for name, types in (self.layer_config or {}).items():
+            if types.keys() - {"weights", "activations"}:
+                raise ValueError(
+                    f"QuantoConfig: layer_config of {name!r} is {types}, expected weights and activations"
+                )
             try:
-                replace(self, layer_config=None, **types)
+                QuantoConfig(**types)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"QuantoConfig: layer_config of {name!r}: {error}") from error
 
@@ -868,9 +870,8 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, *names: str) -> bool:
     """Whether an entry of a list of modules means the module that has these full names."""
-    if entry.startswith("re:"):
-        return any(re.match(entry[3:], name) for name in names)
-    return any(f".{entry}." in f".{name}." for name in names)
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
 
 
 def name_prefix(model: Any) -> str:

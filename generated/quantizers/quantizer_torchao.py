@@ -1338,9 +1338,8 @@ def tied_weights(model: Any) -> dict[str, str]:
 
 def names_module(entry: str, *names: str) -> bool:
     """Whether an entry of a list of modules means the module that has these full names."""
-    if entry.startswith("re:"):
-        return any(re.match(entry[3:], name) for name in names)
-    return any(f".{entry}." in f".{name}." for name in names)
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
 
 
 def name_prefix(model: Any) -> str:

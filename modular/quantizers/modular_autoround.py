@@ -74,9 +74,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # by name or pattern; of 16 bits: plain
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data

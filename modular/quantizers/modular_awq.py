@@ -98,7 +98,8 @@ class AwqConfig(QuantizationConfigMixin):
             self.version = self.format = "llm-awq"
         named = {str(name).lower() for name in (self.format, self.version) if name is not None} - {AwqConfig.version}
         if len(named) > 1:
-            raise ValueError(f"AwqConfig: format is {self.format!r} and version {self.version!r}")
+            names = f"format {self.format!r} and version {self.version!r}"
+            raise ValueError(f"AwqConfig: {names} contradict each other: leave out one")
         self.version = self.format = named.pop() if named else AwqConfig.version
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:

@@ -87,7 +87,8 @@ class GPTQConfig(QuantizationConfigMixin):
     def post_init(self) -> None:
         require_choice(self, "bits", (2, 3, 4, 8))
         if self.format is not None and self.checkpoint_format not in (self.format, GPTQConfig.checkpoint_format):
-            raise ValueError(f"GPTQConfig: format is {self.format!r} and checkpoint_format {self.checkpoint_format!r}")
+            names = f"format {self.format!r} and checkpoint_format {self.checkpoint_format!r}"
+            raise ValueError(f"GPTQConfig: {names} contradict each other: leave out one")
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
         if self.group_size != -1 and self.group_size < 1:

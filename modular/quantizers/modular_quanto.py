@@ -50,16 +50,18 @@ class QuantoConfig(QuantizationConfigMixin):
     activations: str | None = None
     modules_to_not_convert: list[str] | None = None
     _: KW_ONLY
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # other weights and activations of layers, by name or pattern
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # other types of layers, by name or pattern
 
     def post_init(self) -> None:
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
         for name, types in (self.layer_config or {}).items():
+            if types.keys() - {"weights", "activations"}:
+                raise ValueError(
+                    f"QuantoConfig: layer_config of {name!r} is {types}, expected weights and activations"
+                )
             try:
-                replace(self, layer_config=None, **types)
+                QuantoConfig(**types)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"QuantoConfig: layer_config of {name!r}: {error}") from error
 

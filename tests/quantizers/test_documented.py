@@ -111,9 +111,9 @@ def test_enumerations() -> None:
         (
             "GPTQConfig",
             {"bits": 4, "format": "gptq", "checkpoint_format": "gptq_v2"},
-            "format is 'gptq' and checkpoint_f",
+            "format 'gptq' and checkpoint_format 'gptq_v2' con",
         ),
-        ("AwqConfig", {"format": "gemv", "version": "gemv_fast"}, "format is 'gemv' and version 'gemv_fast'"),
+        ("AwqConfig", {"format": "gemv", "version": "gemv_fast"}, "format 'gemv' and version 'gemv_fast' con"),
         ("GPTQConfig", {"bits": 4, "exllama_config": {}}, "exllama_config is {}, expected a version, 1 or 2, in it"),
         (
             "AwqConfig",

@@ -61,7 +61,10 @@ def test_configuration_as_json(tmp_path: Path) -> None:
     for wrong, message in (
         ({"bits": 5, "group_size": 32}, "bits is 5, expected one of 2, 3, 4, 8"),
         ({"desc_act": "yes"}, "desc_act is 'yes', expected bool"),
-        ({"checkpoint_format": "gptq_v2"}, "format is 'gptq' and checkpoint_format 'gptq_v2'"),
+        (
+            {"checkpoint_format": "gptq_v2"},
+            "format 'gptq' and checkpoint_format 'gptq_v2' contradict each other: leave out one",
+        ),
     ):
         with pytest.raises((TypeError, ValueError), match=f"GPTQConfig: {message}"):
             config.update(**wrong)

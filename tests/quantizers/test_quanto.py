@@ -162,8 +162,9 @@ def test_layers_of_several_types(tmp_path: Path) -> None:
         assert all(torch.equal(files.as_bytes(saved[key]), files.as_bytes(tensor)) for key, tensor in stored.items())
     with pytest.raises(ValueError, match="layer_config of 'mlp': QuantoConfig: weights is 'int3', expected one of"):
         quanto.QuantoConfig(layer_config={"mlp": {"weights": "int3"}})
-    with pytest.raises(ValueError, match=r"layer_config of 'mlp': .*'bits'"):
-        quanto.QuantoConfig(layer_config={"mlp": {"bits": 4}})
+    for types in ({"bits": 4}, {"modules_to_not_convert": ["q_proj"]}):
+        with pytest.raises(ValueError, match=r"layer_config of 'mlp' is {.*}, expected weights and activations"):
+            quanto.QuantoConfig(layer_config={"mlp": types})
 
 
 def test_quantizing_a_model(tmp_path: Path) -> None:
