@@ -1054,6 +1054,8 @@ def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
     lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
     if name is not None and name not in lists:
+        name = name.removeprefix(name_prefix(model))
+    if name is not None and name not in lists:
         known = ", ".join(lists) or "none"
         raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
     if not lists:

@@ -71,11 +71,13 @@ def test_names_of_the_whole_model(method: str, tmp_path: Path) -> None:
 
 
 def test_the_generated_file_alone(tmp_path: Path) -> None:
-    """GPTQ's patterns while it quantizes a base model, and while it reads what was saved of one."""
+    """GPTQ's patterns, and the name of its blocks, while it quantizes a base model and while it reads what was saved of one."""
     inputs.llama().save_pretrained(tmp_path / "plain")
     gptq, llama = generated("gptq"), generated("llama")
     ids = [torch.arange(24) * 7 % 64, torch.arange(24) * 5 % 64]
-    config = gptq.GPTQConfig(bits=4, group_size=32, dataset=ids, dynamic=DYNAMIC)
+    config = gptq.GPTQConfig(
+        bits=4, group_size=32, dataset=ids, dynamic=DYNAMIC, block_name_to_quantize="model.layers"
+    )
     quantizer = gptq.GptqHfQuantizer(config, pre_quantized=False)
     base = llama.LlamaModel.from_pretrained(tmp_path / "plain", dtype=torch.float32, quantizer=quantizer)
     assert len(gptq.packed_layers(base)) == 13
