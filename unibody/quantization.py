@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -74,8 +75,10 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=Rec
     def update(self, **kwargs: Any) -> dict[str, Any]:
         """Sets the attributes that exist and checks them; returns the keyword arguments that are none."""
         known = {key: value for key, value in kwargs.items() if hasattr(self, key)}
-        vars(self).update(known)
-        self.post_init()
+        changed = copy.copy(self)
+        vars(changed).update(known)
+        changed.__post_init__()
+        vars(self).update(vars(changed))
         return {key: value for key, value in kwargs.items() if key not in known}
 
     def get_loading_attributes(self) -> dict[str, Any]:
@@ -83,10 +86,9 @@ class QuantizationConfigMixin(core_config.QuantizationConfigMixin, metaclass=Rec
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The keys whose values are not the default, and the method."""
-        fields = type(self).__dataclass_fields__
-        usual = {name: core_config.plain_value(field.default) for name, field in fields.items()}
-        values = self.to_dict().items()
-        return {k: v for k, v in values if k == "quant_method" or k not in usual or v != usual[k]}
+        needed, usual = _needed_and_usual(self)
+        values, always = usual.to_dict(), {"quant_method", *needed}
+        return {k: v for k, v in self.to_dict().items() if k in always or k not in values or v != values[k]}
 
     def to_json_string(self, use_diff: bool = True) -> str:
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
@@ -229,10 +231,7 @@ class AutoHfQuantizer:
                     f"the checkpoint is quantized with {theirs}, and quantization_config asks for {yours}: "
                     "leave it out, or start from the model's plain checkpoint"
                 )
-            needed = [
-                f.name for f in dataclasses.fields(given) if f.init and f.default is f.default_factory
-            ]  # both missing
-            usual = type(given)(**{name: getattr(given, name) for name in needed})
+            _, usual = _needed_and_usual(given)
             names = ("kernel", *quantization_config.loading_attributes)
             values = {name: getattr(given, name, None) for name in names}
             chosen = {name: value for name, value in values.items() if value != getattr(usual, name, None)}
@@ -265,17 +264,20 @@ def find_quantizer(stored: dict[str, Any] | None, given: Any, folder: Path) -> A
 
 def read_types(file: Path) -> dict[str, Any]:
     """The settings of a checkpoint in optimum-quanto's own form, of the types that its map has for each layer."""
-    entries = read_bounded_json(file)
-    found: dict[str, Any] = {"quant_method": "quanto"}
-    for field in ("weights", "activations"):
+    fields, layers = ("weights", "activations"), {}
+    for name, entry in read_bounded_json(file).items():
         try:
-            kinds = {str(entry[field]) for entry in entries.values()}
+            kinds = {field: str(entry[field]).removeprefix("q").removesuffix("_e4m3fn") for field in fields}
         except (KeyError, TypeError):
-            raise ValueError(f"{file} is no map of layers to the types of their {field}: fetch it again") from None
-        if len(kinds) != 1:
-            raise ValueError(f"{file} has {field} of {', '.join(sorted(kinds))}: layers of one type are read")
-        found[field] = None if (kind := kinds.pop()) == "none" else kind.removeprefix("q").removesuffix("_e4m3fn")
-    return found
+            raise ValueError(
+                f"{file} is no map of layers to their types: {name} has {entry!r}: fetch it again"
+            ) from None
+        layers[name] = {field: None if kind == "none" else kind for field, kind in kinds.items()}
+    if not layers:
+        raise ValueError(f"{file} names no layers: fetch it again")
+    usual = max(layers.values(), key=list(layers.values()).count)
+    others = {name: types for name, types in layers.items() if types != usual}
+    return {"quant_method": "quanto", **usual, "layer_config": others or None}
 
 
 def register_quantization_config(method: str) -> Callable[[type], type]:
@@ -305,6 +307,12 @@ def _refuse(name: str, registered: dict[str, Any], found: type, base: type) -> N
         raise ValueError(f"the method {name!r} is registered already: choose another name")
     if not issubclass(found, base):
         raise TypeError(f"{found.__name__} must be a subclass of unibody.{base.__name__}")
+
+
+def _needed_and_usual(config: Any) -> tuple[list[str], Any]:
+    """The fields that have no default, and the configuration in which all others have theirs."""
+    needed = [f.name for f in dataclasses.fields(config) if f.init and f.default is f.default_factory]  # both missing
+    return needed, type(config)(**{name: getattr(config, name) for name in needed})
 
 
 def _config_class(method: Any) -> Any:

@@ -75,9 +75,7 @@ class AutoRoundConfig:
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # by name or pattern; of 16 bits: plain
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data
@@ -143,10 +141,10 @@ class AutoRoundConfig:
     def checkpoint_format(self) -> str:
         return VERSIONS[self.packing_format]
 
-    def of_layer(self, name: str) -> Any:
-        """The configuration of the layer of this name; None: it stays plain."""
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names; None: it stays plain."""
         for entry, options in (self.layer_config or {}).items():
-            if names_module(entry, name) or re.fullmatch(entry, name):
+            if names_module(entry, *names) or any(re.fullmatch(entry, name) for name in names):
                 known = {key: options[key] for key in OWN if key in options}
                 return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self
@@ -509,6 +507,7 @@ class AutoRoundQuantizer:
     linear_class: ClassVar[Any] = AutoRoundLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "qweight"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "auto-round"
 
@@ -532,7 +531,7 @@ class AutoRoundQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -570,11 +569,11 @@ class AutoRoundQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return self.quantization_config.of_layer(name) is not None
+        return self.quantization_config.of_layer(name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
+        config = self.quantization_config.of_layer(name, self.prefix + name)
         if config is None:
             return None
         layer = self.linear_class(linear, config)
@@ -926,6 +925,8 @@ def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
     lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
     if name is not None and name not in lists:
+        name = name.removeprefix(name_prefix(model))
+    if name is not None and name not in lists:
         known = ", ".join(lists) or "none"
         raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
     if not lists:
@@ -1058,7 +1059,8 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())
 
 
 def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
@@ -1068,7 +1070,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1076,9 +1079,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:

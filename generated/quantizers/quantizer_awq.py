@@ -103,8 +103,12 @@ class AwqConfig:
             raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
         if self.backend == "llm-awq":
-            self.format = "llm-awq"
-        self.version = self.format = str(self.format or self.version).lower()
+            self.version = self.format = "llm-awq"
+        named = {str(name).lower() for name in (self.format, self.version) if name is not None} - {AwqConfig.version}
+        if len(named) > 1:
+            names = f"format {self.format!r} and version {self.version!r}"
+            raise ValueError(f"AwqConfig: {names} contradict each other: leave out one")
+        self.version = self.format = named.pop() if named else AwqConfig.version
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")
@@ -600,6 +604,7 @@ class AwqHfQuantizer:
     linear_class: ClassVar[Any] = AWQLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "qweight"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "awq"
 
@@ -619,7 +624,7 @@ class AwqHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -1037,7 +1042,8 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())
 
 
 class BlockReachedError(Exception):
@@ -1047,6 +1053,8 @@ class BlockReachedError(Exception):
 def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
     lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
+    if name is not None and name not in lists:
+        name = name.removeprefix(name_prefix(model))
     if name is not None and name not in lists:
         known = ", ".join(lists) or "none"
         raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
@@ -1559,7 +1567,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1567,9 +1576,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:
@@ -1656,7 +1672,8 @@ def with_plain_layers(
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    prefix = quantizer.prefix
+    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

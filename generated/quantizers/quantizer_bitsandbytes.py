@@ -524,6 +524,7 @@ class BnbHfQuantizer:
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "llm_int8_skip_modules"
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
     offloaded: Any = ()  # what device_map leaves on the CPU or the disk
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
@@ -539,6 +540,7 @@ class BnbHfQuantizer:
         for device in {str(device) for device in (device_map or {}).values()}:
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
+        self.quantization_config.__post_init__()  # what has been set since
         if not self.pre_quantized and not self.quantization_config.is_quantizable():
             raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
         offloaded = [name for name, device in (device_map or {}).items() if str(device) in ("cpu", "disk")]
@@ -552,7 +554,7 @@ class BnbHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -1174,7 +1176,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1182,9 +1185,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:
@@ -1224,7 +1234,8 @@ def with_plain_layers(
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    prefix = quantizer.prefix
+    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

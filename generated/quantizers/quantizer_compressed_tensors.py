@@ -745,6 +745,7 @@ class CompressedTensorsHfQuantizer:
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "ignore"
     packed_tensor: ClassVar[str] = "weight_scale"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "compressed-tensors"
     told: Any = None  # of a checkpoint that is not compressed: the tensors of each layer
@@ -765,7 +766,7 @@ class CompressedTensorsHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -1244,7 +1245,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1252,9 +1254,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:
@@ -2073,7 +2082,8 @@ def with_plain_layers(
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    prefix = quantizer.prefix
+    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

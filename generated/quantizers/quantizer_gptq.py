@@ -94,6 +94,9 @@ class GPTQConfig:
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
         require_choice(self, "bits", (2, 3, 4, 8))
+        if self.format is not None and self.checkpoint_format not in (self.format, GPTQConfig.checkpoint_format):
+            names = f"format {self.format!r} and checkpoint_format {self.checkpoint_format!r}"
+            raise ValueError(f"GPTQConfig: {names} contradict each other: leave out one")
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
         if self.group_size != -1 and self.group_size < 1:
@@ -140,10 +143,10 @@ class GPTQConfig:
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
-    def of_layer(self, name: str) -> Any:
-        """The configuration of the layer of this name, by the first pattern that fits its start; None: it stays plain."""
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names, by the first pattern that fits a start; None: it stays plain."""
         for pattern, options in (self.dynamic or {}).items():
-            if re.match(pattern.removeprefix("+:").removeprefix("-:"), name):
+            if any(re.match(pattern.removeprefix("+:").removeprefix("-:"), name) for name in names):
                 found = copy.copy(self)
                 vars(found).update({key: options[key] for key in OWN if key in options})
                 return None if pattern.startswith("-:") else found
@@ -539,6 +542,7 @@ class GptqHfQuantizer:
     linear_class: ClassVar[Any] = GPTQLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "qweight"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "gptq"
 
@@ -558,7 +562,7 @@ class GptqHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -592,11 +596,11 @@ class GptqHfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return self.quantization_config.of_layer(name) is not None
+        return self.quantization_config.of_layer(name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
+        config = self.quantization_config.of_layer(name, self.prefix + name)
         if config is None:
             return None
         layer = self.linear_class(linear, config)
@@ -1039,6 +1043,8 @@ def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
     lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
     if name is not None and name not in lists:
+        name = name.removeprefix(name_prefix(model))
+    if name is not None and name not in lists:
         known = ", ".join(lists) or "none"
         raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")
     if not lists:
@@ -1223,7 +1229,8 @@ def code_type(layer: Any, zeros: Tensor | None) -> Any:
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -1546,7 +1553,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1554,9 +1562,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:

@@ -327,8 +327,13 @@ class HQQLinear(nn.Module):
         return weight.view(self.out_features, self.in_features).to(dtype)
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        weight = torch.empty(0, device="meta")
-        return dict.fromkeys(("W_q", "scale", "zero", *self.describe(torch.float32)), weight)
+        """Of the sizes that the configuration implies, for device maps; a checkpoint's may be others."""
+        groups = self.out_features * self.in_features // self.group_size
+        rows, columns = (groups, self.group_size) if self.axis == 1 else (self.group_size, groups)
+        words = torch.int32 if self.bits == 3 else torch.uint8
+        weight = torch.empty(-(-rows // len(SHIFTS[self.bits])), columns, dtype=words)
+        scale, zero = (torch.empty(groups, dtype=torch.float16).unsqueeze(self.axis) for _ in range(2))
+        return {"W_q": weight, "scale": scale, "zero": zero, **self.describe(torch.float16)}
 
     def describe(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """What a checkpoint says of the layer."""
@@ -383,6 +388,7 @@ class HqqHfQuantizer:
     linear_class: ClassVar[Any] = HQQLinear
     skipped_by: ClassVar[str] = "skip_modules"
     packed_tensor: ClassVar[str] = "W_q"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "hqq"
 
@@ -402,7 +408,7 @@ class HqqHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -438,13 +444,13 @@ class HqqHfQuantizer:
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether `dynamic_config` names the layer, where there is one."""
         dynamic = self.quantization_config.dynamic_config
-        return dynamic is None or name.endswith(tuple(dynamic))
+        return dynamic is None or (self.prefix + name).endswith(tuple(dynamic))
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
         config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
         if dynamic is not None and not self.pre_quantized:
-            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
+            options = next((v for key, v in dynamic.items() if (self.prefix + name).endswith(key)), None)
             if options is None:
                 return None
             config = HqqConfig(**options, kernel=config.kernel)
@@ -1093,7 +1099,8 @@ def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linea
     """
     tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
     return {name: linear for name, linear in linears.items() if name not in skipped}
 
 
@@ -1101,9 +1108,16 @@ def tied_weights(model: Any) -> dict[str, str]:
     return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
 
 
 def output_modules(model: Any) -> list[str]:
@@ -1143,7 +1157,8 @@ def with_plain_layers(
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    prefix = quantizer.prefix
+    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values
 
 

@@ -26,7 +26,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from functools import cache, partial
 from importlib import metadata
@@ -48,7 +48,7 @@ class QuantoConfig:
     """What weights and activations are rounded to; activations need `calibrate`."""
 
     quant_method: ClassVar[str] = "quanto"
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    written_if_set: ClassVar[tuple[str, ...]] = ("layer_config",)
     loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # keys of others' JSON that do not change how its tensors are read
 
@@ -57,6 +57,8 @@ class QuantoConfig:
     weights: str = "int8"
     activations: str | None = None
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    layer_config: dict[str, dict[str, Any]] | None = None  # other types of layers, by name or pattern
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -67,6 +69,15 @@ class QuantoConfig:
         """Refuses values that the method does not have."""
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
+        for name, types in (self.layer_config or {}).items():
+            if types.keys() - {"weights", "activations"}:
+                raise ValueError(
+                    f"QuantoConfig: layer_config of {name!r} is {types}, expected weights and activations"
+                )
+            try:
+                QuantoConfig(**types)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"QuantoConfig: layer_config of {name!r}: {error}") from error
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -89,6 +100,12 @@ class QuantoConfig:
 
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
+
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names."""
+        layers = (self.layer_config or {}).items()
+        types = next((types for entry, types in layers if names_module(entry, *names)), None)
+        return self if types is None else replace(self, layer_config=None, **types)
 
 
 @dataclass(frozen=True)
@@ -375,6 +392,7 @@ class QuantoHfQuantizer:
     linear_class: ClassVar[Any] = QuantoLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight._scale"
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     auto_quantizer: ClassVar[str] = "quanto"
 
@@ -394,7 +412,7 @@ class QuantoHfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
@@ -432,9 +450,8 @@ class QuantoHfQuantizer:
         return True
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        layer = self.linear_class(linear, self.quantization_config)
-        return layer if self.pre_quantized or layer.fits() else None
+        """The packed layer of the types that it is to have."""
+        return self.linear_class(linear, self.quantization_config.of_layer(name, self.prefix + name))
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -518,9 +535,11 @@ class QuantoHfQuantizer:
 
     def quantization_map(self, model: Any) -> dict[str, dict[str, str]]:
         """The types of each layer's weights and activations, in optimum-quanto's names."""
-        config = self.quantization_config
-        activations = "none" if config.activations is None else f"q{config.activations}"
-        return {name: {"weights": f"q{config.weights}", "activations": activations} for name in packed_layers(model)}
+        configs = {name: layer.config for name, layer in packed_layers(model).items()}
+        return {
+            name: {"weights": f"q{c.weights}", "activations": f"q{c.activations}" if c.activations else "none"}
+            for name, c in configs.items()
+        }
 
     def companion_files(self, model: Any) -> dict[str, Any]:
         """What optimum-quanto wants beside a checkpoint."""
@@ -833,6 +852,53 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{type(config).__name__}: {name} is {value!r}, expected one of {shown}")
 
 
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
+
+
 class DequantizedMatmul(torch.autograd.Function):
     """x Wᵀ + b and its gradients for x and b; the weight is dequantized for each of the two, and not kept between."""
 
@@ -1137,45 +1203,6 @@ def describe(tensor: Tensor) -> str:
 
 def packed_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantoLinear)}
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

@@ -74,9 +74,7 @@ class AutoRoundConfig(QuantizationConfigMixin):
     backend: str = "auto"
     _: KW_ONLY
     packing_format: str = "auto_round:gptq"
-    layer_config: dict[str, dict[str, Any]] | None = (
-        None  # bits, group_size, sym of layers by name or pattern; 16 bits: plain
-    )
+    layer_config: dict[str, dict[str, Any]] | None = None  # by name or pattern; of 16 bits: plain
     dataset: list[Any] | str | None = None
     tokenizer: Any = None
     iters: int = 200  # steps of a block; 0: round-to-nearest, without data
@@ -111,10 +109,10 @@ class AutoRoundConfig(QuantizationConfigMixin):
     def checkpoint_format(self) -> str:
         return VERSIONS[self.packing_format]
 
-    def of_layer(self, name: str) -> Any:
-        """The configuration of the layer of this name; None: it stays plain."""
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names; None: it stays plain."""
         for entry, options in (self.layer_config or {}).items():
-            if names_module(entry, name) or re.fullmatch(entry, name):
+            if names_module(entry, *names) or any(re.fullmatch(entry, name) for name in names):
                 known = {key: options[key] for key in OWN if key in options}
                 return None if known.get("bits", 4) >= 16 else replace(self, layer_config=None, **known)
         return self

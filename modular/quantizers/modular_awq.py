@@ -95,8 +95,12 @@ class AwqConfig(QuantizationConfigMixin):
             raise ValueError(f"AwqConfig: bits is {self.bits}, expected 4: its formats have words of eight codes")
         require_choice(self, "backend", BACKENDS)
         if self.backend == "llm-awq":
-            self.format = "llm-awq"
-        self.version = self.format = str(self.format or self.version).lower()
+            self.version = self.format = "llm-awq"
+        named = {str(name).lower() for name in (self.format, self.version) if name is not None} - {AwqConfig.version}
+        if len(named) > 1:
+            names = f"format {self.format!r} and version {self.version!r}"
+            raise ValueError(f"AwqConfig: {names} contradict each other: leave out one")
+        self.version = self.format = named.pop() if named else AwqConfig.version
         require_choice(self, "version", ("gemm", "gemv", "exllama", "gemv_fast", "llm-awq"))
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"AwqConfig: group_size is {self.group_size}, expected -1 (a whole row) or columns")

@@ -349,6 +349,7 @@ class BnbHfQuantizer(HfQuantizer):
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
         super().validate_environment(dtype, device_map, weights_only)
+        self.quantization_config.__post_init__()  # what has been set since
         if not self.pre_quantized and not self.quantization_config.is_quantizable():
             raise ValueError("BitsAndBytesConfig: nothing is to be quantized: set load_in_4bit or load_in_8bit")
         offloaded = [name for name, device in (device_map or {}).items() if str(device) in ("cpu", "disk")]

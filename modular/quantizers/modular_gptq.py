@@ -86,6 +86,9 @@ class GPTQConfig(QuantizationConfigMixin):
 
     def post_init(self) -> None:
         require_choice(self, "bits", (2, 3, 4, 8))
+        if self.format is not None and self.checkpoint_format not in (self.format, GPTQConfig.checkpoint_format):
+            names = f"format {self.format!r} and checkpoint_format {self.checkpoint_format!r}"
+            raise ValueError(f"GPTQConfig: {names} contradict each other: leave out one")
         self.checkpoint_format = self.format = self.format or self.checkpoint_format
         require_choice(self, "checkpoint_format", ("gptq", "gptq_v2"))
         if self.group_size != -1 and self.group_size < 1:
@@ -109,10 +112,10 @@ class GPTQConfig(QuantizationConfigMixin):
         if self.use_exllama and self.bits == 4:
             self.exllama_config = self.exllama_config or {"version": 1}
 
-    def of_layer(self, name: str) -> Any:
-        """The configuration of the layer of this name, by the first pattern that fits its start; None: it stays plain."""
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names, by the first pattern that fits a start; None: it stays plain."""
         for pattern, options in (self.dynamic or {}).items():
-            if re.match(pattern.removeprefix("+:").removeprefix("-:"), name):
+            if any(re.match(pattern.removeprefix("+:").removeprefix("-:"), name) for name in names):
                 found = copy.copy(self)
                 vars(found).update({key: options[key] for key in OWN if key in options})
                 return None if pattern.startswith("-:") else found
@@ -263,11 +266,11 @@ class GptqHfQuantizer(HfQuantizer):
     packed_tensor: ClassVar[str] = "qweight"
 
     def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.of_layer(name) is not None
+        return self.quantization_config.of_layer(name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer; None where the configuration, or its sizes, leave it plain."""
-        config = self.quantization_config.of_layer(name)
+        config = self.quantization_config.of_layer(name, self.prefix + name)
         if config is None:
             return None
         layer = self.linear_class(linear, config)

@@ -123,8 +123,13 @@ class HQQLinear(GroupwiseLinear):
         self.settings: dict[str, Tensor] = {}
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        weight = torch.empty(0, device="meta")
-        return dict.fromkeys(("W_q", "scale", "zero", *self.describe(torch.float32)), weight)
+        """Of the sizes that the configuration implies, for device maps; a checkpoint's may be others."""
+        groups = self.out_features * self.in_features // self.group_size
+        rows, columns = (groups, self.group_size) if self.axis == 1 else (self.group_size, groups)
+        words = torch.int32 if self.bits == 3 else torch.uint8
+        weight = torch.empty(-(-rows // len(SHIFTS[self.bits])), columns, dtype=words)
+        scale, zero = (torch.empty(groups, dtype=torch.float16).unsqueeze(self.axis) for _ in range(2))
+        return {"W_q": weight, "scale": scale, "zero": zero, **self.describe(torch.float16)}
 
     def describe(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """What a checkpoint says of the layer."""
@@ -214,7 +219,7 @@ class HqqHfQuantizer(HfQuantizer):
         """The packed layer; None where no entry of `dynamic_config` names it, or the group does not divide the weight."""
         config, dynamic = self.quantization_config, self.quantization_config.dynamic_config
         if dynamic is not None and not self.pre_quantized:
-            options = next((value for key, value in dynamic.items() if name.endswith(key)), None)
+            options = next((v for key, v in dynamic.items() if (self.prefix + name).endswith(key)), None)
             if options is None:
                 return None
             config = HqqConfig(**options, kernel=config.kernel)
@@ -225,7 +230,7 @@ class HqqHfQuantizer(HfQuantizer):
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether `dynamic_config` names the layer, where there is one."""
         dynamic = self.quantization_config.dynamic_config
-        return dynamic is None or name.endswith(tuple(dynamic))
+        return dynamic is None or (self.prefix + name).endswith(tuple(dynamic))
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that no group divides."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +29,7 @@ from unibody.core.quantization.groupwise import GroupwiseLinear
 from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
+from unibody.core.quantization.replacement import names_module
 from unibody.core.quantization.slabs import pack_slabs, unpack_slabs
 
 __all__ = ["QuantoConfig", "QuantoHfQuantizer", "QuantoLinear", "calibrate"]
@@ -43,14 +44,32 @@ class QuantoConfig(QuantizationConfigMixin):
     """What weights and activations are rounded to; activations need `calibrate`."""
 
     quant_method: ClassVar[str] = "quanto"
+    written_if_set: ClassVar[tuple[str, ...]] = ("layer_config",)
 
     weights: str = "int8"
     activations: str | None = None
     modules_to_not_convert: list[str] | None = None
+    _: KW_ONLY
+    layer_config: dict[str, dict[str, Any]] | None = None  # other types of layers, by name or pattern
 
     def post_init(self) -> None:
         require_choice(self, "weights", BITS)
         require_choice(self, "activations", (None, *TYPES))
+        for name, types in (self.layer_config or {}).items():
+            if types.keys() - {"weights", "activations"}:
+                raise ValueError(
+                    f"QuantoConfig: layer_config of {name!r} is {types}, expected weights and activations"
+                )
+            try:
+                QuantoConfig(**types)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"QuantoConfig: layer_config of {name!r}: {error}") from error
+
+    def of_layer(self, *names: str) -> Any:
+        """The configuration of the layer that has these names."""
+        layers = (self.layer_config or {}).items()
+        types = next((types for entry, types in layers if names_module(entry, *names)), None)
+        return self if types is None else replace(self, layer_config=None, **types)
 
 
 class QuantoLinear(GroupwiseLinear):
@@ -199,11 +218,17 @@ class QuantoHfQuantizer(HfQuantizer):
         self.pre_quantized = self.pre_quantized or any(key.endswith(".weight._scale") for key in loaded_keys)
         super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
+    def make_linear(self, name: str, linear: nn.Linear) -> Any:
+        """The packed layer of the types that it is to have."""
+        return self.linear_class(linear, self.quantization_config.of_layer(name, self.prefix + name))
+
     def quantization_map(self, model: Any) -> dict[str, dict[str, str]]:
         """The types of each layer's weights and activations, in optimum-quanto's names."""
-        config = self.quantization_config
-        activations = "none" if config.activations is None else f"q{config.activations}"
-        return {name: {"weights": f"q{config.weights}", "activations": activations} for name in packed_layers(model)}
+        configs = {name: layer.config for name, layer in packed_layers(model).items()}
+        return {
+            name: {"weights": f"q{c.weights}", "activations": f"q{c.activations}" if c.activations else "none"}
+            for name, c in configs.items()
+        }
 
     def companion_files(self, model: Any) -> dict[str, Any]:
         """What optimum-quanto wants beside a checkpoint."""

@@ -81,6 +81,23 @@ def test_memory(packed: Path, dtype: torch.dtype) -> None:
     assert held(model) <= 1.1 * stored
 
 
+def test_what_a_device_map_is_planned_with(packed: Path, plain: Path) -> None:
+    """Before any weight is read, the layers count as the bytes that they will hold: of a packed checkpoint, and of one to be packed."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed)
+    expected = sum(tensor.nbytes for layer in layers(model) for tensor in layer.stored_tensors().values())
+    settings = json.loads((packed / "config.json").read_text())["quantization_config"]
+    keys = {True: list(model.state_dict()), False: []}
+    for is_packed in (True, False):
+        quantizer = unibody.AutoHfQuantizer.from_config(settings, pre_quantized=is_packed)
+        if quantizer.requires_calibration and not is_packed:
+            continue
+        with torch.device("meta"):
+            empty = type(model)(unibody.LlamaConfig.from_pretrained(plain))
+        quantizer.preprocess_model(model=empty, dtype=torch.bfloat16, loaded_keys=keys[is_packed])
+        planned = sum(tensor.nbytes for layer in layers(empty) for tensor in layer.buffers())
+        assert planned == pytest.approx(expected, rel=0.1), is_packed
+
+
 def test_shards_and_mixed_layers(packed: Path, tmp_path: Path) -> None:
     """A model saved in shards is the model; its head and norms are plain."""
     model = unibody.AutoModelForCausalLM.from_pretrained(packed)

@@ -203,6 +203,23 @@ def test_outputs(options: dict[str, Any], batch: int, dtype: torch.dtype) -> Non
     assert (found - exact).abs().max() <= bound * exact.abs().max()
 
 
+@pytest.mark.parametrize("compute", [None, *DTYPES])
+@pytest.mark.parametrize("given", list(DTYPES))
+def test_the_type_of_computation(given: str, compute: str | None) -> None:
+    """`bnb_4bit_compute_dtype`, float32 where it is not said, whatever the inputs are: bitsandbytes' outputs, in the inputs' type."""
+    from bitsandbytes.nn import Linear4bit as Reference
+    from bitsandbytes.nn import Params4bit
+
+    weight, x = inputs.weight(48, 128), inputs.activations(5, 128).to(DTYPES[given])
+    config = bnb.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=compute, kernel="torch")
+    reference = Reference(128, 48, bias=False, compute_dtype=DTYPES[compute or "float32"], quant_type="fp4")
+    reference.weight = Params4bit(weight, requires_grad=False, quant_type="fp4", compress_statistics=False).to("cpu")
+    with torch.no_grad():
+        found, expected = make_layer(bnb.Linear4bit, config, weight)(x), reference.train()(x)
+    assert found.dtype == expected.dtype == x.dtype
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("kernel", ["bitsandbytes_cpu", "table_cpu"])
@@ -286,6 +303,12 @@ def test_configuration() -> None:
             bnb.BitsAndBytesConfig(**bad)
     with pytest.raises(TypeError, match="unexpected keyword argument 'surprise'"):
         bnb.BitsAndBytesConfig(surprise=1)
+    for options, later in (({"load_in_4bit": True}, "load_in_8bit"), ({"load_in_8bit": True}, "load_in_4bit")):
+        quantizer = bnb.Bnb4BitHfQuantizer(bnb.BitsAndBytesConfig(**options), pre_quantized=False)
+        quantizer.validate_environment()
+        setattr(quantizer.quantization_config, later, True)
+        with pytest.raises(ValueError, match="load_in_8bit and load_in_4bit exclude each other"):
+            quantizer.validate_environment()
 
 
 def test_bindings() -> None:

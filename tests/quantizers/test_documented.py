@@ -7,7 +7,9 @@ import inspect
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from quantizers.files import generated, make_layer
 
 import unibody
 
@@ -106,6 +108,12 @@ def test_enumerations() -> None:
         ("GPTQConfig", {"bits": 4, "dataset": "mine"}, "GPTQConfig: dataset is 'mine', expected one of wikitext2, c4"),
         ("AwqConfig", {"dataset": "mine"}, "AwqConfig: dataset is 'mine', expected one of wikitext2, c4, c4-new, or"),
         ("AutoRoundConfig", {"dataset": "mine"}, "AutoRoundConfig: dataset is 'mine', expected one of wikitext2"),
+        (
+            "GPTQConfig",
+            {"bits": 4, "format": "gptq", "checkpoint_format": "gptq_v2"},
+            "format 'gptq' and checkpoint_format 'gptq_v2' con",
+        ),
+        ("AwqConfig", {"format": "gemv", "version": "gemv_fast"}, "format 'gemv' and version 'gemv_fast' con"),
         ("GPTQConfig", {"bits": 4, "exllama_config": {}}, "exllama_config is {}, expected a version, 1 or 2, in it"),
         (
             "AwqConfig",
@@ -127,6 +135,40 @@ def test_enumerations() -> None:
 def test_refusals(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(unibody, name)(**options)
+
+
+WHOLE_ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("GPTQ", {"bits": 3}),
+    ("GPTQ", {"bits": 4, "checkpoint_format": "gptq_v2"}),
+    *(("Awq", {"version": version}) for version in ("gemm", "gemv", "exllama", "gemv_fast")),
+    ("Awq", {"backend": "llm-awq"}),
+    ("AutoRound", {"bits": 2}),
+    ("AutoRound", {"packing_format": "auto_round:auto_awq"}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), WHOLE_ROWS)
+def test_groups_of_whole_rows(method: str, options: dict[str, Any]) -> None:
+    """A group size of -1: one scale for each output, as a group of a row's size has."""
+    file = generated(method.lower())
+    layer_class = getattr(file, {"Awq": "AWQLinear"}.get(method, f"{method}Linear"))
+    config_class, weight = getattr(file, f"{method}Config"), torch.randn(64, 128)
+    rows, groups = (make_layer(layer_class, config_class(group_size=n, **options), weight) for n in (-1, 128))
+    stored = rows.stored_tensors()
+    assert stored["scales"].numel() in (64, 8 * 64), "those of AWQ for few rows are padded to eight"
+    assert all(torch.equal(stored[name], tensor) for name, tensor in groups.stored_tensors().items())
+    assert torch.equal(rows.dequantize(), groups.dequantize())
+    assert rows.fits()
+
+
+@pytest.mark.parametrize("backend", ["auto_trainable", "ipex", "tritonv2"])
+@pytest.mark.parametrize(("name", "needed"), [("GPTQConfig", [4]), ("AutoRoundConfig", [])])
+def test_backends_of_others(name: str, needed: list[Any], backend: str) -> None:
+    """Those that name a kernel here choose it; others are kept, and warned of."""
+    for known in ("torch", "triton"):
+        assert getattr(unibody, name)(*needed, backend=known).kernel == known
+    with pytest.warns(UserWarning, match=f"{name}: backend changes nothing: `kernel` names the kernel"):
+        assert getattr(unibody, name)(*needed, backend=backend).backend == backend
 
 
 def test_exllamas_defaults() -> None:

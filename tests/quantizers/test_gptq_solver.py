@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from oracle.quantization import fixtures, inputs
 from quantizers.test_gptq import LAYERS, PACKED_TENSORS, gptq, llama, packed_layer
 from safetensors.torch import load_file
@@ -134,6 +135,18 @@ def test_parameters_change_the_result_as_they_should(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor.float(), together[name].float(), rtol=1e-3, atol=0)
     with pytest.raises(ValueError, match="batch_size is 2 and samples differ in length: set pad_token_id"):
         quantized(tmp_path, batch_size=2)
+
+
+def test_lists_of_layers_one_after_the_other(tmp_path: Path) -> None:
+    """The documented example: the layers of a list are quantized at once, those of the next see what they are then given."""
+    first, last = ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"], ["self_attn.o_proj"]
+    after, beside = (
+        quantized(tmp_path, modules_in_block_to_quantize=lists) for lists in ([first, last], [[*first, *last]])
+    )
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        mine, other = (getattr(model.model.layers[0].self_attn, name).qweight for model in (after, beside))
+        assert torch.equal(mine, other) == (name != "o_proj"), name
+    assert same(beside, quantized(tmp_path, modules_in_block_to_quantize=[first, last], true_sequential=False))
 
 
 def test_layers_of_their_own(tmp_path: Path) -> None:
@@ -262,6 +275,9 @@ def test_what_calibration_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     texts = [" ".join(f"w{i}" for i in row) for row in ids]
     expected = quantized(tmp_path, dataset=ids)
     assert same(expected, quantized(tmp_path, dataset=texts, tokenizer=tokenizer))
+    for library in (transformers, unibody):
+        fast = library.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+        assert same(expected, quantized(tmp_path, dataset=texts, tokenizer=fast))
     assert same(expected, quantized(tmp_path, dataset=texts, tokenizer=str(tmp_path / "tokens")))
     asked = []
 
@@ -274,6 +290,8 @@ def test_what_calibration_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     found = quantized(tmp_path, dataset="wikitext2", tokenizer=tokenizer, model_seqlen=4)
     long = [(row * 60)[:4] for row in ids]
+    monkeypatch.setattr(Tokenizer, "from_pretrained", {"owner/name": tokenizer}.__getitem__)
+    assert same(found, quantized(tmp_path, dataset=texts, tokenizer="owner/name", model_seqlen=4))
     assert asked[0] == ("Salesforce/wikitext", {"name": "wikitext-2-raw-v1", "split": "train", "streaming": True})
     assert same(found, quantized(tmp_path, dataset=long))
     monkeypatch.setattr(Tokenizer, "from_pretrained", lambda name: (_ for _ in ()).throw(OSError("no network")))

@@ -238,6 +238,8 @@ BACKENDS = [
     ("gptq_machete", "machete"),
     ("exllama_v2", "exllama_v2"),
     ("gptqmodel:marlin", "marlin"),
+    ("exllamav2", "exllama_v2"),
+    ("gptqmodel:exllamav2", "exllama_v2"),
 ]
 
 

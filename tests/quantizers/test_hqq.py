@@ -245,6 +245,11 @@ def test_modules_that_stay_plain(tmp_path: Path) -> None:
     model = llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quantizer)
     expected = {"lm_head", *(f"model.layers.{i}.mlp.{name}_proj" for i in (0, 1) for name in ("gate", "up"))}
     assert set(hqq.packed_layers(model)) == expected
+    for axis, group, expected in ((1, 128, {"down_proj"}), (0, 128, {"gate_proj", "up_proj"})):  # what a group divides
+        config = hqq.HqqConfig(group_size=group, axis=axis)
+        quantizer = hqq.HqqHfQuantizer(config, pre_quantized=False)
+        model = llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quantizer)
+        assert {name.rpartition(".")[2] for name in hqq.packed_layers(model)} == expected
     config = hqq.HqqConfig(group_size=48)
     with pytest.raises(ValueError, match="HqqHfQuantizer finds no layer to pack"):
         llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=hqq.HqqHfQuantizer(config, pre_quantized=False))

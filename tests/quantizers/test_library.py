@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import unibody
 from unibody import quantization
+from unibody.generated.registry import QUANTIZERS
 
 CHECKPOINT = fixtures.FOLDER / "gptqmodel/llama-4bit-g32"
 
@@ -49,18 +50,64 @@ def test_library_editions() -> None:
 
 def test_configuration_as_json(tmp_path: Path) -> None:
     config = unibody.GPTQConfig(bits=8, group_size=64)
-    changed = {"bits": 8, "group_size": 64, "format": "gptq", "backend": "auto"}
-    assert config.to_diff_dict() == {"quant_method": "gptq", **changed}
+    assert config.to_diff_dict() == {"quant_method": "gptq", "bits": 8, "group_size": 64}
     config.to_json_file(tmp_path / "config.json")
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) == config.to_dict()
     assert config.update(group_size=128, other=1) == {"other": 1}
     assert config.group_size == 128
     again, unused = unibody.GPTQConfig.from_dict(config.to_dict(), return_unused_kwargs=True, bits=4, other=1)
     assert (again.bits, again.group_size, unused) == (4, 128, {"other": 1})
-    with pytest.raises(ValueError, match=r"GPTQConfig: bits is 5, expected one of 2, 3, 4, 8"):
-        config.update(bits=5)
+    before = config.to_dict()
+    for wrong, message in (
+        ({"bits": 5, "group_size": 32}, "bits is 5, expected one of 2, 3, 4, 8"),
+        ({"desc_act": "yes"}, "desc_act is 'yes', expected bool"),
+        (
+            {"checkpoint_format": "gptq_v2"},
+            "format 'gptq' and checkpoint_format 'gptq_v2' contradict each other: leave out one",
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"GPTQConfig: {message}"):
+            config.update(**wrong)
+        assert config.to_dict() == before, "nothing of it is kept"
     with pytest.warns(UserWarning, match="GPTQConfig keeps keys that change nothing: surprise"):
         assert unibody.GPTQConfig.from_dict({"bits": 4, "surprise": 1}).to_dict()["surprise"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("BitsAndBytesConfig", {}),
+        ("BitsAndBytesConfig", {"load_in_8bit": True, "llm_int8_threshold": 5.0}),
+        ("BitsAndBytesConfig", {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}),
+        ("BitsAndBytesConfig", {"load_in_4bit": True, "bnb_4bit_quant_storage": "float16"}),
+        ("HqqConfig", {}),
+        ("HqqConfig", {"nbits": 2}),
+        ("HqqConfig", {"skip_modules": ["lm_head", "q_proj"]}),
+    ],
+)
+def test_what_is_not_usual(name: str, options: dict[str, Any]) -> None:
+    """transformers' keys and values, where it leaves defaults out; the method is always said."""
+    ours, theirs = (getattr(library, name)(**options).to_diff_dict() for library in (unibody, transformers))
+    assert ours == {"quant_method": ours["quant_method"], **theirs}
+    assert json.loads(getattr(unibody, name)(**options).to_json_string()) == ours
+
+
+def test_what_every_quantizer_is() -> None:
+    """The documented attributes: no package has to be installed; what needs data says so; nothing else can be passed."""
+    calibrated = set()
+    for method, entry in QUANTIZERS.items():
+        needed = {"gptq": {"bits": 4}, "torchao": {"quant_type": "int8_weight_only"}}.get(method, {})
+        for quantizer_class in entry["quantizers"].values():
+            config = getattr(unibody, entry["config"])(**needed)
+            quantizer = getattr(unibody, quantizer_class)(config, modules_to_not_convert=["a"])
+            assert quantizer.quantization_config is config or method == "auto-round"
+            assert (quantizer.modules_to_not_convert, quantizer.required_packages) == (["a"], None)
+            assert quantizer.requires_parameters_quantization
+            assert quantizer.is_serializable()
+            calibrated |= {method} if quantizer.requires_calibration else set()
+            with pytest.raises(TypeError, match=f"{quantizer_class} does not know surprise"):
+                getattr(unibody, quantizer_class)(config, surprise=1)
+    assert calibrated == {"gptq", "awq", "auto-round"}
 
 
 def test_a_quantized_checkpoint_loads_by_itself() -> None:

@@ -88,7 +88,10 @@ OTHERS: dict[str, dict[str, Other]] = {
         "nbits": ({}, 2), "group_size": ({}, 32), "view_as_float": ({}, True), "axis": ({}, 0),
         "dynamic_config": ({}, {"self_attn.q_proj": {"nbits": 8, "group_size": 64}}), "skip_modules": ({}, PLAIN),
     },
-    "quanto": {"weights": ({}, "int4"), "activations": ({}, "int8"), "modules_to_not_convert": ({}, PLAIN)},
+    "quanto": {
+        "weights": ({}, "int4"), "activations": ({}, "int8"), "modules_to_not_convert": ({}, PLAIN),
+        "layer_config": ({}, {"q_proj": {"weights": "int4"}}),
+    },
     "quark": {
         "global_quant_config": ({}, OTHER), "layer_quant_config": ({}, {"*q_proj": OTHER}),
         "layer_type_quant_config": ({}, {"Linear": OTHER}), "exclude": ({}, PLAIN), "export": ({}, {"pack_method": "order"}),

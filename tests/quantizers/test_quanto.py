@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optimum.quanto
 import pytest
 import torch
 import transformers
@@ -123,6 +124,47 @@ def test_optimum_quanto_opens_what_is_saved(weights: str, tmp_path: Path) -> Non
     )
     with pytest.raises(ValueError, match="is not serializable"):
         plain.save_pretrained(tmp_path / "theirs")
+
+
+TYPES = {
+    "mlp": {"weights": "int4"},
+    "re:.*1.self_attn.[qk]_proj": {"weights": "float8"},
+    "v_proj": {"weights": "int2"},
+}
+
+
+def test_layers_of_several_types(tmp_path: Path) -> None:
+    """What optimum-quanto makes of one model in several goes, to the bit; each reads the other's checkpoint, with the same logits."""
+    plain = inputs.llama()
+    plain.save_pretrained(tmp_path / "plain")
+    patterns = {"qint4": "*mlp*", "qfloat8": ["*1.self_attn.q*", "*1.self_attn.k*"], "qint2": "*v_proj*"}
+    for weights, names in patterns.items():
+        optimum.quanto.quantize(plain, weights=getattr(optimum.quanto, weights), include=names)
+    optimum.quanto.quantize(plain, weights=optimum.quanto.qint8, include=["*o_proj*", "*0.self_attn.[qk]*"])
+    optimum.quanto.freeze(plain)
+    QuantizedModelForCausalLM(plain).save_pretrained(tmp_path / "theirs")
+    config = unibody.QuantoConfig(layer_config=TYPES)
+    made = unibody.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", dtype=torch.float32, quantization_config=config
+    )
+    read = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs", dtype=torch.float32)
+    ids = inputs.token_ids(2, 8)
+    for name, model in (("made", made), ("read", read)):
+        model.save_pretrained(tmp_path / name)
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
+            again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+            assert torch.equal(again(ids).logits, model(ids).logits)
+            opened = QuantizedModelForCausalLM.from_pretrained(tmp_path / name)
+            torch.testing.assert_close(opened(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
+        stored, saved = (load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", name))
+        assert saved.keys() == stored.keys()
+        assert all(torch.equal(files.as_bytes(saved[key]), files.as_bytes(tensor)) for key, tensor in stored.items())
+    with pytest.raises(ValueError, match="layer_config of 'mlp': QuantoConfig: weights is 'int3', expected one of"):
+        quanto.QuantoConfig(layer_config={"mlp": {"weights": "int3"}})
+    for types in ({"bits": 4}, {"modules_to_not_convert": ["q_proj"]}):
+        with pytest.raises(ValueError, match=r"layer_config of 'mlp' is {.*}, expected weights and activations"):
+            quanto.QuantoConfig(layer_config={"mlp": types})
 
 
 def test_quantizing_a_model(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ import unibody
 CHECKPOINTS = sorted(
     path.parent.relative_to(fixtures.FOLDER).as_posix() for path in fixtures.FOLDER.rglob("model.safetensors")
 )
-REMEDY = r"holds \d+ layers packed, such as model\.layers\.0\..*pass the quantizer that reads it, quantizer="
+REMEDY = (
+    r"holds \d+ layers packed, such as (model\.layers\.0\.|lm_head ).*pass the quantizer that reads it, quantizer="
+)
 
 
 @pytest.fixture
@@ -58,15 +60,20 @@ def test_optimum_quantos_own_form(folder: Path, request: pytest.FixtureRequest) 
     file = folder / "quanto_qmap.json"
     entries = json.loads(file.read_text(encoding="utf-8"))
     first = next(iter(entries))
-    for entry, message in (
+    for changed, message in (
+        ({**entries, first: {"weights": "qint2", "activations": "none"}}, r"q_proj\.\w+\S* is .*, expected .*_shift"),
         (
-            {"weights": "qint2", "activations": "none"},
-            r"quanto_qmap\.json has weights of qint2, qint\d: layers of one type",
+            {**entries, first: {"weights": "qint3", "activations": "none"}},
+            "weights is 'int3', expected one of 'float8'",
         ),
-        ({"weights": entries[first]["weights"]}, "is no map of layers to the types of their activations"),
-        ("qint4", "is no map of layers to the types of their weights"),
+        (
+            {**entries, first: {"weights": "qint4"}},
+            r"is no map of layers to their types: .*q_proj has {'weights': 'qint4'}",
+        ),
+        ({**entries, first: "qint4"}, "is no map of layers to their types: .*q_proj has 'qint4'"),
+        ({}, r"quanto_qmap\.json names no layers: fetch it again"),
     ):
-        file.write_text(json.dumps({**entries, first: entry}), encoding="utf-8")
+        file.write_text(json.dumps(changed), encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             unibody.AutoModelForCausalLM.from_pretrained(folder)
 

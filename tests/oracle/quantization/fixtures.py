@@ -76,7 +76,7 @@ def origin(script: str) -> dict[str, str]:
 
 def pinned(script: str) -> tuple[str, str]:
     """The package that a script records and its version: the first line of the list of its environment."""
-    name = script.removeprefix("record_").removesuffix(".py").removesuffix("_kernels").replace("_", "-")
+    name = re.sub("_(kernels|saved)$", "", script.removeprefix("record_").removesuffix(".py")).replace("_", "-")
     requirements = SCRIPTS / f"{name}.txt"
     package, _, release = requirements.read_text(encoding="utf-8").splitlines()[0].partition("==")
     return package, release

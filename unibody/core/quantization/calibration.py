@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unibody.core.quantization.replacement import name_prefix
+
 
 class BlockReachedError(Exception):
     """Ends a forward pass at the block whose inputs are wanted."""
@@ -25,6 +27,8 @@ class BlockReachedError(Exception):
 def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
     """The model's repeated blocks: the list of this name, or the longest."""
     lists = {path: part for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part)}
+    if name is not None and name not in lists:
+        name = name.removeprefix(name_prefix(model))
     if name is not None and name not in lists:
         known = ", ".join(lists) or "none"
         raise ValueError(f"block_name_to_quantize {name!r} is no list of blocks: there are {known}")

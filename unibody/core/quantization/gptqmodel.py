@@ -143,4 +143,5 @@ GPTQMODEL_ROWS = tuple(
 
 def backend_rows(backend: Any) -> tuple[Kernel, ...]:
     """The row that a backend such as `marlin`, `gptq_marlin` or `gptqmodel:marlin` means, where there is CUDA; it goes before others."""
-    return tuple(row for row in GPTQMODEL_ROWS if backend.endswith(row.name) and torch.cuda.is_available())
+    name = backend.replace("exllamav2", "exllama_v2")  # as auto-round calls it
+    return tuple(row for row in GPTQMODEL_ROWS if name.endswith(row.name) and torch.cuda.is_available())

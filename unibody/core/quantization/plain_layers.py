@@ -19,5 +19,6 @@ def with_plain_layers(
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
     linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    plain = [name for name in linears if not (parts and any(names_module(entry, name) for entry in skipped))]
+    prefix = quantizer.prefix
+    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
     return {**values, field: [*skipped, *plain]} if plain else values

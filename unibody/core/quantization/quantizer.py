@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unibody.core import role
 from unibody.core.quantization.linear import PackedLinear
-from unibody.core.quantization.replacement import linears_to_convert, output_modules, owner, set_module
+from unibody.core.quantization.replacement import linears_to_convert, name_prefix, output_modules, owner, set_module
 
 
 @role
@@ -21,6 +21,7 @@ class HfQuantizer:
     linear_class: ClassVar[Any] = PackedLinear
     skipped_by: ClassVar[str] = "modules_to_not_convert"  # the field of the configuration that names what stays plain
     packed_tensor: ClassVar[str] = "weight"  # the tensor by which a checkpoint's packed layer is known
+    prefix: str = ""  # what the names of the modules lack, if the model is a base model
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         self.quantization_config = quantization_config
@@ -38,7 +39,7 @@ class HfQuantizer:
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
-        model.is_quantized, self.dtype = True, dtype
+        model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
