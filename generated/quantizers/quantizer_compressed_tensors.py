@@ -484,7 +484,7 @@ class Float8Linear(PackedLinear):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        values = widen_float8(codes).float()
+        values, scales = float8_as_half(codes).float(), 256 * scales
         if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
             return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
         return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
@@ -1633,12 +1633,6 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
 def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
@@ -2165,19 +2159,11 @@ def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
-    stored, (height, width) = layer.stored_tensors(), layer.block
-    blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    stored, blocks = layer.stored_tensors(), (codes.shape[0], -(-codes.shape[1] // layer.block[1]))
+    inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
+    weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
+    y = product(*inputs, *weight, layer.bias, *layer.block, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -2202,28 +2188,10 @@ def triton_matmul_launch(
     is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
     # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
     is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
+    grid, stages = (triton.cdiv(m, block_m), triton.cdiv(n, block_n)), 3 if m > 512 else 4 if m > 16 else 5
+    tensors, sizes = (x.contiguous(), x_scales, weight, scales, bias, y), (m, n, k, height, width, x_scales.shape[1])
+    constants = is_native, is_short, block_m, block_n, block_k
+    triton_matmul_kernel()[grid](*tensors, *sizes, *constants, num_warps=4, num_stages=stages)
     return y
 
 
