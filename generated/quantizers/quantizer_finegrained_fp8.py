@@ -41,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
+OTHERS = {"weight_scale": "weight_scale_inv", "input_scale": "activation_scale"}  # names of the same elsewhere
 
 
 @dataclass(eq=False)
@@ -160,8 +161,8 @@ class FP8Linear(nn.Module):
         self.block = rows, columns
 
     def fits(self) -> bool:
-        """Whether the format can hold a weight of this size."""
-        return True
+        """Whether the weight is made of whole blocks."""
+        return self.out_features % self.block[0] == 0 and self.in_features % self.block[1] == 0
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
@@ -347,17 +348,21 @@ class FP8Linear(nn.Module):
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows.
+
+    None is rounded meanwhile: a layer is not to learn from what another one has cut off.
+    """
     layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
     if not layers:
         raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
     largest: dict[Any, Tensor] = {}
 
-    def learn(layer: Any, inputs: Any) -> None:
+    def learn(layer: Any, inputs: Any, _: Tensor) -> Any:
         found = inputs[0].detach().abs().amax().float()
         largest[layer] = torch.maximum(found, largest.get(layer, found))
+        return DequantizedMatmul.apply(inputs[0], layer.bias, layer)
 
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    hooks = [layer.register_forward_hook(learn) for layer in layers]
     try:
         yield
     finally:
@@ -392,7 +397,13 @@ class FineGrainedFP8HfQuantizer:
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
-        """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
+        """Refuses the names that AutoFP8 and vLLM have for the same tensors: transformers does not read these either."""
+        if found := sorted({key.rpartition(".")[2] for key in loaded_keys} & OTHERS.keys()):
+            renamed = ", ".join(f"{name} to {OTHERS[name]}" for name in found)
+            raise ValueError(
+                f"the checkpoint has {', '.join(found)}, names of AutoFP8 and vLLM: rename {renamed} in its files, and in "
+                "its quantization_config set weight_block_size to null, if a weight has one scale"
+            )
         model.is_quantized, self.dtype = True, dtype
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
@@ -433,8 +444,7 @@ class FineGrainedFP8HfQuantizer:
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         layer = self.linear_class(linear, self.quantization_config)
-        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
-        return layer if self.pre_quantized or divides else None
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
