@@ -635,11 +635,12 @@ def scaled_matmul(layer: Any, x: Tensor) -> Tensor:
 def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     """[..., N] of inputs [..., K], by the Triton kernel below; sums in float32."""
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
-    stored, blocks = layer.stored_tensors(), (codes.shape[0], -(-codes.shape[1] // layer.block[1]))
+    stored, (height, width) = layer.stored_tensors(), layer.block
+    blocks = (codes.shape[0], -(-codes.shape[1] // width))
     inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
     weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(*inputs, *weight, layer.bias, *layer.block, x.dtype)
+    y = product(*inputs, *weight, layer.bias, height, width, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 

@@ -115,7 +115,10 @@ def lose_all(tensors: dict[str, Tensor]) -> None:
         (lose_scale, rf"{UP}\.weight is float8_e4m3fn \[384, 256\] and has no {UP}\.weight_scale_inv beside it"),
         (widen, rf"{UP}\.weight is bfloat16 \[384, 256\], expected .*'float8_e4m3fn \[384, 256\]'"),
         (convert, rf"{UP}\.weight is float8_e5m2 \[384, 256\], expected .*'float8_e4m3fn \[384, 256\]'"),
-        (lose_all, r"finds no layer to pack in LlamaForCausalLM: the checkpoint has no weight_scale_inv of its linear"),
+        (
+            lose_all,
+            r"finds no layer to pack in LlamaForCausalLM: the checkpoint has no weight_scale_inv of its linear",
+        ),
     ],
 )
 def test_damaged(damage: Callable[[dict[str, Tensor]], None], message: str, tmp_path: Path) -> None:
@@ -136,7 +139,10 @@ MANY = r"the checkpoint has input_scale, weight_scale, .* rename input_scale to 
     ("names", "message"),
     [
         (OTHERS, MANY + ".* set weight_block_size to null"),
-        ({"activation_scale": "input_scale"}, "the checkpoint has input_scale, .* rename input_scale to activation_scale"),
+        (
+            {"activation_scale": "input_scale"},
+            "the checkpoint has input_scale, .* rename input_scale to activation_scale",
+        ),
     ],
 )
 def test_names_of_others(names: dict[str, str], message: str, tmp_path: Path) -> None:
