@@ -116,7 +116,7 @@ def point(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean `…`?" with the known name that is most like this one; empty if none is."""
+    """The question for the known name that is spelt most like this one; empty if none is."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, sorted(known), 1)

@@ -66,7 +66,7 @@ class CompressedTensorsConfig:
     config_groups: dict[str, Any] | None = None
     format: str = "dense"
     quantization_status: str = "initialized"
-    kv_cache_scheme: dict[str, Any] | None = None
+    kv_cache_scheme: Any = None
     global_compression_ratio: float | None = None  # told, and without effect
     ignore: list[str] | None = None  # names or classes of layers that stay plain, or `re:` and a pattern
     sparsity_config: dict[str, Any] | None = None
@@ -80,6 +80,8 @@ class CompressedTensorsConfig:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -103,7 +105,18 @@ class CompressedTensorsConfig:
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
-            self.kv_cache_scheme = QuantizationArgs(**plain_args(self.kv_cache_scheme)).to_dict()
+            if not (isinstance(self.kv_cache_scheme, dict) or hasattr(self.kv_cache_scheme, "model_dump")):
+                raise TypeError(
+                    f"CompressedTensorsConfig: kv_cache_scheme is {self.kv_cache_scheme!r}, expected a dictionary or the "
+                    "library's QuantizationArgs"
+                )
+            args = QuantizationArgs(**plain_args(self.kv_cache_scheme))
+            if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
+                raise ValueError(
+                    f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: "
+                    "scales that are stored are of 'tensor' or 'attn_head'"
+                )
+            self.kv_cache_scheme = args.to_dict()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -135,20 +148,22 @@ class CompressedTensorsConfig:
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """The group that a layer belongs to; None: it stays plain.
 
-        A target that is its name goes before patterns, and these before its class.
+        A target that is its name goes before patterns, these before its class, and this before the class's bases.
         """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
         targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
         found = [target for target in targets if names_layer(target, name, module)]
-        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        patterns = (target for target in found if target.startswith("re:"))
+        order = (name, *patterns, type(module).__name__, *found)
         group = next((targets[target] for target in order if target in found), None)
         return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
-    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
+    """Whether a target, or an entry of `ignore`, means a layer: by a class that it is of, its name or a pattern, as the library has it."""
+    classes = (found.__name__ for found in type(module).__mro__)
+    return entry in (name, *classes) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class PackedLinear(nn.Module):
@@ -988,6 +1003,16 @@ def check_types(config: Any) -> None:
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
+
+
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -1083,7 +1108,12 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+        args = None if given is None else QuantizationArgs(**plain_args(given))
+        if args is not None and args.strategy == "attn_head":
+            raise ValueError(
+                f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme"
+            )
+        found[key] = None if args is None else args.to_dict()
     return {**found, "format": group.get("format")}
 
 
@@ -1119,7 +1149,7 @@ class QuantizationArgs:
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
         self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
         if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
             raise ValueError(
                 f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
@@ -2035,17 +2065,19 @@ class RoundedCache:
 def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
     """Lets attention modules round what they put into the cache.
 
-    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`, with zero points beside.
     """
 
     def wrap(module: Any, arguments: Any) -> Any:
         scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
         return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
+    stored = {} if read_scales else {**static_tensors(args, "k_"), **static_tensors(args, "v_")}
+    shape = (model.config.num_key_value_heads, 1, 1) if args.strategy == "attn_head" else (1,)
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
+            for buffer, tensor in stored.items():
+                module.register_buffer(buffer, tensor.expand(shape).clone())
             module.register_forward_pre_hook(wrap)
 
 
@@ -2202,17 +2234,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

@@ -179,6 +179,8 @@ class QuarkConfig:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -1049,7 +1051,7 @@ class QuantizationArgs:
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
         self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
         if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
             raise ValueError(
                 f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
@@ -1187,6 +1189,16 @@ def check_types(config: Any) -> None:
             is_plain = isinstance(hint, type) and not get_args(hint)
             expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
 
 
 def has_type(value: Any, hint: Any) -> bool:
@@ -1991,17 +2003,19 @@ class RoundedCache:
 def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
     """Lets attention modules round what they put into the cache.
 
-    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`, with zero points beside.
     """
 
     def wrap(module: Any, arguments: Any) -> Any:
         scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
         return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
+    stored = {} if read_scales else {**static_tensors(args, "k_"), **static_tensors(args, "v_")}
+    shape = (model.config.num_key_value_heads, 1, 1) if args.strategy == "attn_head" else (1,)
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
+            for buffer, tensor in stored.items():
+                module.register_buffer(buffer, tensor.expand(shape).clone())
             module.register_forward_pre_hook(wrap)
 
 
@@ -2328,17 +2342,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

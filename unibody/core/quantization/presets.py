@@ -74,7 +74,10 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+        args = None if given is None else QuantizationArgs(**plain_args(given))
+        if args is not None and args.strategy == "attn_head":
+            raise ValueError(f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme")
+        found[key] = None if args is None else args.to_dict()
     return {**found, "format": group.get("format")}
 
 
