@@ -52,19 +52,25 @@ def take_layers(theirs: Any, ours: Any, scheme: str) -> None:
                 module.input_global_scale.data = stored["input_global_scale"]
 
 
-@pytest.mark.parametrize("scheme", [*FORMATS, "mixed"])
+EIGHT = {"num_bits": 8, "strategy": "channel"}
+GROUPS: dict[str, dict[str, Any]] = {  # what no scheme's name stands for
+    "mixed": {"W4A16": ["re:.*mlp.*"], "FP8_DYNAMIC": ["re:.*self_attn.*"]},
+    "static": {"group": {"targets": ["Linear"], "weights": EIGHT, "input_activations": {"strategy": "tensor"}}},
+}
+
+
+@pytest.mark.parametrize("scheme", [*FORMATS, *GROUPS])
 def test_checkpoint(scheme: str, plain: Path, tmp_path: Path) -> None:
     """What is saved gives the same logits read by transformers with the library, and read again."""
-    mixed = {"W4A16": ["re:.*mlp.*"], "FP8_DYNAMIC": ["re:.*self_attn.*"]}
     # A sum of integers rounded once differs in its last bits from one of floats, and later layers' codes may then be others.
-    model = quantized(plain, mixed if scheme == "mixed" else scheme, kernel="torch")
+    model = quantized(plain, GROUPS.get(scheme, scheme), kernel="torch")
     ids = inputs.token_ids(2, 9)
-    if scheme in ("FP8", "NVFP4"):
+    if scheme in ("FP8", "NVFP4", "static"):
         with ct.calibrate(model), torch.no_grad():
             model(ids)
     model.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
-    assert written["format"] == ("mixed-precision" if scheme == "mixed" else FORMATS[scheme])
+    assert written["format"] == {"mixed": "mixed-precision", "static": "int-quantized", **FORMATS}[scheme]
     assert written["quantization_status"] == "compressed"
     readable = scheme != "W4A16_ASYM" and not scheme.startswith(("NV", "MX"))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path if readable else plain, dtype=torch.float32)
@@ -109,7 +115,9 @@ def test_rounded_cache(kind: str, plain: Path, tmp_path: Path) -> None:
         heads = torch.tensor([1.0, 0.5, 2.0, 0.8]).view(4, 1, 1) if kind == "heads" else torch.ones(1)
         stored = {"k_scale": 4 / largest * heads, "v_scale": 2 / largest * heads}
     if not scheme["symmetric"]:
-        stored |= {f"{name}_zero_point": torch.tensor([point], dtype=torch.int8) for name, point in (("k", 9), ("v", -7))}
+        stored |= {
+            f"{name}_zero_point": torch.tensor([point], dtype=torch.int8) for name, point in (("k", 9), ("v", -7))
+        }
     for layer in model.model.layers:
         assert dict(layer.self_attn.named_buffers(recurse=False)).keys() == stored.keys()
         for name, tensor in stored.items():
@@ -136,7 +144,9 @@ def test_cache_by_tokens(plain: Path) -> None:
     scheme, ids = {**INT, "strategy": "token", "dynamic": True}, inputs.token_ids(2, 9)
     with torch.no_grad():
         exact = quantized(plain, "W8A16", kernel="torch")(ids).past_key_values.keys[0][:, :, :9]
-        found = quantized(plain, "W8A16", kernel="torch", kv_cache_scheme=scheme)(ids).past_key_values.keys[0][:, :, :9]
+        found = quantized(plain, "W8A16", kernel="torch", kv_cache_scheme=scheme)(ids).past_key_values.keys[0][
+            :, :, :9
+        ]
     scale = exact.abs().amax(-1, keepdim=True) / 127.5
     torch.testing.assert_close(found, (exact / scale).round().clamp(-128, 127) * scale, rtol=1e-5, atol=1e-6)
 

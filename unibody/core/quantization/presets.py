@@ -76,7 +76,9 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
         given = group.get(key)
         args = None if given is None else QuantizationArgs(**plain_args(given))
         if args is not None and args.strategy == "attn_head":
-            raise ValueError(f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme")
+            raise ValueError(
+                f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme"
+            )
         found[key] = None if args is None else args.to_dict()
     return {**found, "format": group.get("format")}
 
