@@ -144,7 +144,7 @@ def describe(found: Inspection) -> str:
             f"{found.bits_per_weight:.2f} bits per weight; {found.quantized_bytes / 1e6:,.1f} MB quantized, {found.plain_bytes / 1e6:,.1f} MB plain",
         ),
     ]
-    if found.method in QUANTIZERS and not QUANTIZERS[found.method]["quantizers"]:
+    if not found.kernels:
         rows.append(("kernel", f"none: {found.method} has a configuration here and no layers yet"))
     for use in found.kernels:
         rows.append(("kernel", f"{use.kernel} runs {use.layers} {use.layer} on {found.device} in {found.dtype}"))

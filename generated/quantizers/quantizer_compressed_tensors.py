@@ -105,18 +105,7 @@ class CompressedTensorsConfig:
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
-            if not (isinstance(self.kv_cache_scheme, dict) or hasattr(self.kv_cache_scheme, "model_dump")):
-                raise TypeError(
-                    f"CompressedTensorsConfig: kv_cache_scheme is {self.kv_cache_scheme!r}, expected a dictionary or the "
-                    "library's QuantizationArgs"
-                )
-            args = QuantizationArgs(**plain_args(self.kv_cache_scheme))
-            if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
-                raise ValueError(
-                    f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: "
-                    "scales that are stored are of 'tensor' or 'attn_head'"
-                )
-            self.kv_cache_scheme = args.to_dict()
+            self.kv_cache_scheme = cache_args(self.kv_cache_scheme).to_dict()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -1117,10 +1106,63 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     return {**found, "format": group.get("format")}
 
 
+def cache_args(given: Any) -> QuantizationArgs:
+    """How keys and values are rounded, of a dictionary or the library's object."""
+    if not isinstance(given, dict) and not hasattr(given, "model_dump"):
+        expected = "a dictionary or the library's QuantizationArgs"
+        raise TypeError(f"CompressedTensorsConfig: kv_cache_scheme is {given!r}, expected {expected}")
+    args = QuantizationArgs(**plain_args(given))
+    if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
+        raise ValueError(
+            f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: scales that "
+            "are stored are of 'tensor' or 'attn_head'"
+        )
+    return args
+
+
 def plain_args(given: Any) -> dict[str, Any]:
     """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
     values = given if isinstance(given, dict) else given.model_dump()
     return {key: plain_value(value) for key, value in values.items()}
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
 
 
 @dataclass
@@ -1265,45 +1307,6 @@ def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, i
 def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
     """[N / n, n, K / k, k] of a weight [N, K]."""
     return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
 
 
 class GroupwiseCodes(NamedTuple):

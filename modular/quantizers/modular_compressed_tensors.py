@@ -36,7 +36,7 @@ from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
-from unibody.core.quantization.presets import plain_args, usual_format, whole_group
+from unibody.core.quantization.presets import cache_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
@@ -102,18 +102,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
-            if not (isinstance(self.kv_cache_scheme, dict) or hasattr(self.kv_cache_scheme, "model_dump")):
-                raise TypeError(
-                    f"CompressedTensorsConfig: kv_cache_scheme is {self.kv_cache_scheme!r}, expected a dictionary or the "
-                    "library's QuantizationArgs"
-                )
-            args = QuantizationArgs(**plain_args(self.kv_cache_scheme))
-            if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
-                raise ValueError(
-                    f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: "
-                    "scales that are stored are of 'tensor' or 'attn_head'"
-                )
-            self.kv_cache_scheme = args.to_dict()
+            self.kv_cache_scheme = cache_args(self.kv_cache_scheme).to_dict()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:

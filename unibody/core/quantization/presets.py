@@ -83,6 +83,20 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     return {**found, "format": group.get("format")}
 
 
+def cache_args(given: Any) -> QuantizationArgs:
+    """How keys and values are rounded, of a dictionary or the library's object."""
+    if not isinstance(given, dict) and not hasattr(given, "model_dump"):
+        expected = "a dictionary or the library's QuantizationArgs"
+        raise TypeError(f"CompressedTensorsConfig: kv_cache_scheme is {given!r}, expected {expected}")
+    args = QuantizationArgs(**plain_args(given))
+    if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
+        raise ValueError(
+            f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: scales that "
+            "are stored are of 'tensor' or 'attn_head'"
+        )
+    return args
+
+
 def plain_args(given: Any) -> dict[str, Any]:
     """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
     values = given if isinstance(given, dict) else given.model_dump()
