@@ -175,7 +175,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
         """Refuses the names that AutoFP8 and vLLM have for the same tensors: transformers does not read these either."""
-        if found := sorted({key.rpartition(".")[2] for key in loaded_keys} & OTHERS.keys()):
+        if self.pre_quantized and (found := sorted({key.rpartition(".")[2] for key in loaded_keys} & OTHERS.keys())):
             renamed = ", ".join(f"{name} to {OTHERS[name]}" for name in found)
             raise ValueError(
                 f"the checkpoint has {', '.join(found)}, names of AutoFP8 and vLLM: rename {renamed} in its files, and in "
