@@ -70,7 +70,7 @@ oracle-%: ## Make .venv-oracle-NAME, with the package that quantizes: transforme
 		--no-build-isolation -r $(ORACLES)/$*.txt
 
 record-%: ## Write the fixtures of NAME again, with its environment
-	PYTHONPATH=tests .venv-oracle-$(patsubst %-saved,%,$(patsubst %-kernels,%,$*))/bin/python -m oracle.quantization.record_$(subst -,_,$*)
+	PYTHONPATH=tests .venv-oracle-$(patsubst %-saved,%,$(patsubst %-kernels,%,$*))/bin/python -m oracle.quantization.record_$(subst -,_,$*) $(ARGS)
 
 clean: ## Remove the environments and what tools have written
 	rm -rf .venv .venv-generate .venv-oracle-* build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .unibody_cache

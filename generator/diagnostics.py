@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -112,6 +113,14 @@ def point(
     column = offset - text.start(line) + 1
     length = max(1, min(length, len(row) - column + 1))
     return Diagnostic(code, message, remedy, origin.path, origin.line, column, row, length, notes, severity)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question for the known name that is spelt most like this one; empty if none is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, sorted(known), 1)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def syntax_error(error: SyntaxError, text: str, path: str) -> Diagnostic:

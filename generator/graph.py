@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .ancestry import Ancestry, circle
-from .diagnostics import CompileError, Diagnostic
+from .diagnostics import CompileError, Diagnostic, nearest
 from .discover import PREFIX
 from .import_statements import Import
 from .parse import Definition, Module, parse_module, read_source
@@ -135,7 +135,7 @@ class Graph(Ancestry):
 
 
 def unknown_name(entry: Import, path: str, known: Iterable[str]) -> Diagnostic:
-    remedy = f"it has {', '.join(sorted(known))}"
+    remedy = f"{nearest(str(entry.attribute), known)} it has {', '.join(sorted(known))}".lstrip()
     return placed(entry, "UB005", f"`{path}` does not define `{entry.attribute}`", remedy)
 
 

@@ -7,14 +7,21 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import unibody
 from unibody.core.hub import locate_checkpoint
+from unibody.core.loading import read_tensors
 from unibody.core.quantization.config import plain_value
+from unibody.core.quantization.replacement import owner
 from unibody.generated.registry import QUANTIZERS
 from unibody.quantize import FAILURES, count_layers, is_plain, model_class, packed_modules
+from unibody.reading import read_bounded_json
+
+MANY = 8  # entries of a setting that are still shown
 
 
 @dataclass
@@ -49,6 +56,10 @@ def inspect_checkpoint(checkpoint: str, dtype: str | None = None, device: str | 
     """Reads the checkpoint and lets every layer choose its kernel. ValueError: it is not quantized."""
     folder = locate_checkpoint(checkpoint, patterns=("*.json", "model*.safetensors"))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    stored = read_bounded_json(folder / "config.json").get("quantization_config")
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    if method in QUANTIZERS and not QUANTIZERS[method]["quantizers"]:
+        return inspect_tensors(checkpoint, folder, method, dtype, device)
     model = model_class(folder).from_pretrained(folder, dtype=dtype, device=device)
     if not hasattr(model, "hf_quantizer"):
         raise ValueError(f"{folder / 'config.json'} has no quantization_config: the checkpoint is not quantized")
@@ -75,6 +86,36 @@ def inspect_checkpoint(checkpoint: str, dtype: str | None = None, device: str | 
     )
 
 
+def inspect_tensors(checkpoint: str, folder: Path, method: str, dtype: str | None, device: str) -> Inspection:
+    """What the configuration and the files say of a checkpoint whose method has no layers here."""
+    config = unibody.AutoQuantizationConfig.from_pretrained(folder).to_dict()
+    with torch.device("meta"):
+        model = model_class(folder).from_config(unibody.AutoConfig.from_pretrained(folder))
+    names = {linear: name for name, linear in model.named_modules() if is_plain(linear)}
+    parts: dict[Any, dict[str, torch.Tensor]] = {linear: {} for linear in names}
+    for key, tensor in (tensors := read_tensors(folder)).items():
+        layer, name = owner(model, key)
+        parts.get(layer, {})[name] = tensor
+    packed = [linear for linear, found in parts.items() if found.keys() - {"weight", "bias"}]
+    size = sum(t.nbytes for linear in packed for name, t in parts[linear].items() if name != "bias")
+    return Inspection(
+        checkpoint=checkpoint,
+        method=method,
+        file=f"{QUANTIZERS[method]['module']}.py",
+        settings={
+            key: value for key, value in config.items() if key != "quant_method" and value not in (None, [], {})
+        },
+        quantized_layers=len(packed),
+        plain_layers=[name for linear, name in names.items() if linear not in packed],
+        bits_per_weight=8 * size / max(1, sum(linear.in_features * linear.out_features for linear in packed)),
+        quantized_bytes=size,
+        plain_bytes=sum(tensor.nbytes for tensor in tensors.values()) - size,
+        device=device,
+        dtype=dtype or str(model.dtype).removeprefix("torch."),
+        kernels=[],
+    )
+
+
 def kernel_uses(packed: list[Any], device: torch.device, dtype: torch.dtype) -> list[KernelUse]:
     """The kernels that were chosen, with the reasons against those that would have come first."""
     found: Counter[tuple[str, str, tuple[tuple[str, str], ...]]] = Counter()
@@ -90,7 +131,7 @@ def kernel_uses(packed: list[Any], device: torch.device, dtype: torch.dtype) -> 
 
 def describe(found: Inspection) -> str:
     """The text for people."""
-    settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in found.settings.items())
+    settings = ", ".join(f"{key}={shorten(value)}" for key, value in found.settings.items())
     plain = ", ".join(found.plain_layers) or "none"
     total = found.quantized_layers + len(found.plain_layers)
     rows = [
@@ -103,12 +144,21 @@ def describe(found: Inspection) -> str:
             f"{found.bits_per_weight:.2f} bits per weight; {found.quantized_bytes / 1e6:,.1f} MB quantized, {found.plain_bytes / 1e6:,.1f} MB plain",
         ),
     ]
+    if not found.kernels:
+        rows.append(("kernel", f"none: {found.method} has a configuration here and no layers yet"))
     for use in found.kernels:
         rows.append(("kernel", f"{use.kernel} runs {use.layers} {use.layer} on {found.device} in {found.dtype}"))
         rows += [
             ("", f"not {name}: {reason or 'another one was asked for'}") for name, reason in use.instead_of.items()
         ]
     return "\n".join(f"{label:<12}{text}" for label, text in rows)
+
+
+def shorten(value: Any) -> str:
+    """A setting as JSON; of one that says something of each layer, the number and the first."""
+    if not isinstance(value, dict) or len(value) <= MANY:
+        return json.dumps(value)
+    return f"{len(value)} such as {json.dumps(dict(list(value.items())[:1]))}"
 
 
 def inspect(checkpoint: str, dtype: str | None, device: str | None, form: str) -> int:

@@ -66,7 +66,7 @@ class CompressedTensorsConfig:
     config_groups: dict[str, Any] | None = None
     format: str = "dense"
     quantization_status: str = "initialized"
-    kv_cache_scheme: dict[str, Any] | None = None
+    kv_cache_scheme: Any = None
     global_compression_ratio: float | None = None  # told, and without effect
     ignore: list[str] | None = None  # names or classes of layers that stay plain, or `re:` and a pattern
     sparsity_config: dict[str, Any] | None = None
@@ -80,6 +80,8 @@ class CompressedTensorsConfig:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -103,7 +105,7 @@ class CompressedTensorsConfig:
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
-            self.kv_cache_scheme = QuantizationArgs(**plain_args(self.kv_cache_scheme)).to_dict()
+            self.kv_cache_scheme = cache_args(self.kv_cache_scheme).to_dict()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -135,20 +137,22 @@ class CompressedTensorsConfig:
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """The group that a layer belongs to; None: it stays plain.
 
-        A target that is its name goes before patterns, and these before its class.
+        A target that is its name goes before patterns, these before its class, and this before the class's bases.
         """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
         targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
         found = [target for target in targets if names_layer(target, name, module)]
-        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        patterns = (target for target in found if target.startswith("re:"))
+        order = (name, *patterns, type(module).__name__, *found)
         group = next((targets[target] for target in order if target in found), None)
         return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
-    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
+    """Whether a target, or an entry of `ignore`, means a layer: by a class that it is of, its name or a pattern, as the library has it."""
+    classes = (found.__name__ for found in type(module).__mro__)
+    return entry in (name, *classes) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class PackedLinear(nn.Module):
@@ -484,7 +488,7 @@ class Float8Linear(PackedLinear):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        values = widen_float8(codes).float()
+        values, scales = float8_as_half(codes).float(), 256 * scales
         if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
             return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
         return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
@@ -989,6 +993,16 @@ def check_types(config: Any) -> None:
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
+
+
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -1084,14 +1098,80 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+        args = None if given is None else QuantizationArgs(**plain_args(given))
+        if args is not None and args.strategy == "attn_head":
+            raise ValueError(
+                f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme"
+            )
+        found[key] = None if args is None else args.to_dict()
     return {**found, "format": group.get("format")}
+
+
+def cache_args(given: Any) -> QuantizationArgs:
+    """How keys and values are rounded, of a dictionary or the library's object."""
+    if not isinstance(given, dict) and not hasattr(given, "model_dump"):
+        expected = "a dictionary or the library's QuantizationArgs"
+        raise TypeError(f"CompressedTensorsConfig: kv_cache_scheme is {given!r}, expected {expected}")
+    args = QuantizationArgs(**plain_args(given))
+    if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
+        raise ValueError(
+            f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: scales that "
+            "are stored are of 'tensor' or 'attn_head'"
+        )
+    return args
 
 
 def plain_args(given: Any) -> dict[str, Any]:
     """The arguments of QuantizationArgs as JSON has them; those of the library's object too."""
     values = given if isinstance(given, dict) else given.model_dump()
     return {key: plain_value(value) for key, value in values.items()}
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    prefix = name_prefix(model)
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, *names: str) -> bool:
+    """Whether an entry of a list of modules means the module that has these full names."""
+    is_pattern = entry.startswith("re:")
+    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
+
+
+def name_prefix(model: Any) -> str:
+    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
+    is_base = getattr(model, "base_model", model) is model
+    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
 
 
 @dataclass
@@ -1120,7 +1200,7 @@ class QuantizationArgs:
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
         self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
         if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
             raise ValueError(
                 f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
@@ -1236,53 +1316,6 @@ def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, i
 def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
     """[N / n, n, K / k, k] of a weight [N, K]."""
     return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
-
-
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    prefix = name_prefix(model)
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n, prefix + n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, *names: str) -> bool:
-    """Whether an entry of a list of modules means the module that has these full names."""
-    is_pattern = entry.startswith("re:")
-    return any(re.match(entry[3:], name) if is_pattern else f".{entry}." in f".{name}." for name in names)
-
-
-def name_prefix(model: Any) -> str:
-    """What the names of a base model's modules begin with where it has a head; nothing, if it has one."""
-    is_base = getattr(model, "base_model", model) is model
-    return f"{getattr(model, 'base_model_prefix', 'model')}." if is_base else ""
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
 
 
 class GroupwiseCodes(NamedTuple):
@@ -1640,12 +1673,6 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     )
     y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
     return y if layer.bias is None else y + layer.bias.to(y.dtype)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
 def float8_as_half(values: Tensor) -> Tensor:
@@ -2050,17 +2077,19 @@ class RoundedCache:
 def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
     """Lets attention modules round what they put into the cache.
 
-    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`, with zero points beside.
     """
 
     def wrap(module: Any, arguments: Any) -> Any:
         scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
         return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
+    stored = {} if read_scales else {**static_tensors(args, "k_"), **static_tensors(args, "v_")}
+    shape = (model.config.num_key_value_heads, 1, 1) if args.strategy == "attn_head" else (1,)
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
+            for buffer, tensor in stored.items():
+                module.register_buffer(buffer, tensor.expand(shape).clone())
             module.register_forward_pre_hook(wrap)
 
 
@@ -2177,17 +2206,10 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
+    weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
+    y = product(*inputs, *weight, layer.bias, height, width, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -2212,28 +2234,10 @@ def triton_matmul_launch(
     is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
     # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
     is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
+    grid, stages = (triton.cdiv(m, block_m), triton.cdiv(n, block_n)), 3 if m > 512 else 4 if m > 16 else 5
+    tensors, sizes = (x.contiguous(), x_scales, weight, scales, bias, y), (m, n, k, height, width, x_scales.shape[1])
+    constants = is_native, is_short, block_m, block_n, block_k
+    triton_matmul_kernel()[grid](*tensors, *sizes, *constants, num_warps=4, num_stages=stages)
     return y
 
 
@@ -2243,17 +2247,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

@@ -53,6 +53,8 @@ class FbgemmFp8Config:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -298,7 +300,7 @@ class FbgemmFp8Linear(nn.Module):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        values = widen_float8(codes).float()
+        values, scales = float8_as_half(codes).float(), 256 * scales
         if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
             return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
         return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
@@ -494,6 +496,16 @@ def check_types(config: Any) -> None:
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
+
+
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -505,12 +517,6 @@ def has_type(value: Any, hint: Any) -> bool:
         entries = value.values() if isinstance(value, dict) else value
         return isinstance(value, origin) and all(has_type(entry, arguments[-1]) for entry in entries)
     return isinstance(value, (int, float) if hint is float else hint)
-
-
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
 def float8_as_half(values: Tensor) -> Tensor:
@@ -644,17 +650,10 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
+    weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
+    y = product(*inputs, *weight, layer.bias, height, width, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -679,28 +678,10 @@ def triton_matmul_launch(
     is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
     # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
     is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
+    grid, stages = (triton.cdiv(m, block_m), triton.cdiv(n, block_n)), 3 if m > 512 else 4 if m > 16 else 5
+    tensors, sizes = (x.contiguous(), x_scales, weight, scales, bias, y), (m, n, k, height, width, x_scales.shape[1])
+    constants = is_native, is_short, block_m, block_n, block_k
+    triton_matmul_kernel()[grid](*tensors, *sizes, *constants, num_warps=4, num_stages=stages)
     return y
 
 
@@ -710,17 +691,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

@@ -41,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
+OTHERS = {"weight_scale": "weight_scale_inv", "input_scale": "activation_scale"}  # names of the same elsewhere
 
 
 @dataclass(eq=False)
@@ -67,6 +68,8 @@ class FineGrainedFP8Config:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -160,8 +163,8 @@ class FP8Linear(nn.Module):
         self.block = rows, columns
 
     def fits(self) -> bool:
-        """Whether the format can hold a weight of this size."""
-        return True
+        """Whether the weight is made of whole blocks."""
+        return self.out_features % self.block[0] == 0 and self.in_features % self.block[1] == 0
 
     def usual_tensors(self) -> dict[str, Tensor]:
         """Those of the packed tensors that a checkpoint may leave out."""
@@ -303,7 +306,7 @@ class FP8Linear(nn.Module):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        values = widen_float8(codes).float()
+        values, scales = float8_as_half(codes).float(), 256 * scales
         if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
             return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
         return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
@@ -347,17 +350,21 @@ class FP8Linear(nn.Module):
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows.
+
+    None is rounded meanwhile: a layer is not to learn from what another one has cut off.
+    """
     layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
     if not layers:
         raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
     largest: dict[Any, Tensor] = {}
 
-    def learn(layer: Any, inputs: Any) -> None:
+    def learn(layer: Any, inputs: Any, _: Tensor) -> Any:
         found = inputs[0].detach().abs().amax().float()
         largest[layer] = torch.maximum(found, largest.get(layer, found))
+        return DequantizedMatmul.apply(inputs[0], layer.bias, layer)
 
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    hooks = [layer.register_forward_hook(learn) for layer in layers]
     try:
         yield
     finally:
@@ -393,7 +400,13 @@ class FineGrainedFP8HfQuantizer:
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
     def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
-        """Puts packed layers without memory into a model that has none either; `loaded_keys` are the checkpoint's."""
+        """Refuses the names that AutoFP8 and vLLM have for the same tensors: transformers does not read these either."""
+        if self.pre_quantized and (found := sorted({key.rpartition(".")[2] for key in loaded_keys} & OTHERS.keys())):
+            renamed = ", ".join(f"{name} to {OTHERS[name]}" for name in found)
+            raise ValueError(
+                f"the checkpoint has {', '.join(found)}, names of AutoFP8 and vLLM: rename {renamed} in its files, and in "
+                "its quantization_config set weight_block_size to null, if a weight has one scale"
+            )
         model.is_quantized, self.dtype, self.prefix = True, dtype, name_prefix(model)
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
@@ -434,8 +447,7 @@ class FineGrainedFP8HfQuantizer:
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         layer = self.linear_class(linear, self.quantization_config)
-        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
-        return layer if self.pre_quantized or divides else None
+        return layer if self.pre_quantized or layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """With the plain weights instead of the packed tensors, if those are still to be made."""
@@ -542,6 +554,16 @@ def check_types(config: Any) -> None:
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
 
 
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
+
+
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type, the entries of lists and dictionaries included; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -633,12 +655,6 @@ def report_choice(layer: str, kernel: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("%s runs on %s in %s with the kernel %s", layer, device, dtype, kernel)
 
 
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
 def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
@@ -705,17 +721,10 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
+    weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
+    y = product(*inputs, *weight, layer.bias, height, width, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -740,28 +749,10 @@ def triton_matmul_launch(
     is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
     # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
     is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
+    grid, stages = (triton.cdiv(m, block_m), triton.cdiv(n, block_n)), 3 if m > 512 else 4 if m > 16 else 5
+    tensors, sizes = (x.contiguous(), x_scales, weight, scales, bias, y), (m, n, k, height, width, x_scales.shape[1])
+    constants = is_native, is_short, block_m, block_n, block_k
+    triton_matmul_kernel()[grid](*tensors, *sizes, *constants, num_warps=4, num_stages=stages)
     return y
 
 
@@ -771,17 +762,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import re
 import warnings
 from dataclasses import dataclass, field
 from enum import Enum
@@ -45,6 +46,8 @@ class HiggsConfig:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -100,6 +103,16 @@ def check_types(config: Any) -> None:
             is_plain = isinstance(hint, type) and not get_args(hint)
             expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
 
 
 def has_type(value: Any, hint: Any) -> bool:

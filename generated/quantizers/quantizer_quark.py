@@ -179,6 +179,8 @@ class QuarkConfig:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
         check_types(self)
         self.post_init()
+        for name in (name for name in vars(self) if name != "dataset"):  # whose texts may begin like a pattern
+            check_patterns(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
@@ -707,7 +709,7 @@ class Float8Linear(PackedLinear):
     def read_inputs(self, x: Tensor) -> Tensor:
         """What the rounded inputs stand for, in float32."""
         codes, scales = self.float8_inputs(x)
-        values = widen_float8(codes).float()
+        values, scales = float8_as_half(codes).float(), 256 * scales
         if scales.dim() == 0:  # those of a token are NaN where one of its numbers is
             return (values * scales).masked_fill_(codes.view(torch.int8) & 127 == 127, torch.nan)
         return values * scales.repeat_interleave(self.block[1], -1)[..., : x.shape[-1]]
@@ -1050,7 +1052,7 @@ class QuantizationArgs:
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
         self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
         if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
             raise ValueError(
                 f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
@@ -1188,6 +1190,16 @@ def check_types(config: Any) -> None:
             is_plain = isinstance(hint, type) and not get_args(hint)
             expected = hint.__name__ if is_plain else str(hint).replace("typing.", "")
             raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+def check_patterns(where: str, value: Any) -> None:
+    """Refuses `re:` and what is no regular expression, at any depth of a value; `where` says whose it is."""
+    for entry in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_patterns(where, entry)
+    try:
+        re.compile(value[3:] if isinstance(value, str) and value.startswith("re:") else "")
+    except re.error as error:
+        raise ValueError(f"{where} has {value!r}, no regular expression ({error}): mend it, or drop 're:'") from None
 
 
 def has_type(value: Any, hint: Any) -> bool:
@@ -1839,12 +1851,6 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     return y if layer.bias is None else y + layer.bias.to(y.dtype)
 
 
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
-
-
 def float8_as_half(values: Tensor) -> Tensor:
     """Finite float8_e4m3fn as float16, exactly, but for a factor of 2⁻⁸: the difference of the exponents' origins."""
     bits = values.view(torch.int8).to(torch.int16)
@@ -1998,17 +2004,19 @@ class RoundedCache:
 def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
     """Lets attention modules round what they put into the cache.
 
-    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`, with zero points beside.
     """
 
     def wrap(module: Any, arguments: Any) -> Any:
         scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
         return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
+    stored = {} if read_scales else {**static_tensors(args, "k_"), **static_tensors(args, "v_")}
+    shape = (model.config.num_key_value_heads, 1, 1) if args.strategy == "attn_head" else (1,)
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
+            for buffer, tensor in stored.items():
+                module.register_buffer(buffer, tensor.expand(shape).clone())
             module.register_forward_pre_hook(wrap)
 
 
@@ -2303,17 +2311,10 @@ def triton_matmul(layer: Any, x: Tensor) -> Tensor:
     codes, scales = layer.float8_inputs(x.reshape(-1, x.shape[-1]))
     stored, (height, width) = layer.stored_tensors(), layer.block
     blocks = (codes.shape[0], -(-codes.shape[1] // width))
+    inputs = codes.view(torch.uint8), scales.expand(blocks).contiguous()
+    weight = stored["weight"].view(torch.uint8), layer.read_scales(stored)
     product = triton_matmul_operator if torch.compiler.is_compiling() else triton_matmul_launch
-    y = product(
-        codes.view(torch.uint8),
-        scales.expand(blocks).contiguous(),
-        stored["weight"].view(torch.uint8),
-        layer.read_scales(stored),
-        layer.bias,
-        height,
-        width,
-        x.dtype,
-    )
+    y = product(*inputs, *weight, layer.bias, height, width, x.dtype)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -2338,28 +2339,10 @@ def triton_matmul_launch(
     is_native = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9)
     # The matrix units' own product of float8 keeps fewer bits of sums than float32 has, within a block.
     is_short = is_native and m > 16 and dtype.itemsize == 2
-    grid = triton.cdiv(m, block_m), triton.cdiv(n, block_n)
-    triton_matmul_kernel()[grid](
-        x.contiguous(),
-        x_scales,
-        weight,
-        scales,
-        bias,
-        y,
-        m,
-        n,
-        k,
-        height,
-        width,
-        x_scales.shape[1],
-        is_native,
-        is_short,
-        block_m,
-        block_n,
-        block_k,
-        num_warps=4,
-        num_stages=3 if m > 512 else 4 if m > 16 else 5,
-    )
+    grid, stages = (triton.cdiv(m, block_m), triton.cdiv(n, block_n)), 3 if m > 512 else 4 if m > 16 else 5
+    tensors, sizes = (x.contiguous(), x_scales, weight, scales, bias, y), (m, n, k, height, width, x_scales.shape[1])
+    constants = is_native, is_short, block_m, block_n, block_k
+    triton_matmul_kernel()[grid](*tensors, *sizes, *constants, num_warps=4, num_stages=stages)
     return y
 
 
@@ -2369,17 +2352,8 @@ triton_matmul_operator = torch.library.custom_op(
 
 
 @triton_matmul_operator.register_fake
-def triton_matmul_shape(
-    x: Tensor,
-    x_scales: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    bias: Tensor | None,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+def triton_matmul_shape(x: Tensor, x_scales: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x_scales.new_empty(x.shape[0], weight.shape[0], dtype=others[-1])
 
 
 @cache

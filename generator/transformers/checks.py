@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterable
 
-from ..diagnostics import CompileError, Diagnostic, point
+from ..diagnostics import CompileError, Diagnostic, nearest, point
 from .library import Library
 from .names import TYPES
 from .parents import Parent, is_model_import
@@ -33,7 +33,7 @@ def missing_names(library: Library, source: Source, parents: dict[str, Parent]) 
         for name in parent.names:
             if name not in known:
                 message = f"`{name}` is not in {library.shown(parent.path)}"
-                remedy = _nearest(name, known) or "import a class, a function or an assignment that the file defines"
+                remedy = nearest(name, known) or "import a class, a function or an assignment that the file defines"
                 found[name] = _at_word(source, name, "UB005", message, remedy, parent.offset)
     return found
 
@@ -118,10 +118,3 @@ def _at_node(
 def _at_word(source: Source, word: str, code: str, message: str, remedy: str, start: int = 0) -> Diagnostic:
     match = re.compile(rf"\b{re.escape(word)}\b").search(source.text, start)
     return point(source.rows, match.start() if match else start, len(word), code, message, remedy)
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, sorted(known), 1)
-    return f"did you mean `{near[0]}`?" if near else ""

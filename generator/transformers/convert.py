@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from ..diagnostics import CompileError, point
+from ..diagnostics import CompileError, nearest, point
 from ..text import Text, concatenate
 from . import lexical
 from .checks import check_class, check_dropped, check_imports, missing_names
@@ -171,7 +171,9 @@ class Conversion:
     def _no_class(self, tree: Tree, base: str, parent: Parent) -> CompileError:
         offset = self.source.text.index(base, tree.base)
         message = f"`{base}` is not a class of {self.library.shown(parent.path)}"
-        remedy = "inherit from a class that the file defines"
+        statements = self.scopes[parent.path].view.source.statements.values()
+        classes = [statement.name for statement in statements if statement.kind == "class"]
+        remedy = nearest(base, classes) or "inherit from a class that the file defines"
         return CompileError(point(self.source.rows, offset, len(base), "UB005", message, remedy))
 
     def _follow(self, scope: Scope, needed: set[str], output: Output) -> set[str]:

@@ -36,7 +36,7 @@ from unibody.core.quantization.kernels import Kernel
 from unibody.core.quantization.linear import PackedLinear
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
-from unibody.core.quantization.presets import plain_args, usual_format, whole_group
+from unibody.core.quantization.presets import cache_args, usual_format, whole_group
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module, owner
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
@@ -71,7 +71,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     config_groups: dict[str, Any] | None = None
     format: str = "dense"
     quantization_status: str = "initialized"
-    kv_cache_scheme: dict[str, Any] | None = None
+    kv_cache_scheme: Any = None
     global_compression_ratio: float | None = None  # told, and without effect
     ignore: list[str] | None = None  # names or classes of layers that stay plain, or `re:` and a pattern
     sparsity_config: dict[str, Any] | None = None
@@ -102,7 +102,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
-            self.kv_cache_scheme = QuantizationArgs(**plain_args(self.kv_cache_scheme)).to_dict()
+            self.kv_cache_scheme = cache_args(self.kv_cache_scheme).to_dict()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -121,20 +121,22 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """The group that a layer belongs to; None: it stays plain.
 
-        A target that is its name goes before patterns, and these before its class.
+        A target that is its name goes before patterns, these before its class, and this before the class's bases.
         """
         if any(names_layer(entry, name, module) for entry in self.ignore or ()):
             return None
         targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
         found = [target for target in targets if names_layer(target, name, module)]
-        order = (name, *(target for target in found if target.startswith("re:")), *found)
+        patterns = (target for target in found if target.startswith("re:"))
+        order = (name, *patterns, type(module).__name__, *found)
         group = next((targets[target] for target in order if target in found), None)
         return None if group is None or group["weights"] is None else group
 
 
 def names_layer(entry: str, name: str, module: nn.Module) -> bool:
-    """Whether a target, or an entry of `ignore`, means a layer: by its class, its name or a pattern; the library reads no less."""
-    return entry in (type(module).__name__, name) or (entry.startswith("re:") and names_module(entry, name))
+    """Whether a target, or an entry of `ignore`, means a layer: by a class that it is of, its name or a pattern, as the library has it."""
+    classes = (found.__name__ for found in type(module).__mro__)
+    return entry in (name, *classes) or (entry.startswith("re:") and names_module(entry, name))
 
 
 class CompressedInt8Linear(Int8SchemeLinear):

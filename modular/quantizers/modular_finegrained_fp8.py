@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from unibody.core.quantization.config import QuantizationConfigMixin, has_type, require_choice
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
+from unibody.core.quantization.linear import DequantizedMatmul
 from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
 from unibody.core.quantization.replacement import names_module
@@ -36,6 +37,7 @@ from unibody.core.quantization.schemes import in_blocks
 __all__ = ["FP8Linear", "FineGrainedFP8Config", "FineGrainedFP8HfQuantizer", "calibrate"]
 
 SCALES = {"float": torch.float32, "ue8m0": torch.float8_e8m0fnu}
+OTHERS = {"weight_scale": "weight_scale_inv", "input_scale": "activation_scale"}  # names of the same elsewhere
 
 
 @dataclass(eq=False)
@@ -87,6 +89,10 @@ class FP8Linear(Float8Linear):
         rows, columns = config.weight_block_size or (self.out_features, self.in_features)
         self.block = rows, columns
 
+    def fits(self) -> bool:
+        """Whether the weight is made of whole blocks."""
+        return self.out_features % self.block[0] == 0 and self.in_features % self.block[1] == 0
+
     def scale_shape(self) -> list[int]:
         sizes = zip((self.out_features, self.in_features), self.block, strict=True)
         return [-(-size // block) for size, block in sizes] if self.config.weight_block_size else []
@@ -136,17 +142,21 @@ class FP8Linear(Float8Linear):
 
 @contextmanager
 def calibrate(model: Any) -> Iterator[None]:
-    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows."""
+    """While it is entered, layers with static inputs learn the largest magnitude of these, from which their scale follows.
+
+    None is rounded meanwhile: a layer is not to learn from what another one has cut off.
+    """
     layers = [layer for layer in packed_layers(model).values() if "activation_scale" in layer.names]
     if not layers:
         raise ValueError("calibrate: no inputs of this model's layers have a static scale: see activation_scheme")
     largest: dict[Any, Tensor] = {}
 
-    def learn(layer: Any, inputs: Any) -> None:
+    def learn(layer: Any, inputs: Any, _: Tensor) -> Any:
         found = inputs[0].detach().abs().amax().float()
         largest[layer] = torch.maximum(found, largest.get(layer, found))
+        return DequantizedMatmul.apply(inputs[0], layer.bias, layer)
 
-    hooks = [layer.register_forward_pre_hook(learn) for layer in layers]
+    hooks = [layer.register_forward_hook(learn) for layer in layers]
     try:
         yield
     finally:
@@ -163,14 +173,19 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
     linear_class: ClassVar[Any] = FP8Linear
     packed_tensor: ClassVar[str] = "weight_scale_inv"
 
+    def preprocess_model(self, model: Any, dtype: Any = None, loaded_keys: Any = (), **kwargs: Any) -> None:
+        """Refuses the names that AutoFP8 and vLLM have for the same tensors: transformers does not read these either."""
+        if self.pre_quantized and (found := sorted({key.rpartition(".")[2] for key in loaded_keys} & OTHERS.keys())):
+            renamed = ", ".join(f"{name} to {OTHERS[name]}" for name in found)
+            raise ValueError(
+                f"the checkpoint has {', '.join(found)}, names of AutoFP8 and vLLM: rename {renamed} in its files, and in "
+                "its quantization_config set weight_block_size to null, if a weight has one scale"
+            )
+        super().preprocess_model(model, dtype=dtype, loaded_keys=loaded_keys, **kwargs)
+
     def means(self, name: str, linear: nn.Linear) -> bool:
         only = self.quantization_config.modules_to_convert
         return only is None or any(names_module(entry, name) for entry in only)
-
-    def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        layer = self.linear_class(linear, self.quantization_config)
-        divides = linear.out_features % layer.block[0] == 0 and linear.in_features % layer.block[1] == 0
-        return layer if self.pre_quantized or divides else None
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that are no whole blocks."""

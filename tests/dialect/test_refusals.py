@@ -124,6 +124,8 @@ BAD = {
     "syntax": ("class DuckBlock(:\n    pass\n", "1:17: error[UB001]: invalid syntax"),
 }
 
+NEAREST = {"parent class missing": "LlamaBlock", "imported function missing": "helper"}
+
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_definition_is_refused_with_its_place(name: str, tmp_path: Path) -> None:
@@ -139,6 +141,8 @@ def test_a_definition_is_refused_with_its_place(name: str, tmp_path: Path) -> No
     rows = [str(d).split("\n")[0] for d in result.diagnostics]
     assert rows == [f"duck/modular_duck.py:{expected}"]
     assert all(d.remedy for d in result.diagnostics)
+    if name in NEAREST:
+        assert [d.remedy for d in result.diagnostics] == [f"did you mean `{NEAREST[name]}`?"]
     assert list(result.outputs) == ["good/modeling_good.py"], "the other definition still converts"
 
 

@@ -20,7 +20,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from oracle.quantization import inputs
 from quantizers.compressed import FORMATS, KV, WIDE, ct, llama, quantized, their_tensors
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import unibody
 
@@ -52,19 +52,25 @@ def take_layers(theirs: Any, ours: Any, scheme: str) -> None:
                 module.input_global_scale.data = stored["input_global_scale"]
 
 
-@pytest.mark.parametrize("scheme", [*FORMATS, "mixed"])
+EIGHT = {"num_bits": 8, "strategy": "channel"}
+GROUPS: dict[str, dict[str, Any]] = {  # what no scheme's name stands for
+    "mixed": {"W4A16": ["re:.*mlp.*"], "FP8_DYNAMIC": ["re:.*self_attn.*"]},
+    "static": {"group": {"targets": ["Linear"], "weights": EIGHT, "input_activations": {"strategy": "tensor"}}},
+}
+
+
+@pytest.mark.parametrize("scheme", [*FORMATS, *GROUPS])
 def test_checkpoint(scheme: str, plain: Path, tmp_path: Path) -> None:
     """What is saved gives the same logits read by transformers with the library, and read again."""
-    mixed = {"W4A16": ["re:.*mlp.*"], "FP8_DYNAMIC": ["re:.*self_attn.*"]}
     # A sum of integers rounded once differs in its last bits from one of floats, and later layers' codes may then be others.
-    model = quantized(plain, mixed if scheme == "mixed" else scheme, kernel="torch")
+    model = quantized(plain, GROUPS.get(scheme, scheme), kernel="torch")
     ids = inputs.token_ids(2, 9)
-    if scheme in ("FP8", "NVFP4"):
+    if scheme in ("FP8", "NVFP4", "static"):
         with ct.calibrate(model), torch.no_grad():
             model(ids)
     model.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
-    assert written["format"] == ("mixed-precision" if scheme == "mixed" else FORMATS[scheme])
+    assert written["format"] == {"mixed": "mixed-precision", "static": "int-quantized", **FORMATS}[scheme]
     assert written["quantization_status"] == "compressed"
     readable = scheme != "W4A16_ASYM" and not scheme.startswith(("NV", "MX"))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path if readable else plain, dtype=torch.float32)
@@ -86,15 +92,40 @@ def test_checkpoint(scheme: str, plain: Path, tmp_path: Path) -> None:
         assert torch.equal(dequantized(ids).logits, again(ids).logits)
 
 
-@pytest.mark.parametrize("scheme", [KV, {**KV, "type": "int"}, {**KV, "type": "int", "num_bits": 4}])
-def test_rounded_cache(scheme: dict[str, Any], plain: Path, tmp_path: Path) -> None:
-    """Keys and values are rounded as the library rounds them; the scales are the checkpoint's, and are saved again."""
+INT = {**KV, "type": "int"}
+DYNAMIC = {**KV, "dynamic": True}
+CACHES: dict[str, dict[str, Any]] = {
+    "float8": KV,
+    "int8": INT,
+    "int4": {**INT, "num_bits": 4},
+    "asymmetric": {**INT, "symmetric": False},
+    "heads": {**KV, "strategy": "attn_head"},
+    "groups": {**DYNAMIC, "strategy": "group", "group_size": 16},
+}
+
+
+@pytest.mark.parametrize("kind", CACHES)
+def test_rounded_cache(kind: str, plain: Path, tmp_path: Path) -> None:
+    """Keys and values are rounded as the library rounds them; scales and zero points are the checkpoint's, and are saved again."""
+    scheme = CACHES[kind]
     model = quantized(plain, "W8A16", kernel="torch", kv_cache_scheme=scheme)
-    for layer in model.model.layers:
+    stored: dict[str, Tensor] = {}
+    if not scheme["dynamic"]:
         largest = 448 if scheme["type"] == "float" else (2 ** scheme["num_bits"] - 1) / 2
-        layer.self_attn.k_scale, layer.self_attn.v_scale = torch.tensor([4 / largest]), torch.tensor([2 / largest])
+        heads = torch.tensor([1.0, 0.5, 2.0, 0.8]).view(4, 1, 1) if kind == "heads" else torch.ones(1)
+        stored = {"k_scale": 4 / largest * heads, "v_scale": 2 / largest * heads}
+    if not scheme["symmetric"]:
+        stored |= {
+            f"{name}_zero_point": torch.tensor([point], dtype=torch.int8) for name, point in (("k", 9), ("v", -7))
+        }
+    for layer in model.model.layers:
+        assert dict(layer.self_attn.named_buffers(recurse=False)).keys() == stored.keys()
+        for name, tensor in stored.items():
+            assert getattr(layer.self_attn, name).shape == tensor.shape
+            setattr(layer.self_attn, name, tensor.clone())
     model.save_pretrained(tmp_path)
-    assert load_file(tmp_path / "model.safetensors")["model.layers.1.self_attn.v_scale"] == 2 / largest
+    written = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(written[f"model.layers.1.self_attn.{name}"], tensor) for name, tensor in stored.items())
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     again, ids = unibody.AutoModelForCausalLM.from_pretrained(tmp_path), inputs.token_ids(2, 9)
     with torch.no_grad():
@@ -106,6 +137,18 @@ def test_rounded_cache(scheme: dict[str, Any], plain: Path, tmp_path: Path) -> N
     torch.testing.assert_close(keys, expected.past_key_values.layers[0].keys, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(values, expected.past_key_values.layers[0].values, rtol=1e-4, atol=1e-4)
     assert again.generate(ids, max_new_tokens=3).shape == (2, 12)
+
+
+def test_cache_by_tokens(plain: Path) -> None:
+    """Each token of each head has a scale; the library, which has other tensors in mind, rounds all tokens of a call by one."""
+    scheme, ids = {**INT, "strategy": "token", "dynamic": True}, inputs.token_ids(2, 9)
+    with torch.no_grad():
+        exact = quantized(plain, "W8A16", kernel="torch")(ids).past_key_values.keys[0][:, :, :9]
+        found = quantized(plain, "W8A16", kernel="torch", kv_cache_scheme=scheme)(ids).past_key_values.keys[0][
+            :, :, :9
+        ]
+    scale = exact.abs().amax(-1, keepdim=True) / 127.5
+    torch.testing.assert_close(found, (exact / scale).round().clamp(-128, 127) * scale, rtol=1e-5, atol=1e-6)
 
 
 def test_calibrated_inputs(plain: Path) -> None:
@@ -216,7 +259,7 @@ def test_weights_that_transformers_has_decompressed(
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
 
 
-NAMES = ["Linear", "re:.*up_proj", "mlp.up_proj", "up_proj", "re:up_proj"]
+NAMES = ["Linear", "Module", "re:.*up_proj", "mlp.up_proj", "up_proj", "re:up_proj"]
 
 
 @pytest.mark.parametrize("second", NAMES)

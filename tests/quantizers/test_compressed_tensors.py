@@ -228,6 +228,14 @@ def test_told_in_other_ways() -> None:
     again = ct.CompressedTensorsConfig.from_dict(nested)
     assert again.config_groups == given.config_groups
     assert again.global_compression_ratio == 1.5
+    with pytest.raises(
+        TypeError, match="kv_cache_scheme is 8, expected a dictionary or the library's QuantizationArgs"
+    ):
+        ct.CompressedTensorsConfig(kv_cache_scheme=8)
+    as_objects, as_json = (
+        ct.CompressedTensorsConfig(kv_cache_scheme=scheme) for scheme in (QuantizationArgs(**KV), KV)
+    )
+    assert as_objects.kv_cache_scheme == as_json.kv_cache_scheme
     options = "int-quantized", "compressed", KV, 1.0, ["a"], None, "compressed-tensors", False
     placed = ct.CompressedTensorsConfig({"W8A8": ["Linear"]}, *options)
     assert (placed.format, placed.quantization_status, placed.ignore) == ("int-quantized", "compressed", ["a"])
@@ -238,12 +246,53 @@ def test_told_in_other_ways() -> None:
     )
 
 
+def test_unused_keys() -> None:
+    """`from_dict` sets what the configuration has, and gives back the rest where that is asked for, as transformers does."""
+    nested = {"quantization_config": {"config_groups": {"W8A8": ["Linear"]}}, "run_compressed": True}
+    for library in (unibody, transformers):
+        found, unused = library.CompressedTensorsConfig.from_dict(
+            nested, return_unused_kwargs=True, dequantize=True, surprise=1
+        )
+        assert (found.dequantize, unused) == (True, {"surprise": 1})
+
+
+IGNORED = ["Linear", "Module", "mlp.up_proj", "up_proj", "re:.*up_proj", "re:up_proj", "re:mlp", "re:.*_pro$"]
+
+
+@pytest.mark.parametrize("entry", IGNORED)
+def test_what_is_ignored(entry: str) -> None:
+    """A class, a name or a pattern that the name begins with, as the library has it."""
+    model = nn.ModuleDict({"mlp": nn.ModuleDict({"up_proj": nn.Linear(8, 8)})})
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "strategy": "channel"}}
+    apply_quantization_config(model, QuantizationConfig(config_groups={"group": group}, ignore=[entry]))
+    theirs = getattr(model.get_submodule("mlp.up_proj"), "quantization_scheme", None)
+    ours = ct.CompressedTensorsConfig({"group": group}, ignore=[entry]).scheme_of("mlp.up_proj", nn.Linear(8, 8))
+    assert (ours is None) == (theirs is None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"format": "x"}, "format is 'x', expected one of 'dense', 'pack-quantized'"),
         ({"format": "marlin-24"}, "the sparse format 'marlin-24' is not read any more"),
         ({"sparsity_config": {"format": "sparse-bitmask"}}, "the sparse format 'sparse-bitmask' is not read any more"),
+        (
+            {"sparsity_config": {"format": "sparse-24-bitmask"}},
+            "'sparse-24-bitmask' is not read any more, by the library",
+        ),
+        ({"quant_method": "fp8"}, "quant_method is 'fp8', expected one of 'compressed-tensors'"),
+        (
+            {"kv_cache_scheme": {**KV, "strategy": "channel"}},
+            "kv_cache_scheme has the strategy 'channel' and is not dyn",
+        ),
+        (
+            {"kv_cache_scheme": {**KV, "strategy": "group", "group_size": 4}},
+            "kv_cache_scheme has the strategy 'group'",
+        ),
+        (
+            {"config_groups": {"g": {"targets": [], "weights": {"strategy": "attn_head"}}}},
+            "weights of g are of layers: 'attn_head' is",
+        ),
         ({"quantization_status": "x"}, "quantization_status is 'x', expected one of"),
         ({"config_groups": {"W9A16": ["Linear"]}}, "no scheme is called 'W9A16'"),
         ({"config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 9}}}}, "num_bits is 9"),

@@ -158,3 +158,30 @@ def test_ill_typed(name: str, options: dict[str, Any]) -> None:
     field, value = list(options.items())[-1]
     with pytest.raises((TypeError, ValueError), match=rf"{name}: {field} is {re.escape(repr(value))}, expected "):
         getattr(unibody, name)(**options)
+
+
+FQN = {"_type": "FqnToConfig", "_version": 1, "_data": {"fqn_to_config": {"re:a(": None}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("CompressedTensorsConfig", {"ignore": ["lm_head", "re:a("]}),
+        ("CompressedTensorsConfig", {"config_groups": {"W4A16": ["re:a("]}}),
+        ("FineGrainedFP8Config", {"modules_to_not_convert": ["re:a("]}),
+        ("FineGrainedFP8Config", {"modules_to_convert": ["re:a("]}),
+        ("BitNetQuantConfig", {"modules_to_not_convert": ["re:a("]}),
+        ("HqqConfig", {"skip_modules": ["re:a("]}),
+        ("BitsAndBytesConfig", {"load_in_8bit": True, "llm_int8_skip_modules": ["re:a("]}),
+        ("TorchAoConfig", {"quant_type": {"default": FQN}}),
+    ],
+)
+def test_patterns(name: str, options: dict[str, Any]) -> None:
+    """What is no regular expression is refused, by the field that has it; what a text to calibrate with begins with does not matter."""
+    field = list(options)[-1]
+    message = rf"{name}: {field} has 're:a\(', no regular expression \(missing \), .*\): mend it, or drop 're:'"
+    with pytest.raises(ValueError, match=message):
+        getattr(unibody, name)(**options)
+    with pytest.raises(ValueError, match=message):
+        getattr(unibody, name).from_dict(options)
+    assert unibody.GPTQConfig(bits=4, dataset=["re:a("]).dataset == ["re:a("]

@@ -104,18 +104,22 @@ def test_outputs(kind: str, batch: int, dtype: torch.dtype) -> None:
     assert torch.equal(nested[0], layer(x))
 
 
-def test_static_inputs() -> None:
+@pytest.mark.parametrize("block", [None, [32, 64]])
+def test_static_inputs(block: list[int] | None) -> None:
     """One scale for all inputs, the checkpoint's; what is too large for it is cut off, as torch's product shows."""
-    layer = make_layer(inputs.weight(128, 256), **KINDS["static"], weight_block_size=None)
+    layer = make_layer(inputs.weight(128, 256), **KINDS["static"], weight_block_size=block)
     scale = torch.tensor(0.004)
     layer.hold({**layer.stored_tensors(), "activation_scale": scale})
     x = inputs.activations(5, 256)
     assert (x.abs() > 448 * scale).any()
     codes = (x / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
     stored = layer.stored_tensors()
-    expected = torch._scaled_mm(
-        codes, stored["weight"].t(), scale, stored["weight_scale_inv"], out_dtype=torch.float32
-    )
+    weight, scales = stored["weight"], stored["weight_scale_inv"].expand((4, 4) if block else (1, 1))
+    width, expected = block[1] if block else 256, torch.zeros(5, 128)
+    for column, start in zip(scales.T, range(0, 256, width), strict=True):
+        rows = column.repeat_interleave(128 // len(column)).view(1, -1)
+        left, right = (part[:, start : start + width].contiguous() for part in (codes, weight))
+        expected += torch._scaled_mm(left, right.t(), scale.expand(5, 1).contiguous(), rows, out_dtype=torch.float32)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 

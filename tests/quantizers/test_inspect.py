@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 from oracle.quantization import inputs
 from oracle.quantization.fixtures import FOLDER
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import unibody
 from unibody import cli
 
+SHORT, INT, HALF = torch.int16, torch.int32, torch.float16
+# For each method that has no layers here: settings, what is shown of them, and the tensors of a weight [N, K] in its format.
+TENSORS: dict[str, tuple[dict[str, Any], str, Callable[[int, int], dict[str, Tensor]]]] = {
+    "vptq": (
+        {"config_for_layers": {f"layers.{i}": {"vector_lens": [-1, 8], "num_centroids": [-1, 64]} for i in range(14)}},
+        'enable_proxy_error=false, config_for_layers=14 such as {"layers.0": {"vector_lens": [-1, 8], "num_centroids": [-1, 64]}}',
+        lambda n, k: {
+            "indices": torch.zeros(1, n // 8, k * 6 // 32, dtype=INT), "centroids.weight": torch.zeros(1, 512, dtype=HALF),
+            "perm": torch.zeros(k, dtype=SHORT), "weight_scale": torch.zeros(k, dtype=HALF),
+            "weight_bias": torch.zeros(k, dtype=HALF),
+        },
+    ),
+    "higgs": (
+        {"bits": 3, "modules_to_not_convert": ["lm_head"]},
+        'bits=3, p=2, modules_to_not_convert=["lm_head"], hadamard_size=512, group_size=256',
+        lambda n, k: {
+            "weight": torch.zeros(n * 3 // 16, k, dtype=SHORT), "scales": torch.zeros(n, k // 16, dtype=HALF),
+            "tables": torch.zeros(8, dtype=HALF), "tables2": torch.zeros(8, 8, 2, dtype=HALF),
+        },
+    ),
+    "spqr": (
+        {"shapes": {f"layers.{i}.dense_weights.shape": 256 for i in range(14)}},
+        'bits=3, beta1=16, beta2=16, shapes=14 such as {"layers.0.dense_weights.shape": 256}',
+        lambda n, k: {
+            "dense_weights": torch.zeros(n * k // 16, dtype=torch.int64), "row_offsets": torch.zeros(n + 1, dtype=INT),
+            "col_vals": torch.zeros(7, dtype=INT), "in_perm": torch.zeros(k // 2, dtype=INT),
+        },
+    ),
+}  # fmt: skip
 GROUPS = {"W4A16": ["re:.*mlp.*"], "FP8_DYNAMIC": ["re:.*self_attn.*"]}
 
 
@@ -107,3 +139,37 @@ def test_checkpoints_that_do_not_say_it(packed: Path, tmp_path: Path) -> None:
     status, output = inspect(tmp_path / "silent")
     assert status == 1
     assert "holds 14 layers packed, such as" in output
+
+
+@pytest.mark.parametrize("method", TENSORS)
+def test_methods_without_layers(method: str, tmp_path: Path) -> None:
+    """What the configuration says, and the layers and bytes that are in the file."""
+    options, settings, pack = TENSORS[method]
+    inputs.llama(attention_bias=True).save_pretrained(tmp_path)
+    file, size = tmp_path / "model.safetensors", 0
+    tensors = load_file(file)
+    for name in [name for name in tensors if name.endswith("proj.weight")]:
+        packed = pack(*tensors.pop(name).shape)
+        size += sum(tensor.nbytes for tensor in packed.values())
+        tensors |= {name.removesuffix("weight") + part: tensor for part, tensor in packed.items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    values = json.loads((tmp_path / "config.json").read_text())
+    written = {"quant_method": method, **options}
+    (tmp_path / "config.json").write_text(json.dumps(values | {"quantization_config": written}))
+    status, output = inspect(tmp_path, "--device", "cpu")
+    assert status == 0, output
+    rows = [(line[:12].strip(), line[12:]) for line in output.splitlines()]
+    assert rows[1:4] == [
+        ("method", f"{method}, read by quantizer_{method}.py"),
+        ("settings", settings),
+        ("layers", "14 of 15 linear layers quantized; plain: lm_head"),
+    ]
+    assert rows[5:] == [("kernel", f"none: {method} has a configuration here and no layers yet")]
+    found = json.loads(inspect(tmp_path, "--format", "json")[1])
+    weights = sum(p.numel() for name, p in inputs.llama().named_parameters() if name.endswith("proj.weight"))
+    plain = sum(tensor.nbytes for tensor in tensors.values()) - size
+    assert (found["quantized_bytes"], found["plain_bytes"], found["kernels"]) == (size, plain, [])
+    assert found["bits_per_weight"] == pytest.approx(8 * size / weights)
+    file.unlink()
+    status, output = inspect(tmp_path)
+    assert (status, "holds neither model.safetensors nor" in output) == (1, True)

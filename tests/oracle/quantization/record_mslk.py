@@ -2,7 +2,7 @@
 
 Of mslk, only the operators need CUDA; the Python that rounds and packs runs without them. The other packing, tiles, torch makes
 on CUDA alone: `mslk/tiles` is what that kernel's source does with given codes, compiled for a CPU, one thread after the other.
-An argument is the path of that source, where the network is not to be asked.
+The argument is the path of that file, which `SOURCE` names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from importlib.metadata import version
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch.utils.cpp_extension import load_inline
 from oracle.quantization import fixtures, inputs
 
 COMMIT = "05f814fecfca7d2a17f28cbe7e1cb2d8d4c13230"
-SOURCE = f"https://raw.githubusercontent.com/pytorch/pytorch/{COMMIT}/aten/src/ATen/native/cuda/int4mm.cu"
+SOURCE = f"https://github.com/pytorch/pytorch/blob/{COMMIT}/aten/src/ATen/native/cuda/int4mm.cu"
 KERNEL = "template <int InnerKTiles>\n__global__ void matrix_to_m16n8k16_Bint4_layout("
 HOST = """
 #define __global__
@@ -97,12 +96,10 @@ def record_tiles(source: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"write `make record-mslk ARGS=int4mm.cu`, with the path of {SOURCE}")
     inputs.seed_all()
-    if len(sys.argv) > 1:
-        text = Path(sys.argv[1]).read_text(encoding="utf-8")
-    else:
-        text = urlopen(SOURCE).read().decode()
     package = import_torchao()
     record_layers(package)
     record_checkpoint(package)
-    record_tiles(text)
+    record_tiles(Path(sys.argv[1]).read_text(encoding="utf-8"))

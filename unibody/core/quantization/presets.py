@@ -74,8 +74,27 @@ def whole_group(name: str, group: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"targets": list(group["targets"])}
     for key in ("weights", "input_activations", "output_activations"):
         given = group.get(key)
-        found[key] = None if given is None else QuantizationArgs(**plain_args(given)).to_dict()
+        args = None if given is None else QuantizationArgs(**plain_args(given))
+        if args is not None and args.strategy == "attn_head":
+            raise ValueError(
+                f"CompressedTensorsConfig: {key} of {name} are of layers: 'attn_head' is of kv_cache_scheme"
+            )
+        found[key] = None if args is None else args.to_dict()
     return {**found, "format": group.get("format")}
+
+
+def cache_args(given: Any) -> QuantizationArgs:
+    """How keys and values are rounded, of a dictionary or the library's object."""
+    if not isinstance(given, dict) and not hasattr(given, "model_dump"):
+        expected = "a dictionary or the library's QuantizationArgs"
+        raise TypeError(f"CompressedTensorsConfig: kv_cache_scheme is {given!r}, expected {expected}")
+    args = QuantizationArgs(**plain_args(given))
+    if not args.dynamic and args.strategy not in ("tensor", "attn_head"):
+        raise ValueError(
+            f"CompressedTensorsConfig: kv_cache_scheme has the strategy {args.strategy!r} and is not dynamic: scales that "
+            "are stored are of 'tensor' or 'attn_head'"
+        )
+    return args
 
 
 def plain_args(given: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class QuantizationArgs:
         require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
         grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
         self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group"))
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
         if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
             raise ValueError(
                 f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"

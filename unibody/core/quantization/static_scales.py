@@ -78,15 +78,17 @@ class RoundedCache:
 def round_caches(model: Any, args: QuantizationArgs, read_scales: Any = None) -> None:
     """Lets attention modules round what they put into the cache.
 
-    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`.
+    Static scales are what `read_scales` finds in a module, or else its buffers `k_scale` and `v_scale`, with zero points beside.
     """
 
     def wrap(module: Any, arguments: Any) -> Any:
         scales = read_scales(module) if read_scales else dict(module.named_buffers(recurse=False))
         return tuple(RoundedCache(part, scales, args) if hasattr(part, "update") else part for part in arguments)
 
+    stored = {} if read_scales else {**static_tensors(args, "k_"), **static_tensors(args, "v_")}
+    shape = (model.config.num_key_value_heads, 1, 1) if args.strategy == "attn_head" else (1,)
     for name, module in model.named_modules():
         if re.fullmatch(r".*(self_attn|attention)", name):
-            for buffer in () if args.dynamic or read_scales else ("k_scale", "v_scale"):
-                module.register_buffer(buffer, torch.ones(1))
+            for buffer, tensor in stored.items():
+                module.register_buffer(buffer, tensor.expand(shape).clone())
             module.register_forward_pre_hook(wrap)
