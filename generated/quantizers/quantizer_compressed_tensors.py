@@ -1222,7 +1222,8 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
     unsigned = args.zp_dtype == "torch.uint8"
-    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    kind = torch.int32 if flat and args.num_bits < 8 else torch.uint8 if unsigned else torch.int8
+    zero = torch.full((1,), 2 ** (args.num_bits - 1) if unsigned else 0, dtype=kind)
     found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
@@ -2026,7 +2027,7 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            zeros = zeros + 2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else zeros
             found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {

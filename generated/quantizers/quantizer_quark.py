@@ -42,6 +42,7 @@ from fnmatch import fnmatch
 from functools import cache, partial
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import chain
 from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
@@ -94,14 +95,10 @@ class QuarkConfig:
                 )
         if self.softmax_quant_spec is not None:
             warnings.warn("QuarkConfig: softmax_quant_spec changes nothing: no softmax is rounded here", stacklevel=4)
-        self.global_quant_config = (
-            whole_layer_config(self.global_quant_config, "global_quant_config") if self.global_quant_config else {}
-        )
+        self.global_quant_config = whole_layer_config(self.global_quant_config, "global_quant_config")
         for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
-            setattr(
-                self, name, {entry: whole_layer_config(group, entry) if group else group for entry, group in groups}
-            )
+            setattr(self, name, {entry: whole_layer_config(group, entry) for entry, group in groups})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -144,27 +141,6 @@ class QuarkConfig:
         first = DTYPES[group["weight"]["dtype"]][2] if packed and group["weight"] else 0
         names = ("weights", "input_activations", "output_activations")
         return {**dict(zip(names, parts, strict=True)), "weights": parts[0] if packed else None, "first": first}
-
-    def only_read(self) -> list[str]:
-        """What is obeyed in a checkpoint, and not when weights are quantized here."""
-        groups = self.global_quant_config, *self.layer_quant_config.values(), *self.layer_type_quant_config.values()
-        found = [
-            text
-            for group in (*groups, *self.kv_cache_quant_config.values())
-            for part in ROUNDED
-            if group and group[part]
-            for text in only_read(group[part], part)
-        ]
-        usual = {
-            "kv_cache_group": [],
-            "min_kv_scale": 0.0,
-            "weight_format": "real_quantized",
-            "weight_merge_groups": None,
-        }
-        found += [
-            f"{key} {self.export[key]!r} of export" for key in usual if self.export.get(key) not in (None, usual[key])
-        ]
-        return found + (["algo_config"] if self.algo_config else [])
 
 
 class PackedLinear(nn.Module):
@@ -852,7 +828,7 @@ class QuarkHfQuantizer:
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         config = self.quantization_config
-        if not self.pre_quantized and (read := config.only_read()):
+        if not self.pre_quantized and (read := only_read(vars(config))):
             raise ValueError(
                 f"QuarkConfig: {', '.join(read)}: that is read of checkpoints, and not done here: leave it out"
             )
@@ -874,8 +850,8 @@ class QuarkHfQuantizer:
     def convert(self, model: Any, only: Any = None) -> None:
         """Also the layers of whose plain weights a checkpoint has no scales."""
         if only is not None:
-            linears = linears_to_convert(model, ()).items()
-            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in linears}
+            all_of_them = linears_to_convert(model, ()).items()
+            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
             only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
@@ -1099,7 +1075,9 @@ def with_all_keys(values: dict[str, Any], usual: dict[str, Any], name: str) -> d
 
 
 def whole_layer_config(group: dict[str, Any], name: str) -> dict[str, Any]:
-    """How layers are rounded, with all keys, without which Quark does not read it."""
+    """How layers are rounded, with all keys, without which Quark does not read it; nothing stays nothing."""
+    if not group:
+        return group
     found = with_all_keys(group, GROUP, name)
     if found["bias"] is not None or any(isinstance(found[part], list) for part in ROUNDED):
         raise ValueError(
@@ -1122,15 +1100,23 @@ def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
     return found | {key: value for key, value in usual.items() if found[key] is None}
 
 
-def only_read(spec: dict[str, Any], name: str) -> list[str]:
-    """What the scales of a checkpoint are made by, and are not made by here."""
-    usual = {
-        "observer_cls": whole_spec({**spec, "observer_cls": None}, name)["observer_cls"],
-        "round_method": "half_even",
-    }
-    found = {key: value for key, value in usual.items() if spec[key] not in (None, value)}
-    found |= {"scale_type": ""} if spec["scale_type"] not in (None, "float", "float32") else {}
-    return [f"{key} {spec[key]!r} of {name}" for key in found]
+def only_read(values: dict[str, Any]) -> list[str]:
+    """What a configuration says that is so in its checkpoint, and would not be where weights are quantized here."""
+    named = (values[f"{name}_quant_config"].values() for name in ("layer", "layer_type", "kv_cache"))
+    groups = [group for group in (values["global_quant_config"], *chain(*named)) if group]
+    found = [
+        f"{key} {group[part][key]!r} of {part}"
+        for group in groups
+        for part in ROUNDED
+        if group[part]
+        for key in ("observer_cls", "scale_type")
+        if group[part][key]
+        not in (None, "float", "float32", whole_spec({**group[part], "observer_cls": None}, part)[key])
+    ]
+    usual = {"kv_cache_group": [], "min_kv_scale": 0, "weight_format": "real_quantized", "weight_merge_groups": None}
+    told = {key: values["export"].get(key) for key in usual}
+    found += [f"{key} {told[key]!r} of export" for key in usual if told[key] not in (None, usual[key])]
+    return [*dict.fromkeys(found), *(f"algo_config {algo.get('name')!r}" for algo in values["algo_config"] or ())]
 
 
 def read_spec(spec: dict[str, Any], name: str, packed: bool = True) -> QuantizationArgs:
@@ -1296,7 +1282,8 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
     unsigned = args.zp_dtype == "torch.uint8"
-    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    kind = torch.int32 if flat and args.num_bits < 8 else torch.uint8 if unsigned else torch.int8
+    zero = torch.full((1,), 2 ** (args.num_bits - 1) if unsigned else 0, dtype=kind)
     found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
@@ -2075,7 +2062,7 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            zeros = zeros + 2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else zeros
             found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {

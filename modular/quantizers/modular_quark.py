@@ -100,14 +100,10 @@ class QuarkConfig(QuantizationConfigMixin):
                 )
         if self.softmax_quant_spec is not None:
             warnings.warn("QuarkConfig: softmax_quant_spec changes nothing: no softmax is rounded here", stacklevel=4)
-        self.global_quant_config = (
-            whole_layer_config(self.global_quant_config, "global_quant_config") if self.global_quant_config else {}
-        )
+        self.global_quant_config = whole_layer_config(self.global_quant_config, "global_quant_config")
         for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
-            setattr(
-                self, name, {entry: whole_layer_config(group, entry) if group else group for entry, group in groups}
-            )
+            setattr(self, name, {entry: whole_layer_config(group, entry) for entry, group in groups})
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
         """How weight, inputs and outputs of a layer are rounded; None: not at all."""
@@ -128,27 +124,6 @@ class QuarkConfig(QuantizationConfigMixin):
         first = DTYPES[group["weight"]["dtype"]][2] if packed and group["weight"] else 0
         names = ("weights", "input_activations", "output_activations")
         return {**dict(zip(names, parts, strict=True)), "weights": parts[0] if packed else None, "first": first}
-
-    def only_read(self) -> list[str]:
-        """What is obeyed in a checkpoint, and not when weights are quantized here."""
-        groups = self.global_quant_config, *self.layer_quant_config.values(), *self.layer_type_quant_config.values()
-        found = [
-            text
-            for group in (*groups, *self.kv_cache_quant_config.values())
-            for part in ROUNDED
-            if group and group[part]
-            for text in only_read(group[part], part)
-        ]
-        usual = {
-            "kv_cache_group": [],
-            "min_kv_scale": 0.0,
-            "weight_format": "real_quantized",
-            "weight_merge_groups": None,
-        }
-        found += [
-            f"{key} {self.export[key]!r} of export" for key in usual if self.export.get(key) not in (None, usual[key])
-        ]
-        return found + (["algo_config"] if self.algo_config else [])
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
@@ -308,7 +283,7 @@ class QuarkHfQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
         config = self.quantization_config
-        if not self.pre_quantized and (read := config.only_read()):
+        if not self.pre_quantized and (read := only_read(vars(config))):
             raise ValueError(
                 f"QuarkConfig: {', '.join(read)}: that is read of checkpoints, and not done here: leave it out"
             )
@@ -325,8 +300,8 @@ class QuarkHfQuantizer(HfQuantizer):
     def convert(self, model: Any, only: Any = None) -> None:
         """Also the layers of whose plain weights a checkpoint has no scales."""
         if only is not None:
-            linears = linears_to_convert(model, ()).items()
-            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in linears}
+            all_of_them = linears_to_convert(model, ()).items()
+            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
             only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
         super().convert(model, only)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 from typing import Any
 
 from unibody.core.quantization.schemes import QuantizationArgs
@@ -52,7 +53,9 @@ def with_all_keys(values: dict[str, Any], usual: dict[str, Any], name: str) -> d
 
 
 def whole_layer_config(group: dict[str, Any], name: str) -> dict[str, Any]:
-    """How layers are rounded, with all keys, without which Quark does not read it."""
+    """How layers are rounded, with all keys, without which Quark does not read it; nothing stays nothing."""
+    if not group:
+        return group
     found = with_all_keys(group, GROUP, name)
     if found["bias"] is not None or any(isinstance(found[part], list) for part in ROUNDED):
         raise ValueError(
@@ -75,15 +78,23 @@ def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
     return found | {key: value for key, value in usual.items() if found[key] is None}
 
 
-def only_read(spec: dict[str, Any], name: str) -> list[str]:
-    """What the scales of a checkpoint are made by, and are not made by here."""
-    usual = {
-        "observer_cls": whole_spec({**spec, "observer_cls": None}, name)["observer_cls"],
-        "round_method": "half_even",
-    }
-    found = {key: value for key, value in usual.items() if spec[key] not in (None, value)}
-    found |= {"scale_type": ""} if spec["scale_type"] not in (None, "float", "float32") else {}
-    return [f"{key} {spec[key]!r} of {name}" for key in found]
+def only_read(values: dict[str, Any]) -> list[str]:
+    """What a configuration says that is so in its checkpoint, and would not be where weights are quantized here."""
+    named = (values[f"{name}_quant_config"].values() for name in ("layer", "layer_type", "kv_cache"))
+    groups = [group for group in (values["global_quant_config"], *chain(*named)) if group]
+    found = [
+        f"{key} {group[part][key]!r} of {part}"
+        for group in groups
+        for part in ROUNDED
+        if group[part]
+        for key in ("observer_cls", "scale_type")
+        if group[part][key]
+        not in (None, "float", "float32", whole_spec({**group[part], "observer_cls": None}, part)[key])
+    ]
+    usual = {"kv_cache_group": [], "min_kv_scale": 0, "weight_format": "real_quantized", "weight_merge_groups": None}
+    told = {key: values["export"].get(key) for key in usual}
+    found += [f"{key} {told[key]!r} of export" for key in usual if told[key] not in (None, usual[key])]
+    return [*dict.fromkeys(found), *(f"algo_config {algo.get('name')!r}" for algo in values["algo_config"] or ())]
 
 
 def read_spec(spec: dict[str, Any], name: str, packed: bool = True) -> QuantizationArgs:

@@ -137,7 +137,8 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
     unsigned = args.zp_dtype == "torch.uint8"
-    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    kind = torch.int32 if flat and args.num_bits < 8 else torch.uint8 if unsigned else torch.int8
+    zero = torch.full((1,), 2 ** (args.num_bits - 1) if unsigned else 0, dtype=kind)
     found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]
