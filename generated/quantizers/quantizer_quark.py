@@ -16,10 +16,13 @@
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
 | `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
 | integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
-| `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
-| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
+| `fp4` by group | `weight` uint8 [N, K / 2], the first of two in the low bits; `weight_scale` [N, K / g]: `scale_format` |
+| | `e8m0` uint8 (MXFP4), `float32` float32 |
+| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4], one stream of bits along a row; `weight_scale` as before (MXFP6) |
+| none, or `fake_quantized` | `weight` as it was [N, K], in the second case rounded, with `weight_scale` and `weight_zero_point` |
 | W | (code − zero point) · scale |
 | x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| | x times `input_rotation` int8 [k, k] / √k by blocks of k, where there is one |
 | cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
@@ -92,6 +95,13 @@ class QuarkConfig:
             if self.export.get(key, known[0]) not in known:
                 raise ValueError(
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
+                )
+        for algo in self.algo_config or ():
+            scaled = (algo.get("online_config") or {}).get("use_input_prescale")
+            if algo.get("name") == "svdquant" or scaled or (algo.get("r3") and self.kv_cache_post_rope):
+                raise ValueError(
+                    f"QuarkConfig: algo_config has {algo.get('name')!r}, and no layer here adds products of low rank (svdquant), "
+                    "scales inputs (use_input_prescale), or rotates keys of a rounded cache (r3)"
                 )
         if self.softmax_quant_spec is not None:
             warnings.warn("QuarkConfig: softmax_quant_spec changes nothing: no softmax is rounded here", stacklevel=4)
