@@ -81,19 +81,14 @@ def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
 def only_read(values: dict[str, Any]) -> list[str]:
     """What a configuration says that is so in its checkpoint, and would not be where weights are quantized here."""
     named = (values[f"{name}_quant_config"].values() for name in ("layer", "layer_type", "kv_cache"))
-    groups = [group for group in (values["global_quant_config"], *chain(*named)) if group]
-    found = [
-        f"{key} {group[part][key]!r} of {part}"
-        for group in groups
-        for part in ROUNDED
-        if group[part]
-        for key in ("observer_cls", "scale_type")
-        if group[part][key]
-        not in (None, "float", "float32", whole_spec({**group[part], "observer_cls": None}, part)[key])
-    ]
-    usual = {"kv_cache_group": [], "min_kv_scale": 0, "weight_format": "real_quantized", "weight_merge_groups": None}
-    told = {key: values["export"].get(key) for key in usual}
-    found += [f"{key} {told[key]!r} of export" for key in usual if told[key] not in (None, usual[key])]
+    groups, found = [group for group in (values["global_quant_config"], *chain(*named)) if group], []
+    for spec, part in ((group[part], part) for group in groups for part in ROUNDED if group[part]):
+        observer = whole_spec({**spec, "observer_cls": None}, part)["observer_cls"]
+        usual = {"observer_cls": (observer,), "scale_type": (None, "float", "float32")}
+        found += [f"{key} {spec[key]!r} of {part}" for key, known in usual.items() if spec[key] not in known]
+    export = {"kv_cache_group": [], "min_kv_scale": 0, "weight_format": "real_quantized", "weight_merge_groups": None}
+    told = {key: values["export"].get(key) for key in export}
+    found += [f"{key} {told[key]!r} of export" for key, known in export.items() if told[key] not in (None, known)]
     return [*dict.fromkeys(found), *(f"algo_config {algo.get('name')!r}" for algo in values["algo_config"] or ())]
 
 
