@@ -38,6 +38,7 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "QuarkFloat8Linear torch": "run on a CPU",
     "QuarkInt8Linear int8_product": "run on a CPU",
     "QuarkE5M2Linear torch": "run on a CPU",
+    "QuarkPlainLinear torch": "run on a CPU",
     "TorchAoEmbedding torch": "run on a CPU",
     "TorchAoInt4Linear torch": "run on a CPU",
     "GPTQLinear int4pack_cuda": GPU,
