@@ -1125,7 +1125,7 @@ def only_read(values: dict[str, Any]) -> list[str]:
 
 
 def read_spec(spec: dict[str, Any], name: str, packed: bool = True) -> QuantizationArgs:
-    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused, `packed` or plain."""
+    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused; `packed`: so are weights."""
     kind, scheme, axis, scales = spec["dtype"], spec["qscheme"], spec["ch_axis"], spec["scale_format"]
     bits, number, _ = DTYPES.get(kind, (0, "", 0))
     weight, small = name == "weight", bits in (4, 6) and number == "float"
