@@ -40,6 +40,7 @@ VERIFIED = {  # by layer and kernel, the kernel, or its device; the first that t
     "QuarkE5M2Linear torch": "run on a CPU",
     "AqlmLinear triton": "no GPU: interpreted and compiled only",
     "AqlmLinear torch": "run on a CPU",
+    "QuarkPlainLinear torch": "run on a CPU",
     "TorchAoEmbedding torch": "run on a CPU",
     "TorchAoInt4Linear torch": "run on a CPU",
     "GPTQLinear int4pack_cuda": GPU,

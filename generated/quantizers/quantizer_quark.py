@@ -16,10 +16,13 @@
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
 | `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
 | integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
-| `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
-| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
+| `fp4` by group | `weight` uint8 [N, K / 2], the first of two in the low bits; `weight_scale` [N, K / g]: `scale_format` |
+| | `e8m0` uint8 (MXFP4), `float32` float32 |
+| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4], one stream of bits along a row; `weight_scale` as before (MXFP6) |
+| none, or `fake_quantized` | `weight` as it was [N, K], in the second case rounded, with `weight_scale` and `weight_zero_point` |
 | W | (code − zero point) · scale |
 | x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| | x times `input_rotation` int8 [k, k] / √k by blocks of k, where there is one |
 | cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
@@ -42,113 +45,13 @@ from fnmatch import fnmatch
 from functools import cache, partial
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import chain
 from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-TYPES = {  # bits, kind and first code
-    "int2": (2, "int", -2),
-    "int3": (3, "int", -4),
-    "int4": (4, "int", -8),
-    "uint4": (4, "int", 0),
-    "int8": (8, "int", -128),
-    "uint8": (8, "int", 0),
-    "fp8_e4m3": (8, "float", 0),
-    "fp8_e5m2": (8, "float", 0),
-    "fp6_e2m3": (6, "float", 0),
-    "fp6_e3m2": (6, "float", 0),
-    "fp4": (4, "float", 0),
-}
-SCHEMES = {  # those of weights that Quark exports with these
-    "int2": ("per_group",),
-    "int3": ("per_group", "per_channel"),
-    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
-}
-STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
-SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
-    "block_size": None,
-    "ch_axis": None,
-    "dtype": "int8",
-    "enable_buffer_reuse": False,
-    "group_size": None,
-    "is_dynamic": False,
-    "is_scale_quant": False,
-    "max_input_numel": 4194304,
-    "mx_element_dtype": None,
-    "observer_cls": None,
-    "qscheme": "per_tensor",
-    "round_method": "half_even",
-    "scale_calculation_mode": None,
-    "scale_format": None,
-    "scale_type": "float",
-    "symmetric": None,
-    "zero_point_type": "int32",
-}
-GROUP = {"bias": None, "input_tensors": None, "output_tensors": None, "target_device": None, "weight": None}
-ROUNDED = ("weight", "input_tensors", "output_tensors")
-
-
-def whole_group(group: dict[str, Any]) -> dict[str, Any]:
-    """A group of layers with all keys, without which Quark does not read it."""
-    found = {**GROUP, **group}
-    if found["bias"] is not None or any(isinstance(found[name], list) for name in ROUNDED):
-        raise ValueError(
-            "QuarkConfig: no layer here rounds a bias, or in two stages: leave out bias, and lists of specs"
-        )
-    return found | {name: whole_spec(found[name], name) for name in ROUNDED if found[name] is not None}
-
-
-def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
-    """How a tensor is rounded, with all keys."""
-    found = {**SPEC, **spec}
-    kind, scheme = TYPES.get(found["dtype"], (0, "", 0))[1], found["qscheme"]
-    observers = {"per_tensor": "PerTensorMinMax", "per_channel": "PerChannelMinMax", "per_group": "PerGroupMinMax"}
-    observer = "PerBlockMX" if kind == "float" and scheme == "per_group" else observers.get(scheme, "Placeholder")
-    usual = {
-        "ch_axis": {"per_group": -1, "per_channel": 0 if name == "weight" else 1}.get(scheme),
-        "observer_cls": f"{observer}Observer",
-        "symmetric": None if observer == "PerBlockMX" else True,
-    }
-    return found | {key: value for key, value in usual.items() if found[key] is None}
-
-
-def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
-    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
-    kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
-    along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
-    bits, number, first = TYPES.get(kind, (0, "", 0))
-    unsigned = kind == "uint8" and scheme == "per_tensor" and spec["symmetric"] is False
-    refused = {
-        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight" and not unsigned),
-        "qscheme": scheme not in STRATEGIES or (name == "weight" and scheme not in SCHEMES.get(kind, (scheme,))),
-        "ch_axis": axis not in along.get(scheme, (axis,)),
-        "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
-        "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
-        "is_dynamic": name == "weight" and spec["is_dynamic"],
-        "is_scale_quant": spec["is_scale_quant"],
-        "mx_element_dtype": spec["mx_element_dtype"],
-    }
-    if found := [f"{key} {spec[key]!r}" for key, is_refused in refused.items() if is_refused]:
-        raise ValueError(
-            f"QuarkConfig: {', '.join(found)} of {name} has no layer here: there are {', '.join(TYPES)} (of inputs and outputs "
-            f"not the unsigned), {', '.join(STRATEGIES)}, and 'e8m0' scales of float4 and float6"
-        )
-    tokens = name != "weight" and scheme == "per_channel"
-    return QuantizationArgs(
-        num_bits=bits,
-        type=number,
-        symmetric=spec["symmetric"] is not False,
-        group_size=spec["group_size"],
-        strategy="token" if tokens else STRATEGIES[scheme],
-        dynamic=bool(spec["is_dynamic"]),
-        zp_dtype="torch.uint8" if unsigned else None,
-        scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
-        element=kind.partition("_")[2] or None,
-        inverse=number == "int" or None,
-    )
 
 
 @dataclass(eq=False)
@@ -158,7 +61,7 @@ class QuarkConfig:
     quant_method: ClassVar[str] = "quark"
     written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
     loading_attributes: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a checkpoint, not what it is
-    ignored_keys: ClassVar[tuple[str, ...]] = (*("algo_config", "quant_mode", "softmax_quant_spec", "version"),)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("quant_mode", "version")
 
     kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
@@ -171,6 +74,8 @@ class QuarkConfig:
         False  # whether keys are rounded as they come to the cache, and not before they are rotated
     )
     exclude: list[str] | None = None  # names or patterns of layers that stay plain
+    algo_config: list[dict[str, Any]] | None = None  # what changed weights before they were rounded
+    softmax_quant_spec: dict[str, Any] | None = None
     export: dict[str, Any] = field(
         default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
     )
@@ -185,15 +90,27 @@ class QuarkConfig:
     def post_init(self) -> None:
         """Refuses values that the method does not have."""
         require_type(self, "exclude", (list, type(None)))
-        for key, known in (("pack_method", ("reorder", "order")), ("weight_format", ("real_quantized",))):
+        for key, known in (
+            ("pack_method", ("reorder", "order")),
+            ("weight_format", ("real_quantized", "fake_quantized")),
+        ):
             if self.export.get(key, known[0]) not in known:
                 raise ValueError(
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
                 )
-        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
+        for algo in self.algo_config or ():
+            scaled = (algo.get("online_config") or {}).get("use_input_prescale")
+            if algo.get("name") == "svdquant" or scaled or (algo.get("r3") and self.kv_cache_post_rope):
+                raise ValueError(
+                    f"QuarkConfig: algo_config has {algo.get('name')!r}, and no layer here adds products of low rank (svdquant), "
+                    "scales inputs (use_input_prescale), or rotates keys of a rounded cache (r3)"
+                )
+        if self.softmax_quant_spec is not None:
+            warnings.warn("QuarkConfig: softmax_quant_spec changes nothing: no softmax is rounded here", stacklevel=4)
+        self.global_quant_config = whole_layer_config(self.global_quant_config, "global_quant_config")
         for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
-            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
+            setattr(self, name, {entry: whole_layer_config(group, entry) for entry, group in groups})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -218,24 +135,24 @@ class QuarkConfig:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """How weight and inputs of a layer are rounded; None: it stays plain."""
-        if any(fnmatch(name, entry) for entry in self.exclude or ()):
-            return None
-        named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
-        by_name = (group for entry, group in named if fnmatch(name, entry))
+        """How weight, inputs and outputs of a layer are rounded; None: not at all."""
+        cached, named = (
+            next((group for entry, group in groups.items() if fnmatch(name, entry)), None)
+            for groups in (self.kv_cache_quant_config, self.layer_quant_config)
+        )
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
-        group = next(by_name, by_type)
-        if not group or group["weight"] is None:
-            if group and any(group[part] for part in ROUNDED):
-                raise ValueError(
-                    f"QuarkConfig: inputs or outputs of {name} are rounded, and its weight is not: no layer does it"
-                )
+        group = next(group for group in (cached, named, by_type) if group is not None)
+        if any(fnmatch(name, entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
+            group = {**GROUP, "output_tensors": cached["output_tensors"]} if cached else {}
+        if not group or not any(group[part] for part in ROUNDED):
             return None
-        if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
-            group = {**group, "output_tensors": None}
-        parts = (None if group[part] is None else vars(read_spec(group[part], part)) for part in ROUNDED)
+        packed = self.export.get("weight_format") != "fake_quantized"
+        parts = [None if group[part] is None else vars(read_spec(group[part], part, packed)) for part in ROUNDED]
+        if self.kv_cache_post_rope and cached:
+            parts[2] = None
+        first = DTYPES[group["weight"]["dtype"]][2] if packed and group["weight"] else 0
         names = ("weights", "input_activations", "output_activations")
-        return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
+        return {**dict(zip(names, parts, strict=True)), "weights": parts[0] if packed else None, "first": first}
 
 
 class PackedLinear(nn.Module):
@@ -814,7 +731,9 @@ class QuarkFloat4Linear(SchemeLinear):
         found = {
             self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
         }
-        if overall is None:
+        if self.weights.scale_dtype == "torch.float32":
+            found["weight_scale"] = told["weight_scale"]
+        elif overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
             found |= {"weight_scale": scales.to(torch.float8_e4m3fn), "weight_global_scale": overall}
@@ -828,7 +747,7 @@ class QuarkFloat4Linear(SchemeLinear):
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
-            steps = scales.view(torch.float8_e8m0fnu).float()
+            steps = (scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
 
     def table_blocks(self) -> tuple[Tensor, Tensor | None, Tensor, int]:
@@ -838,14 +757,45 @@ class QuarkFloat4Linear(SchemeLinear):
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
         return packed, None if overall is None else overall.float(), scales, self.block[1]
 
+    def why_not(self, kernel: Kernel) -> str:
+        fits = self.weights.scale_dtype != "torch.float32" or kernel.name == "torch"
+        return "" if fits else "it reads scales of a byte"
+
     def find_codes(self, weight: Tensor, told: dict[str, Tensor]) -> Tensor:
         """Without negative zeros, which adding zero turns."""
         return super().find_codes(weight, told) + 0
 
 
+class QuarkPlainLinear(SchemeLinear):
+    """A linear layer with a weight in full precision, rounded or not, whose inputs or outputs are rounded."""
+
+    variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
+    flat: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry="dequantize_matmul"),)
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, {**scheme, "weights": {}})
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"weight": weight, **self.usual_tensors()}
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return stored["weight"].to(dtype)
+
+
 def calibrate(model: Any) -> AbstractContextManager[None]:
     """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
     return calibrated_scales(model)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """x [..., K] in blocks times a matrix of entries 1 and -1 that is a rotation but for its length."""
+    blocks = x.unflatten(-1, (-1, len(rotation))) @ rotation.to(x.dtype)
+    return (blocks / len(rotation) ** 0.5).flatten(-2)
+
+
+def rotate_inputs(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return rotate(inputs[0], layer.others["input_rotation"]), *inputs[1:]
 
 
 def cache_scales(attention: Any) -> dict[str, Tensor]:
@@ -890,13 +840,17 @@ class QuarkHfQuantizer:
         self._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
+        config = self.quantization_config
+        if not self.pre_quantized and (read := only_read(vars(config))):
+            raise ValueError(
+                f"QuarkConfig: {', '.join(read)}: that is read of checkpoints, and not done here: leave it out"
+            )
         if self.pre_quantized:  # the modules whose packed tensor is there, with or without the base model's prefix
             suffix, prefix = f".{self.packed_tensor}", f"{getattr(model, 'base_model_prefix', 'model')}."
             names = {key.removesuffix(suffix) for key in loaded_keys if key.endswith(suffix)}
             self.convert(model, {form for n in names for form in (n, prefix + n, n.removeprefix(prefix))})
         elif not self.requires_calibration:
             self.convert(model)
-        config = self.quantization_config
         if config.kv_cache_post_rope and config.kv_cache_quant_config:
             specs = [group["output_tensors"] for group in config.kv_cache_quant_config.values()]
             if not self.pre_quantized or None in specs or any(spec != specs[0] for spec in specs):
@@ -907,7 +861,11 @@ class QuarkHfQuantizer:
             round_caches(model, read_spec(specs[0], "output_tensors"), cache_scales)
 
     def convert(self, model: Any, only: Any = None) -> None:
-        """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
+        """Also the layers of whose plain weights a checkpoint has no scales."""
+        if only is not None:
+            all_of_them = linears_to_convert(model, ()).items()
+            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
+            only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
         linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
@@ -935,6 +893,8 @@ class QuarkHfQuantizer:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
+        if scheme["weights"] is None:
+            return QuarkPlainLinear(linear, self.quantization_config, scheme)
         args = QuantizationArgs(**scheme["weights"])
         words = 8 if args.num_bits in (3, 4) else 1
         size = max(args.group_size or 1, words) * (8 if args.num_bits == 3 and args.group_size else 1)
@@ -1011,163 +971,25 @@ class QuarkHfQuantizer:
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        pass
+        for layer in packed_layers(model).values():
+            if "input_rotation" in layer.others:
+                layer.register_forward_pre_hook(rotate_inputs)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also what stays plain though a group means it: heads, parts of names, and layers that no whole groups or blocks fill."""
         return with_plain_layers(self, model, "exclude", self.quantization_config.exclude or [], parts=False)
 
     def dequantize(self, model: Any) -> Any:
-        """The model with plain linear layers in its own type."""
+        """As for all methods; weights of layers whose inputs are rotated are rotated back."""
+        others = {name: layer.others for name, layer in packed_layers(model).items()}
         for name, layer in packed_layers(model).items():
             set_module(model, name, layer.plain(model.dtype))
         model.is_quantized = False
         vars(model.config).pop("quantization_config", None)
+        for name in (name for name, tensors in others.items() if "input_rotation" in tensors):
+            weight = model.get_submodule(name).weight
+            weight.data = rotate(weight.data, others[name]["input_rotation"].T)
         return model
-
-
-@dataclass
-class QuantizationArgs:
-    """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
-
-    num_bits: int = 8
-    type: str = "int"
-    symmetric: bool = True
-    group_size: int | None = None  # columns that share a scale; -1: all
-    strategy: str | None = None
-    block_structure: list[int] | None = None
-    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
-    actorder: str | None = None
-    scale_dtype: Any = None
-    zp_dtype: Any = None
-    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
-    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
-    observer: str | None = None
-    observer_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require_choice(self, "type", ("int", "float"))
-        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 6, 8))
-        require_choice(self, "dynamic", (True, False, "local"))
-        require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
-        grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
-        self.strategy = self.strategy or ("block" if self.block_structure else grouped)
-        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
-        if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
-            raise ValueError(
-                f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
-            )
-
-    @property
-    def split(self) -> str:
-        """The bits of exponent and mantissa of floating-point codes."""
-        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
-
-    @property
-    def largest(self) -> float:
-        """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
-        if self.type == "int":
-            return (2**self.num_bits - 1) / 2
-        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is not left open, without the type of zero points, which follows from the others."""
-        left_open = {key for key, value in vars(self).items() if value in (None, {}) and key != "group_size"}
-        return {key: value for key, value in vars(self).items() if key not in left_open | {"zp_dtype"}}
-
-
-def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any = None) -> tuple[Tensor, Tensor]:
-    """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    largest = torch.maximum(-low, high)
-    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
-        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
-        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
-        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
-            args.split, 2
-        )
-        return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
-    if args.symmetric:
-        scales = largest / args.largest
-        if args.scale_dtype == "torch.float8_e4m3fn":
-            scales = round_to_float8(scales * overall)
-            return torch.where(scales.float() == 0, 0.125, scales.float()).to(low.dtype), torch.zeros_like(low)
-        return torch.where(scales == 0, torch.finfo(scales.dtype).eps, scales), torch.zeros_like(low)
-    lowest, scales = -(2 ** (args.num_bits - 1)), (high - low) / (2 * args.largest)
-    zeros = (lowest - low / scales).round().clamp(lowest, -lowest - 1)
-    empty = scales == 0
-    return torch.where(empty, torch.finfo(scales.dtype).eps, scales), torch.where(empty, 0, zeros)
-
-
-def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
-    """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
-    if args.type == "int":
-        return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
-    if args.split == "e5m2":
-        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
-    if args.num_bits == 8:
-        return round_to_float8(values).to(values.dtype)
-    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
-
-
-def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
-    """What x [..., K] is after rounding, in its type; static scales are those stored."""
-    values, overall = x, stored.get(f"{prefix}global_scale")
-    if args.strategy in ("group", "tensor_group"):
-        values = x.unflatten(-1, (-1, args.group_size or 0))
-    if args.dynamic:
-        whole = args.strategy == "tensor"
-        low, high = (values.amin(), values.amax()) if whole else (values.amin(-1, True), values.amax(-1, True))
-        scales, zeros = find_scales(low, high, args, overall)
-        scales = scales if overall is None else scales / overall.float()
-    else:
-        scales = stored[f"{prefix}scale"].to(x.dtype)
-        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
-        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
-    if args.inverse:
-        codes = nearest_codes(values, scales, zeros, args.num_bits)
-    else:
-        codes = to_codes(values / scales + zeros, args)
-    return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
-
-
-def read_scheme(scheme: dict[str, Any]) -> list[Any]:
-    """How weights, inputs and outputs of a group are rounded; None: not at all."""
-    parts = (scheme.get(name) for name in ("weights", "input_activations", "output_activations"))
-    return [None if part is None else QuantizationArgs(**part) for part in parts]
-
-
-def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = False) -> dict[str, Tensor]:
-    """What a checkpoint holds of a layer's inputs or outputs, where nothing is calibrated.
-
-    `flat`: scales are numbers, and integers have zero points even where they are 0.
-    """
-    if args is None or args.dynamic is True:
-        return {}
-    if args.strategy == "tensor_group":
-        return {f"{prefix}global_scale": torch.ones(1)}
-    unsigned = args.zp_dtype == "torch.uint8"
-    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
-    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
-    if args.symmetric and not (flat and args.type == "int"):
-        del found[f"{prefix}zero_point"]
-    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
-
-
-def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a weight that share a scale."""
-    if args.strategy == "block":
-        height, width = args.block_structure or (rows, columns)
-        return height, width
-    return {
-        "tensor": (rows, columns),
-        "channel": (1, columns),
-    }.get(args.strategy or "", (1, args.group_size or columns))
-
-
-def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
-    """[N / n, n, K / k, k] of a weight [N, K]."""
-    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
 
 
 def plain_value(value: Any) -> Any:
@@ -1229,6 +1051,277 @@ def require_type(config: Any, name: str, kind: Any) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
+
+
+DTYPES = {  # bits, kind and first code
+    **{f"int{bits}": (bits, "int", -(2 ** (bits - 1))) for bits in (2, 3, 4, 8)},
+    **{f"uint{bits}": (bits, "int", 0) for bits in (4, 8)},
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), (8, "float", 0)),
+    **dict.fromkeys(("fp6_e2m3", "fp6_e3m2"), (6, "float", 0)),
+    "fp4": (4, "float", 0),
+}
+WEIGHT_SCHEMES = {  # those of weights that Quark packs with these
+    "int2": ("per_group",),
+    "int3": ("per_group", "per_channel"),
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
+    **dict.fromkeys(("fp4", "fp6_e2m3", "fp6_e3m2"), ("per_group",)),
+}
+STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
+SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
+    "block_size": None,
+    "ch_axis": None,
+    "dtype": "int8",
+    "enable_buffer_reuse": False,
+    "group_size": None,
+    "is_dynamic": False,
+    "is_scale_quant": False,
+    "max_input_numel": 4194304,
+    "mx_element_dtype": None,
+    "observer_cls": None,
+    "qscheme": "per_tensor",
+    "round_method": "half_even",
+    "scale_calculation_mode": None,
+    "scale_format": None,
+    "scale_type": "float",
+    "symmetric": None,
+    "zero_point_type": "int32",
+}
+GROUP = {"bias": None, "input_tensors": None, "output_tensors": None, "target_device": None, "weight": None}
+ROUNDED = ("weight", "input_tensors", "output_tensors")
+
+
+def with_all_keys(values: dict[str, Any], usual: dict[str, Any], name: str) -> dict[str, Any]:
+    """The values in place of the usual ones; keys that are not known are warned of."""
+    if unknown := [f"{key} {values[key]!r}" for key in sorted(values.keys() - usual.keys())]:
+        warnings.warn(f"QuarkConfig: {', '.join(unknown)} of {name} changes nothing", stacklevel=2)
+    return {**usual, **values}
+
+
+def whole_layer_config(group: dict[str, Any], name: str) -> dict[str, Any]:
+    """How layers are rounded, with all keys, without which Quark does not read it; nothing stays nothing."""
+    if not group:
+        return group
+    found = with_all_keys(group, GROUP, name)
+    if found["bias"] is not None or any(isinstance(found[part], list) for part in ROUNDED):
+        raise ValueError(
+            f"QuarkConfig: no layer here rounds a bias, or in two stages, as {name} says: leave out bias, and lists of specs"
+        )
+    return found | {part: whole_spec(found[part], part) for part in ROUNDED if found[part] is not None}
+
+
+def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    """How a tensor is rounded, with all keys; scales follow from the least and largest values where nothing is said."""
+    found = with_all_keys(spec, SPEC, name)
+    kind, scheme = DTYPES.get(found["dtype"], (0, "", 0))[1], found["qscheme"]
+    observers = {"per_tensor": "PerTensorMinMax", "per_channel": "PerChannelMinMax", "per_group": "PerGroupMinMax"}
+    observer = "PerBlockMX" if kind == "float" and scheme == "per_group" else observers.get(scheme, "Placeholder")
+    usual = {
+        "ch_axis": {"per_group": -1, "per_channel": 0 if name == "weight" else 1}.get(scheme),
+        "observer_cls": f"{observer}Observer",
+        "symmetric": None if observer == "PerBlockMX" else True,
+    }
+    return found | {key: value for key, value in usual.items() if found[key] is None}
+
+
+def only_read(values: dict[str, Any]) -> list[str]:
+    """What a configuration says that is so in its checkpoint, and would not be where weights are quantized here."""
+    named = (values[f"{name}_quant_config"].values() for name in ("layer", "layer_type", "kv_cache"))
+    groups, found = [group for group in (values["global_quant_config"], *chain(*named)) if group], []
+    for spec, part in ((group[part], part) for group in groups for part in ROUNDED if group[part]):
+        observer = whole_spec({**spec, "observer_cls": None}, part)["observer_cls"]
+        usual = {"observer_cls": (observer,), "scale_type": (None, "float", "float32")}
+        found += [f"{key} {spec[key]!r} of {part}" for key, known in usual.items() if spec[key] not in known]
+    export = {"kv_cache_group": [], "min_kv_scale": 0, "weight_format": "real_quantized", "weight_merge_groups": None}
+    told = {key: values["export"].get(key) for key in export}
+    found += [f"{key} {told[key]!r} of export" for key, known in export.items() if told[key] not in (None, known)]
+    return [*dict.fromkeys(found), *(f"algo_config {algo.get('name')!r}" for algo in values["algo_config"] or ())]
+
+
+def read_spec(spec: dict[str, Any], name: str, packed: bool = True) -> QuantizationArgs:
+    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused; `packed`: so are weights."""
+    kind, scheme, axis, scales = spec["dtype"], spec["qscheme"], spec["ch_axis"], spec["scale_format"]
+    bits, number, _ = DTYPES.get(kind, (0, "", 0))
+    weight, small = name == "weight", bits in (4, 6) and number == "float"
+    along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if weight else (1,)}
+    refused = {
+        "dtype": kind not in DTYPES,
+        "qscheme": scheme not in STRATEGIES
+        or (weight and packed and scheme not in WEIGHT_SCHEMES.get(kind, (scheme,))),
+        "ch_axis": axis not in along.get(scheme, (axis,)),
+        "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even", "floor", "ceil"),
+        "scale_format": scales not in (("float32", "e8m0") if small else (None, "float32", "e8m0")),
+        "scale_type": not weight and spec["is_dynamic"] and spec["scale_type"] in ("float16", "bfloat16"),
+        "symmetric": not weight and kind.startswith("uint") and spec["is_dynamic"] and spec["symmetric"],
+        "is_dynamic": weight and spec["is_dynamic"],
+        "is_scale_quant": spec["is_scale_quant"],
+        "mx_element_dtype": spec["mx_element_dtype"],
+        "zero_point_type": spec["zero_point_type"] not in (None, "int32"),
+    }
+    if found := [f"{key} {spec[key]!r}" for key, is_refused in refused.items() if is_refused]:
+        raise ValueError(
+            f"QuarkConfig: {', '.join(found)} of {name} has no layer here: there are {', '.join(DTYPES)}, {', '.join(STRATEGIES)}, "
+            "and scales that are float32, or e8m0 of groups"
+        )
+    return QuantizationArgs(
+        num_bits=bits,
+        type=number,
+        symmetric=spec["symmetric"] is not False,
+        group_size=spec["group_size"],
+        strategy="token" if not weight and scheme == "per_channel" else STRATEGIES[scheme],
+        dynamic=bool(spec["is_dynamic"]),
+        zp_dtype="torch.uint8" if kind.startswith("uint") else None,
+        scale_dtype="torch.uint8" if scales == "e8m0" else "torch.float32" if small else None,
+        mode=spec["scale_calculation_mode"],
+        element=kind.partition("_")[2] or None,
+        inverse=number == "int" or None,
+    )
+
+
+@dataclass
+class QuantizationArgs:
+    """How weights or inputs are rounded; without a strategy, what `group_size` and `block_structure` say."""
+
+    num_bits: int = 8
+    type: str = "int"
+    symmetric: bool = True
+    group_size: int | None = None  # columns that share a scale; -1: all
+    strategy: str | None = None
+    block_structure: list[int] | None = None
+    dynamic: bool | str = False  # scales of inputs as they come; "local": of groups, within a given range
+    actorder: str | None = None
+    scale_dtype: Any = None
+    zp_dtype: Any = None
+    element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    mode: str | None = None  # "floor" or "ceil": how exponents of two follow from the largest; None: the nearest
+    inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
+    observer: str | None = None
+    observer_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice(self, "type", ("int", "float"))
+        require_choice(self, "num_bits", range(2, 9) if self.type == "int" else (4, 6, 8))
+        require_choice(self, "dynamic", (True, False, "local"))
+        require_choice(self, "actorder", (None, "group", "weight", "static", "dynamic"))
+        grouped = "channel" if self.group_size == -1 else "group" if self.group_size else "tensor"
+        self.strategy = self.strategy or ("block" if self.block_structure else grouped)
+        require_choice(self, "strategy", ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"))
+        if self.strategy in ("group", "tensor_group") and not (self.group_size and self.group_size > 0):
+            raise ValueError(
+                f"QuantizationArgs: strategy {self.strategy!r} needs a group_size, not {self.group_size!r}"
+            )
+
+    @property
+    def split(self) -> str:
+        """The bits of exponent and mantissa of floating-point codes."""
+        return self.element or {4: "e2m1", 6: "e2m3", 8: "e4m3"}[self.num_bits]
+
+    @property
+    def largest(self) -> float:
+        """The code of the largest magnitude; halfway between the ends for integers, which are not symmetric."""
+        if self.type == "int":
+            return (2**self.num_bits - 1) / 2
+        return {"e2m1": 6.0, "e2m3": 7.5, "e3m2": 28.0, "e4m3": 448.0, "e5m2": 57344.0}[self.split]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is not left open, without the type of zero points, which follows from the others."""
+        left_open = {key for key, value in vars(self).items() if value in (None, {}) and key != "group_size"}
+        return {key: value for key, value in vars(self).items() if key not in left_open | {"zp_dtype"}}
+
+
+def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any = None) -> tuple[Tensor, Tensor]:
+    """Scales and zero points for values between `low` and `high`, in their type; `overall` is what FP4's scales are stored times."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    largest = torch.maximum(-low, high)
+    if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
+        halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
+        half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        half = {"floor": 0, "ceil": 0x7FFFFF}.get(args.mode or "", half)
+        exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
+            args.split, 2
+        )
+        return torch.exp2(exponents.clamp(0, 254).float() - 127).to(low.dtype), torch.zeros_like(low)
+    if args.symmetric:
+        scales = largest / args.largest
+        if args.scale_dtype == "torch.float8_e4m3fn":
+            scales = round_to_float8(scales * overall)
+            return torch.where(scales.float() == 0, 0.125, scales.float()).to(low.dtype), torch.zeros_like(low)
+        return torch.where(scales == 0, torch.finfo(scales.dtype).eps, scales), torch.zeros_like(low)
+    lowest, scales = -(2 ** (args.num_bits - 1)), (high - low) / (2 * args.largest)
+    zeros = (lowest - low / scales).round().clamp(lowest, -lowest - 1)
+    empty = scales == 0
+    return torch.where(empty, torch.finfo(scales.dtype).eps, scales), torch.where(empty, 0, zeros)
+
+
+def to_codes(values: Tensor, args: QuantizationArgs) -> Tensor:
+    """The nearest codes to values in units of the scale, zero point added; in the values' type, for float4 the numbers."""
+    if args.type == "int":
+        return values.round().clamp(-(2 ** (args.num_bits - 1)), 2 ** (args.num_bits - 1) - 1)
+    if args.split == "e5m2":
+        return values.clamp(-args.largest, args.largest).to(torch.float8_e5m2).to(values.dtype)
+    if args.num_bits == 8:
+        return round_to_float8(values).to(values.dtype)
+    return round_to_float6(values, args.split) if args.num_bits == 6 else round_to_float4(values)
+
+
+def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], prefix: str) -> Tensor:
+    """What x [..., K] is after rounding, in its type; static scales are those stored."""
+    values, overall = x, stored.get(f"{prefix}global_scale")
+    if args.strategy in ("group", "tensor_group"):
+        values = x.unflatten(-1, (-1, args.group_size or 0))
+    if args.dynamic:
+        whole = args.strategy == "tensor"
+        low, high = (values.amin(), values.amax()) if whole else (values.amin(-1, True), values.amax(-1, True))
+        scales, zeros = find_scales(low, high, args, overall)
+        scales = scales if overall is None else scales / overall.float()
+    else:
+        scales = stored[f"{prefix}scale"].to(x.dtype)
+        zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
+        zeros = zeros.to(x.dtype) - (2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else 0)  # codes from 0
+    if args.inverse:
+        codes = nearest_codes(values, scales, zeros, args.num_bits)
+    else:
+        codes = to_codes(values / scales + zeros, args)
+    return ((codes - zeros) * scales).to(x.dtype).view(x.shape)
+
+
+def read_scheme(scheme: dict[str, Any]) -> list[Any]:
+    """How weights, inputs and outputs of a group are rounded; None: not at all."""
+    parts = (scheme.get(name) for name in ("weights", "input_activations", "output_activations"))
+    return [None if part is None else QuantizationArgs(**part) for part in parts]
+
+
+def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = False) -> dict[str, Tensor]:
+    """What a checkpoint holds of a layer's inputs or outputs, where nothing is calibrated.
+
+    `flat`: scales are numbers, and integers have zero points even where they are 0.
+    """
+    if args is None or args.dynamic is True:
+        return {}
+    if args.strategy == "tensor_group":
+        return {f"{prefix}global_scale": torch.ones(1)}
+    unsigned = args.zp_dtype == "torch.uint8"
+    kind = torch.int32 if flat and args.num_bits < 8 else torch.uint8 if unsigned else torch.int8
+    zero = torch.full((1,), 2 ** (args.num_bits - 1) if unsigned else 0, dtype=kind)
+    found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
+    if args.symmetric and not (flat and args.type == "int"):
+        del found[f"{prefix}zero_point"]
+    return {name: tensor.view(()) if flat else tensor for name, tensor in found.items()}
+
+
+def block_shape(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a weight that share a scale."""
+    if args.strategy == "block":
+        height, width = args.block_structure or (rows, columns)
+        return height, width
+    return {
+        "tensor": (rows, columns),
+        "channel": (1, columns),
+    }.get(args.strategy or "", (1, args.group_size or columns))
+
+
+def in_blocks(weight: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N / n, n, K / k, k] of a weight [N, K]."""
+    return weight.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0]))
 
 
 class GroupwiseCodes(NamedTuple):
@@ -1981,7 +2074,7 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            zeros = zeros + 2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else zeros
             found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
@@ -2428,5 +2521,6 @@ __all__ = [
     "QuarkGroupLinear",
     "QuarkHfQuantizer",
     "QuarkInt8Linear",
+    "QuarkPlainLinear",
     "calibrate",
 ]

@@ -13,16 +13,20 @@
 | `int8` | `weight` int8 [N, K]; `weight_scale`, `weight_zero_point` [N], or one number; `uint8` by row alike |
 | `fp8_e4m3`, `fp8_e5m2` | `weight` float8_e4m3fn or float8_e5m2 [N, K]; `weight_scale` [N], or one number |
 | integers with one scale | `weight_scale` and `weight_zero_point` are numbers |
-| `fp4` by group, `e8m0` scales | `weight` uint8 [N, K / 2]: MXFP4, the first of two in the low bits; `weight_scale` uint8 [N, K / 32] |
-| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4]: MXFP6, one stream of bits along a row; `weight_scale` as before |
+| `fp4` by group | `weight` uint8 [N, K / 2], the first of two in the low bits; `weight_scale` [N, K / g]: `scale_format` |
+| | `e8m0` uint8 (MXFP4), `float32` float32 |
+| `fp6_e2m3`, `fp6_e3m2`, alike | `weight` uint8 [N, 3 K / 4], one stream of bits along a row; `weight_scale` as before (MXFP6) |
+| none, or `fake_quantized` | `weight` as it was [N, K], in the second case rounded, with `weight_scale` and `weight_zero_point` |
 | W | (code − zero point) · scale |
 | x, y | plain, or rounded: by token, by group, all, or with `input_scale` and `input_zero_point` (`output_…`), one number each |
+| | x times `input_rotation` int8 [k, k] / √k by blocks of k, where there is one |
 | cache | outputs of the layers that `kv_cache_quant_config` names, or what they become in the cache (`kv_cache_post_rope`) |
 | sums | float32; int32 where weights and inputs are symmetric int8 |
 """
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatch
@@ -36,10 +40,12 @@ from unibody.core.quantization.affine import GroupwiseCodes
 from unibody.core.quantization.config import QuantizationConfigMixin, require_type
 from unibody.core.quantization.interleave import pack_interleaved, unpack_interleaved
 from unibody.core.quantization.kernels import Kernel
-from unibody.core.quantization.linear import matmul_by_rows
+from unibody.core.quantization.linear import dequantize_matmul, matmul_by_rows
 from unibody.core.quantization.packing import pack_words, unpack_words
 from unibody.core.quantization.plain_layers import with_plain_layers
-from unibody.core.quantization.quantizer import HfQuantizer
+from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
+from unibody.core.quantization.quark_specs import DTYPES, GROUP, ROUNDED, only_read, read_spec, whole_layer_config
+from unibody.core.quantization.replacement import linears_to_convert
 from unibody.core.quantization.scheme_groups import GroupSchemeLinear
 from unibody.core.quantization.scheme_layers import (
     Float4SchemeLinear,
@@ -58,109 +64,9 @@ __all__ = [
     "QuarkGroupLinear",
     "QuarkHfQuantizer",
     "QuarkInt8Linear",
+    "QuarkPlainLinear",
     "calibrate",
 ]
-
-TYPES = {  # bits, kind and first code
-    "int2": (2, "int", -2),
-    "int3": (3, "int", -4),
-    "int4": (4, "int", -8),
-    "uint4": (4, "int", 0),
-    "int8": (8, "int", -128),
-    "uint8": (8, "int", 0),
-    "fp8_e4m3": (8, "float", 0),
-    "fp8_e5m2": (8, "float", 0),
-    "fp6_e2m3": (6, "float", 0),
-    "fp6_e3m2": (6, "float", 0),
-    "fp4": (4, "float", 0),
-}
-SCHEMES = {  # those of weights that Quark exports with these
-    "int2": ("per_group",),
-    "int3": ("per_group", "per_channel"),
-    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), ("per_tensor", "per_channel")),
-}
-STRATEGIES = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
-SPEC = {  # of weights, inputs or outputs, with the values of Quark's classes where nothing is said
-    "block_size": None,
-    "ch_axis": None,
-    "dtype": "int8",
-    "enable_buffer_reuse": False,
-    "group_size": None,
-    "is_dynamic": False,
-    "is_scale_quant": False,
-    "max_input_numel": 4194304,
-    "mx_element_dtype": None,
-    "observer_cls": None,
-    "qscheme": "per_tensor",
-    "round_method": "half_even",
-    "scale_calculation_mode": None,
-    "scale_format": None,
-    "scale_type": "float",
-    "symmetric": None,
-    "zero_point_type": "int32",
-}
-GROUP = {"bias": None, "input_tensors": None, "output_tensors": None, "target_device": None, "weight": None}
-ROUNDED = ("weight", "input_tensors", "output_tensors")
-
-
-def whole_group(group: dict[str, Any]) -> dict[str, Any]:
-    """A group of layers with all keys, without which Quark does not read it."""
-    found = {**GROUP, **group}
-    if found["bias"] is not None or any(isinstance(found[name], list) for name in ROUNDED):
-        raise ValueError(
-            "QuarkConfig: no layer here rounds a bias, or in two stages: leave out bias, and lists of specs"
-        )
-    return found | {name: whole_spec(found[name], name) for name in ROUNDED if found[name] is not None}
-
-
-def whole_spec(spec: dict[str, Any], name: str) -> dict[str, Any]:
-    """How a tensor is rounded, with all keys."""
-    found = {**SPEC, **spec}
-    kind, scheme = TYPES.get(found["dtype"], (0, "", 0))[1], found["qscheme"]
-    observers = {"per_tensor": "PerTensorMinMax", "per_channel": "PerChannelMinMax", "per_group": "PerGroupMinMax"}
-    observer = "PerBlockMX" if kind == "float" and scheme == "per_group" else observers.get(scheme, "Placeholder")
-    usual = {
-        "ch_axis": {"per_group": -1, "per_channel": 0 if name == "weight" else 1}.get(scheme),
-        "observer_cls": f"{observer}Observer",
-        "symmetric": None if observer == "PerBlockMX" else True,
-    }
-    return found | {key: value for key, value in usual.items() if found[key] is None}
-
-
-def read_spec(spec: dict[str, Any], name: str) -> QuantizationArgs:
-    """How Quark rounds a tensor, in the words of the other toolkits; what no layer here does is refused."""
-    kind, scheme, axis = spec["dtype"], spec["qscheme"], spec["ch_axis"]
-    along = {"per_tensor": (None, axis), "per_group": (-1, 1), "per_channel": (0, -2) if name == "weight" else (1,)}
-    bits, number, first = TYPES.get(kind, (0, "", 0))
-    unsigned = kind == "uint8" and scheme == "per_tensor" and spec["symmetric"] is False
-    refused = {
-        "dtype": kind not in TYPES or (first == 0 and number == "int" and name != "weight" and not unsigned),
-        "qscheme": scheme not in STRATEGIES or (name == "weight" and scheme not in SCHEMES.get(kind, (scheme,))),
-        "ch_axis": axis not in along.get(scheme, (axis,)),
-        "scale_calculation_mode": spec["scale_calculation_mode"] not in (None, "even"),
-        "scale_format": bits in (4, 6) and number == "float" and spec["scale_format"] != "e8m0",
-        "is_dynamic": name == "weight" and spec["is_dynamic"],
-        "is_scale_quant": spec["is_scale_quant"],
-        "mx_element_dtype": spec["mx_element_dtype"],
-    }
-    if found := [f"{key} {spec[key]!r}" for key, is_refused in refused.items() if is_refused]:
-        raise ValueError(
-            f"QuarkConfig: {', '.join(found)} of {name} has no layer here: there are {', '.join(TYPES)} (of inputs and outputs "
-            f"not the unsigned), {', '.join(STRATEGIES)}, and 'e8m0' scales of float4 and float6"
-        )
-    tokens = name != "weight" and scheme == "per_channel"
-    return QuantizationArgs(
-        num_bits=bits,
-        type=number,
-        symmetric=spec["symmetric"] is not False,
-        group_size=spec["group_size"],
-        strategy="token" if tokens else STRATEGIES[scheme],
-        dynamic=bool(spec["is_dynamic"]),
-        zp_dtype="torch.uint8" if unsigned else None,
-        scale_dtype="torch.uint8" if spec["scale_format"] == "e8m0" else None,
-        element=kind.partition("_")[2] or None,
-        inverse=number == "int" or None,
-    )
 
 
 @dataclass(eq=False)
@@ -168,7 +74,7 @@ class QuarkConfig(QuantizationConfigMixin):
     """What Quark's own configuration holds, as JSON; `weight`, `input_tensors` and the like of layers by name, type, or all."""
 
     quant_method: ClassVar[str] = "quark"
-    ignored_keys: ClassVar[tuple[str, ...]] = (*("algo_config", "quant_mode", "softmax_quant_spec", "version"),)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("quant_mode", "version")
 
     _: KW_ONLY
     global_quant_config: dict[str, Any] = field(default_factory=dict)
@@ -179,41 +85,55 @@ class QuarkConfig(QuantizationConfigMixin):
         False  # whether keys are rounded as they come to the cache, and not before they are rotated
     )
     exclude: list[str] | None = None  # names or patterns of layers that stay plain
+    algo_config: list[dict[str, Any]] | None = None  # what changed weights before they were rounded
+    softmax_quant_spec: dict[str, Any] | None = None
     export: dict[str, Any] = field(
         default_factory=lambda: {"pack_method": "reorder", "weight_format": "real_quantized"}
     )
 
     def post_init(self) -> None:
         require_type(self, "exclude", (list, type(None)))
-        for key, known in (("pack_method", ("reorder", "order")), ("weight_format", ("real_quantized",))):
+        for key, known in (
+            ("pack_method", ("reorder", "order")),
+            ("weight_format", ("real_quantized", "fake_quantized")),
+        ):
             if self.export.get(key, known[0]) not in known:
                 raise ValueError(
                     f"QuarkConfig: {key} of export is {self.export[key]!r}, expected {' or '.join(known)}: export it again"
                 )
-        self.global_quant_config = whole_group(self.global_quant_config) if self.global_quant_config else {}
+        for algo in self.algo_config or ():
+            scaled = (algo.get("online_config") or {}).get("use_input_prescale")
+            if algo.get("name") == "svdquant" or scaled or (algo.get("r3") and self.kv_cache_post_rope):
+                raise ValueError(
+                    f"QuarkConfig: algo_config has {algo.get('name')!r}, and no layer here adds products of low rank (svdquant), "
+                    "scales inputs (use_input_prescale), or rotates keys of a rounded cache (r3)"
+                )
+        if self.softmax_quant_spec is not None:
+            warnings.warn("QuarkConfig: softmax_quant_spec changes nothing: no softmax is rounded here", stacklevel=4)
+        self.global_quant_config = whole_layer_config(self.global_quant_config, "global_quant_config")
         for name in ("layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config"):
             groups = getattr(self, name).items()
-            setattr(self, name, {entry: whole_group(group) if group else group for entry, group in groups})
+            setattr(self, name, {entry: whole_layer_config(group, entry) for entry, group in groups})
 
     def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """How weight and inputs of a layer are rounded; None: it stays plain."""
-        if any(fnmatch(name, entry) for entry in self.exclude or ()):
-            return None
-        named = {**self.layer_quant_config, **self.kv_cache_quant_config}.items()
-        by_name = (group for entry, group in named if fnmatch(name, entry))
+        """How weight, inputs and outputs of a layer are rounded; None: not at all."""
+        cached, named = (
+            next((group for entry, group in groups.items() if fnmatch(name, entry)), None)
+            for groups in (self.kv_cache_quant_config, self.layer_quant_config)
+        )
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
-        group = next(by_name, by_type)
-        if not group or group["weight"] is None:
-            if group and any(group[part] for part in ROUNDED):
-                raise ValueError(
-                    f"QuarkConfig: inputs or outputs of {name} are rounded, and its weight is not: no layer does it"
-                )
+        group = next(group for group in (cached, named, by_type) if group is not None)
+        if any(fnmatch(name, entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
+            group = {**GROUP, "output_tensors": cached["output_tensors"]} if cached else {}
+        if not group or not any(group[part] for part in ROUNDED):
             return None
-        if self.kv_cache_post_rope and any(group is entry for entry in self.kv_cache_quant_config.values()):
-            group = {**group, "output_tensors": None}
-        parts = (None if group[part] is None else vars(read_spec(group[part], part)) for part in ROUNDED)
+        packed = self.export.get("weight_format") != "fake_quantized"
+        parts = [None if group[part] is None else vars(read_spec(group[part], part, packed)) for part in ROUNDED]
+        if self.kv_cache_post_rope and cached:
+            parts[2] = None
+        first = DTYPES[group["weight"]["dtype"]][2] if packed and group["weight"] else 0
         names = ("weights", "input_activations", "output_activations")
-        return {**dict(zip(names, parts, strict=True)), "first": TYPES[group["weight"]["dtype"]][2]}
+        return {**dict(zip(names, parts, strict=True)), "weights": parts[0] if packed else None, "first": first}
 
 
 class QuarkGroupLinear(GroupSchemeLinear):
@@ -320,9 +240,36 @@ class QuarkFloat4Linear(Float4SchemeLinear):
         return super().find_codes(weight, told) + 0
 
 
+class QuarkPlainLinear(SchemeLinear):
+    """A linear layer with a weight in full precision, rounded or not, whose inputs or outputs are rounded."""
+
+    variable_tensors: ClassVar[tuple[str, ...]] = (*SchemeLinear.variable_tensors, "weight_zero_point")
+    flat: ClassVar[bool] = True
+    kernels: ClassVar[tuple[Kernel, ...]] = (Kernel("torch", entry=dequantize_matmul),)
+
+    def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
+        super().__init__(linear, config, {**scheme, "weights": {}})
+
+    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"weight": weight, **self.usual_tensors()}
+
+    def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        return stored["weight"].to(dtype)
+
+
 def calibrate(model: Any) -> AbstractContextManager[None]:
     """While it is entered, layers with static inputs or outputs learn the range of these, from which their scale follows."""
     return calibrated_scales(model)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """x [..., K] in blocks times a matrix of entries 1 and -1 that is a rotation but for its length."""
+    blocks = x.unflatten(-1, (-1, len(rotation))) @ rotation.to(x.dtype)
+    return (blocks / len(rotation) ** 0.5).flatten(-2)
+
+
+def rotate_inputs(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return rotate(inputs[0], layer.others["input_rotation"]), *inputs[1:]
 
 
 def cache_scales(attention: Any) -> dict[str, Tensor]:
@@ -345,8 +292,12 @@ class QuarkHfQuantizer(HfQuantizer):
     packed_tensor: ClassVar[str] = "weight_scale"
 
     def _process_model_before_weight_loading(self, model: Any, loaded_keys: Any = (), **kwargs: Any) -> None:
-        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
         config = self.quantization_config
+        if not self.pre_quantized and (read := only_read(vars(config))):
+            raise ValueError(
+                f"QuarkConfig: {', '.join(read)}: that is read of checkpoints, and not done here: leave it out"
+            )
+        super()._process_model_before_weight_loading(model, loaded_keys=loaded_keys, **kwargs)
         if config.kv_cache_post_rope and config.kv_cache_quant_config:
             specs = [group["output_tensors"] for group in config.kv_cache_quant_config.values()]
             if not self.pre_quantized or None in specs or any(spec != specs[0] for spec in specs):
@@ -356,12 +307,36 @@ class QuarkHfQuantizer(HfQuantizer):
                 )
             round_caches(model, read_spec(specs[0], "output_tensors"), cache_scales)
 
+    def convert(self, model: Any, only: Any = None) -> None:
+        """Also the layers of whose plain weights a checkpoint has no scales."""
+        if only is not None:
+            all_of_them = linears_to_convert(model, ()).items()
+            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
+            only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
+        super().convert(model, only)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        for layer in packed_layers(model).values():
+            if "input_rotation" in layer.others:
+                layer.register_forward_pre_hook(rotate_inputs)
+
+    def dequantize(self, model: Any) -> Any:
+        """As for all methods; weights of layers whose inputs are rotated are rotated back."""
+        others = {name: layer.others for name, layer in packed_layers(model).items()}
+        super().dequantize(model)
+        for name in (name for name, tensors in others.items() if "input_rotation" in tensors):
+            weight = model.get_submodule(name).weight
+            weight.data = rotate(weight.data, others[name]["input_rotation"].T)
+        return model
+
     def means(self, name: str, linear: nn.Linear) -> bool:
         return self.quantization_config.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
             return None
+        if scheme["weights"] is None:
+            return QuarkPlainLinear(linear, self.quantization_config, scheme)
         args = QuantizationArgs(**scheme["weights"])
         words = 8 if args.num_bits in (3, 4) else 1
         size = max(args.group_size or 1, words) * (8 if args.num_bits == 3 and args.group_size else 1)

@@ -96,6 +96,7 @@ OTHERS: dict[str, dict[str, Other]] = {
         "global_quant_config": ({}, OTHER), "layer_quant_config": ({}, {"*q_proj": OTHER}),
         "layer_type_quant_config": ({}, {"Linear": OTHER}), "exclude": ({}, PLAIN), "export": ({}, {"pack_method": "order"}),
         "kv_cache_quant_config": ({}, CACHE), "kv_cache_post_rope": ({"kv_cache_quant_config": CACHE}, True),
+        "algo_config": ({}, [{"name": "gptq"}]), "softmax_quant_spec": ({}, {"dtype": "fp8_e4m3"}),
     },
     "spqr": {
         "bits": ({}, 4), "beta1": ({}, 8), "beta2": ({}, 8), "shapes": ({}, {"a": 1}),

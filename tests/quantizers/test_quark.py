@@ -38,8 +38,10 @@ SCHEMES = {
     "fp8-dynamic": "QuarkFloat8Linear",
     "e5m2-static": "QuarkE5M2Linear",
     "e5m2-tokens": "QuarkE5M2Linear",
-    "mxfp4-mxfp8": "QuarkFloat4Linear",
+    **dict.fromkeys(("mxfp4-mxfp8", "mxfp4-ceil", "fp4-floats", "rotated"), "QuarkFloat4Linear"),
+    "uint4-inputs": "QuarkInt8Linear",
 }
+PLAIN = ("inputs-alone", "mxfp8-fake", "kv-excluded")  # exports with weights in full precision
 
 
 def read_config(scheme: str) -> dict[str, Any]:
@@ -50,14 +52,16 @@ def packed(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "stored_tensors")}
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, *PLAIN])
 def test_checkpoint(scheme: str, tmp_path: Path) -> None:
     """The logits of Quark's frozen model; saved again, the same tensors."""
     values, _ = fixtures.load(f"quark/llama-{scheme}/values")
     folder = FOLDER / f"llama-{scheme}"
     model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    assert {type(layer).__name__ for layer in packed(model).values()} == {SCHEMES[scheme]}
-    assert len(packed(model)) == 7
+    kinds = {"kv-excluded": {"QuarkGroupLinear", "QuarkPlainLinear"}}  # k_proj and v_proj beside the layers of the MLP
+    expected = kinds.get(scheme, {SCHEMES.get(scheme, "QuarkPlainLinear")})
+    assert {type(layer).__name__ for layer in packed(model).values()} == expected
+    assert len(packed(model)) == (5 if scheme == "kv-excluded" else 7)
     for layer in packed(model).values():
         layer.config.kernel = "torch"  # Quark's arithmetic, in floating point
         layer.prepare(torch.device("cpu"), torch.float32)
@@ -79,7 +83,7 @@ def test_checkpoint(scheme: str, tmp_path: Path) -> None:
     assert config == read_config(scheme)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "rotated"])
 def test_codes(scheme: str) -> None:
     """Quantized from the same weights, the tensors are Quark's to the bit; scales of inputs are calibrated there."""
     weights, stored = (
@@ -99,7 +103,7 @@ def test_codes(scheme: str) -> None:
                 assert key.startswith(("input_", "output_")) or torch.equal(as_bytes(tensor), as_bytes(expected)), key
                 seen += 1
     counts = {"fp8-outputs": 4, **dict.fromkeys(("int8-static", "int8-outputs", "uint8-static"), 5)}
-    counts |= dict.fromkeys(("fp8-tokens", "fp8-dynamic", "e5m2-tokens"), 2)
+    counts |= dict.fromkeys(("fp8-tokens", "fp8-dynamic", "e5m2-tokens", "fp4-floats"), 2) | {"uint4-inputs": 5}
     assert seen == 7 * counts.get(scheme, 2 if scheme.startswith("mx") else 3)
 
 
@@ -167,22 +171,33 @@ def test_groups_of_layers() -> None:
     assert type(quantizer.make_linear("model.layers.0.self_attn.q_proj", linear)).__name__ == "QuarkFloat4Linear"
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, *PLAIN])
 def test_configuration(scheme: str) -> None:
     """The JSON that Quark wrote, both ways."""
     written = read_config(scheme)
     config = unibody.AutoQuantizationConfig.from_dict(written)
     assert json.loads(json.dumps(config.to_dict())) == written
-    assert quark.QuarkConfig(
-        **{k: v for k, v in written.items() if k in ("exclude", "export", "global_quant_config")}
-    ).exclude == ["lm_head"]
+    names = "exclude", "export", "global_quant_config"
+    assert quark.QuarkConfig(**{name: written[name] for name in names}).exclude == written["exclude"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"export": {"pack_method": "none"}}, "pack_method of export is 'none', expected reorder or order"),
-        ({"export": {"weight_format": "fake_quantized"}}, "weight_format of export is 'fake_quantized'"),
+        (
+            {"export": {"weight_format": "onnx"}},
+            "weight_format of export is 'onnx', expected real_quantized or fake_q",
+        ),
+        (
+            {"algo_config": [{"name": "svdquant"}]},
+            "algo_config has 'svdquant', and no layer here adds products of low",
+        ),
+        (
+            {"algo_config": [{"name": "rotation", "r3": True}], "kv_cache_post_rope": True},
+            "algo_config has 'rotation'",
+        ),
+        ({"algo_config": [{"name": "a", "online_config": {"use_input_prescale": True}}]}, "algo_config has 'a'"),
         ({"global_quant_config": {"bias": {}}}, "no layer here rounds a bias, or in two stages"),
         ({"layer_quant_config": {"a": {"weight": [{}, {}]}}}, "no layer here rounds a bias, or in two stages"),
     ],
@@ -203,17 +218,32 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
         ("weight", {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 1}, "ch_axis 1 of weight has no layer"),
         (
             "weight",
-            {"dtype": "fp4", "qscheme": "per_group", "scale_calculation_mode": "floor"},
-            "scale_calculation_mode 'floor'",
+            {"dtype": "fp4", "qscheme": "per_group", "scale_calculation_mode": "round"},
+            "scale_calculation_mode 'round'",
         ),
         (
             "weight",
-            {"dtype": "fp4", "qscheme": "per_group", "scale_format": "float32"},
-            "scale_format 'float32' of weight",
+            {"dtype": "fp4", "qscheme": "per_group", "scale_format": "e4m3"},
+            "scale_format 'e4m3' of weight",
         ),
         ("weight", {"is_scale_quant": True}, "is_scale_quant True of weight has no layer"),
         ("weight", {"mx_element_dtype": "int8"}, "mx_element_dtype 'int8' of weight has no layer"),
-        ("input_tensors", {"dtype": "uint4"}, "dtype 'uint4' of input_tensors has no layer"),
+        (
+            "weight",
+            {"dtype": "uint4", "zero_point_type": "float32"},
+            "zero_point_type 'float32' of weight has no layer",
+        ),
+        ("input_tensors", {"dtype": "uint4", "is_dynamic": True}, "symmetric True of input_tensors has no layer"),
+        (
+            "input_tensors",
+            {"is_dynamic": True, "scale_type": "float16"},
+            "scale_type 'float16' of input_tensors has no",
+        ),
+        (
+            "input_tensors",
+            {"dtype": "fp8_e4m3", "qscheme": "per_group", "scale_format": "e4m3"},
+            "scale_format 'e4m3' of input_tensors has no layer",
+        ),
     ],
 )
 def test_what_no_layer_rounds(part: str, spec: dict[str, Any], message: str) -> None:
@@ -272,14 +302,81 @@ def test_keys_and_values_that_are_not_quantized_alike() -> None:
     """What a checkpoint says of its cache is not passed over."""
     values = read_config("kv-post-rope")
     values["kv_cache_quant_config"]["*v_proj"]["output_tensors"]["dtype"] = "int8"
-    plain = {**values["kv_cache_quant_config"]["*k_proj"], "weight": None}
-    config = quark.QuarkConfig(kv_cache_quant_config={"*k_proj": plain})
-    with pytest.raises(ValueError, match=r"inputs or outputs of a\.k_proj are rounded, and its weight is not"):
-        config.scheme_of("a.k_proj", nn.Linear(8, 8))
     quantizer = quark.QuarkHfQuantizer(quark.QuarkConfig.from_dict(values))
     folder = FOLDER / "llama-kv-post-rope"
     with pytest.raises(ValueError, match="with the same output_tensors in all of kv_cache_quant_config"):
         llama.LlamaForCausalLM.from_pretrained(folder, quantizer=quantizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"global_quant_config": {"weight": {"observer_cls": "PerTensorMSEObserver"}}},
+            "observer_cls 'PerTensorMSEObs",
+        ),
+        (
+            {"global_quant_config": {"weight": {"scale_type": "float16"}}},
+            "scale_type 'float16' of weight: that is read",
+        ),
+        ({"export": {"weight_format": "fake_quantized"}}, "weight_format 'fake_quantized' of export: that is read of"),
+        (
+            {"export": {"min_kv_scale": 1.0}},
+            "min_kv_scale 1.0 of export: that is read of checkpoints, and not done here",
+        ),
+        ({"algo_config": [{"name": "gptq"}]}, "algo_config 'gptq': that is read of checkpoints, and not done here"),
+    ],
+)
+def test_what_is_only_read(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """It says how a checkpoint was made; made here, it would be something else."""
+    inputs.llama(num_hidden_layers=1).save_pretrained(tmp_path)
+    config = quark.QuarkConfig(**{"global_quant_config": {"weight": {"dtype": "int8"}}, **options})
+    with pytest.raises(ValueError, match=message):
+        llama.LlamaForCausalLM.from_pretrained(tmp_path, quantizer=quark.QuarkHfQuantizer(config, pre_quantized=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"global_quant_config": {"weight": {"qmax": 7}}}, "qmax 7 of weight changes nothing"),
+        ({"layer_quant_config": {"*q_proj": {"rank": 8}}}, r"rank 8 of \*q_proj changes nothing"),
+        ({"softmax_quant_spec": {"dtype": "fp8_e4m3"}}, "softmax_quant_spec changes nothing"),
+    ],
+)
+def test_what_changes_nothing(options: dict[str, Any], message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        quark.QuarkConfig(**options)
+
+
+def test_layers_by_two_patterns() -> None:
+    """The cache's before those by name, and these before all; an excluded layer keeps its weight and not its outputs."""
+    read = {kind: read_config(kind)["global_quant_config"] for kind in ("int4", "int8", "mxfp4")}
+    cached = {**read["int8"], "output_tensors": read_config("fp8-static")["global_quant_config"]["weight"]}
+    config = quark.QuarkConfig(
+        global_quant_config=read["mxfp4"], layer_quant_config={"*self_attn*": read["int4"]},
+        kv_cache_quant_config={"*k_proj": cached, "*v_proj": cached}, exclude=["*v_proj", "*o_proj"],
+    )  # fmt: skip
+    quantizer, linear = quark.QuarkHfQuantizer(config, pre_quantized=False), nn.Linear(64, 64)
+    kinds = {"q": "QuarkGroupLinear", "k": "QuarkInt8Linear", "v": "QuarkPlainLinear", "o": "NoneType"}
+    found = {letter: quantizer.make_linear(f"a.self_attn.{letter}_proj", linear) for letter in kinds}
+    assert {letter: type(layer).__name__ for letter, layer in found.items()} == kinds
+    assert found["v"].outputs.split == "e4m3"
+
+
+def test_rotated_weights() -> None:
+    """Without their packing, layers with rotated inputs give nearly the same: inputs and weight are not rounded twice."""
+    folder, (values, _) = FOLDER / "llama-rotated", fixtures.load("quark/llama-rotated/values")
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    layer, x = model.model.layers[0].mlp.down_proj, inputs.activations(5, 96)
+    with torch.no_grad():
+        rotated = layer(x)
+    layer.inputs = None
+    with torch.no_grad():
+        exact = layer(x)
+        plain = model.hf_quantizer.dequantize(model)
+        torch.testing.assert_close(plain.model.layers[0].mlp.down_proj(x), exact, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(rotated, exact)
+    assert plain(values["ids"]).logits.isfinite().all()
 
 
 def test_gradients() -> None:

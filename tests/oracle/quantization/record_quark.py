@@ -6,6 +6,7 @@ with a scale for each token (`ch_axis` 1) are rounded with one for each position
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ SCHEMES: dict[str, tuple[Any, Any]] = {
     "kv-fp8": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
     "kv-post-rope": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
     "kv-int8": (spec("Int8PerTensorSpec", **INT8), None),
+    "fp4-floats": (
+        spec("FP4PerGroupSpec", ch_axis=-1, group_size=16, is_dynamic=False),
+        spec("FP6E3M2PerGroupSpec", ch_axis=-1, group_size=32),
+    ),
+    "mxfp4-ceil": (
+        spec("OCP_MXFP4Spec", ch_axis=-1, is_dynamic=False, scale_calculation_mode="ceil"),
+        spec("OCP_MXFP4Spec", ch_axis=-1, scale_calculation_mode="floor"),
+    ),
+    "uint4-inputs": (
+        spec("Int8PerChannelSpec", ch_axis=0, symmetric=True),
+        spec("Uint4PerTensorSpec", **INT8 | {"symmetric": False}),
+    ),
+    "inputs-alone": (None, spec("FP8E4M3PerTensorSpec")),
+    "mxfp8-fake": (
+        spec("OCP_MXFP8E4M3Spec", ch_axis=-1, is_dynamic=False),
+        spec("OCP_MXFP8E4M3Spec", ch_axis=-1),
+    ),
+    "kv-excluded": (spec("Uint4PerGroupSpec", ch_axis=-1, group_size=32), None),
+    "rotated": (spec("OCP_MXFP4Spec", ch_axis=-1, is_dynamic=False), spec("OCP_MXFP4Spec", ch_axis=-1)),
 }
 OUTPUTS = {
     "int8-outputs": spec("Int8PerTensorSpec", observer_method="min_max", symmetric=False),
@@ -77,7 +97,35 @@ CACHE = {  # what keys and values are rounded to, each with a scale of its own
     "kv-fp8": spec("FP8E4M3PerTensorSpec"),
     "kv-post-rope": spec("FP8E4M3PerTensorSpec"),
     "kv-int8": spec("Int8PerTensorSpec", **INT8),
+    "kv-excluded": spec("FP8E4M3PerTensorSpec"),
 }
+ATTENTION = [f"model.layers.layer_id.self_attn.{letter}_proj" for letter in "qkv"]
+MLP = [f"model.layers.layer_id.mlp.{name}_proj" for name in ("gate", "up")]
+ROTATION = specs.RotationConfig(  # what comes before a norm, the norm, and what comes after it; inputs of down_proj as they come
+    scaling_layers={
+        "first_layer": [
+            {
+                "prev_modules": ["model.embed_tokens"],
+                "norm_module": "model.layers.layer_id.input_layernorm",
+                "next_modules": ATTENTION,
+            },
+            {
+                "prev_modules": ["model.layers.layer_id.self_attn.o_proj"],
+                "norm_module": "model.layers.layer_id.post_attention_layernorm",
+                "next_modules": MLP,
+            },
+        ],
+        "middle_layers": [],
+        "last_layer": [
+            {
+                "prev_modules": ["model.layers.layer_id.mlp.down_proj"],
+                "norm_module": "model.norm",
+                "next_modules": ["lm_head"],
+            }
+        ],
+    },
+    r4=True,
+)
 
 
 @torch.no_grad()
@@ -90,17 +138,23 @@ def record(name: str) -> None:
         global_quant_config=group,
         kv_cache_quant_config={"*k_proj": cached, "*v_proj": cached} if name in CACHE else {},
         kv_cache_post_rope=name == "kv-post-rope",
-        exclude=["lm_head"],
+        exclude=["lm_head", "*self_attn*"] if name == "kv-excluded" else ["lm_head"],
+        algo_config=[ROTATION] if name == "rotated" else None,
     )
     quantizer = ModelQuantizer(config)
-    model = inputs.llama(num_hidden_layers=1)
+    model = inputs.llama(num_hidden_layers=1, **{"intermediate_size": 96} if name == "rotated" else {})
     weights = {f"weight/{key}": layer.weight.detach().clone() for key, layer in inputs.linears(model).items()}
     model = quantizer.freeze(quantizer.quantize_model(model, [samples]))
     logits = model(ids).logits
     folder = fixtures.FOLDER / f"quark/llama-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        export_safetensors(model, scratch, pack_method="order" if name.endswith("order") else "reorder")
+        export_safetensors(
+            model,
+            scratch,
+            weight_format="fake_quantized" if name.endswith("fake") else "real_quantized",
+            pack_method="order" if name.endswith("order") else "reorder",
+        )
         for file in ("config.json", "model.safetensors"):
             (folder / file).write_bytes((Path(scratch) / file).read_bytes())
     values = {"ids": ids, "logits": logits, **(weights if name == "int4" else {})}  # they are the same for all
@@ -109,5 +163,5 @@ def record(name: str) -> None:
 
 if __name__ == "__main__":
     inputs.seed_all()
-    for scheme in SCHEMES:
+    for scheme in sys.argv[1:] or SCHEMES:
         record(scheme)

@@ -249,7 +249,9 @@ class Float4SchemeLinear(SchemeLinear):
         found = {
             self.packed_name: pack_float4(numbers) if self.bits == 4 else pack_float6(numbers, self.weights.split)
         }
-        if overall is None:
+        if self.weights.scale_dtype == "torch.float32":
+            found["weight_scale"] = told["weight_scale"]
+        elif overall is None:
             found["weight_scale"] = scales.to(torch.float8_e8m0fnu).view(torch.uint8)
         else:
             found |= {"weight_scale": scales.to(torch.float8_e4m3fn), "weight_global_scale": overall}
@@ -263,7 +265,7 @@ class Float4SchemeLinear(SchemeLinear):
         if "weight_global_scale" in stored:
             steps = scales.float() / stored["weight_global_scale"].float()
         else:
-            steps = scales.view(torch.float8_e8m0fnu).float()
+            steps = (scales.view(torch.float8_e8m0fnu) if scales.dtype == torch.uint8 else scales).float()
         return (values * steps[..., None]).flatten(1).to(dtype)
 
     def table_blocks(self) -> tuple[Tensor, Tensor | None, Tensor, int]:
@@ -272,3 +274,7 @@ class Float4SchemeLinear(SchemeLinear):
         packed, scales, overall = stored[self.packed_name], stored["weight_scale"], stored.get("weight_global_scale")
         scales = scales if scales.dtype == torch.uint8 else scales.view(torch.int8)
         return packed, None if overall is None else overall.float(), scales, self.block[1]
+
+    def why_not(self, kernel: Kernel) -> str:
+        fits = self.weights.scale_dtype != "torch.float32" or kernel.name == "torch"
+        return "" if fits else "it reads scales of a byte"

@@ -29,6 +29,7 @@ class QuantizationArgs:
     scale_dtype: Any = None
     zp_dtype: Any = None
     element: str | None = None  # bits of exponent and mantissa, where they are not the usual ones
+    mode: str | None = None  # "floor" or "ceil": how exponents of two follow from the largest; None: the nearest
     inverse: bool | None = None  # whether integers are products with the inverse of a scale, which decides near ties
     observer: str | None = None
     observer_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +72,7 @@ def find_scales(low: Tensor, high: Tensor, args: QuantizationArgs, overall: Any 
     if args.scale_dtype == "torch.uint8":  # powers of two: from 1.75 · 2^n on (more bits: nearer to 2), as for 2^(n+1)
         halves = {"e2m3": 0x80000, "e3m2": 0x100000, "e4m3": 0x80000, "e5m2": 0x100000}
         half = halves.get(args.split if args.num_bits == 6 else args.element or "", 0x200000)
+        half = {"floor": 0, "ceil": 0x7FFFFF}.get(args.mode or "", half)
         exponents = (largest.float().view(torch.int32) + half >> 23) - {"e3m2": 4, "e4m3": 8, "e5m2": 15}.get(
             args.split, 2
         )
@@ -111,7 +113,7 @@ def round_values(x: Tensor, args: QuantizationArgs, stored: dict[str, Tensor], p
     else:
         scales = stored[f"{prefix}scale"].to(x.dtype)
         zeros = stored.get(f"{prefix}zero_point", torch.zeros(1, device=x.device))
-        zeros = zeros.to(x.dtype) - (128 if zeros.dtype == torch.uint8 else 0)  # codes from 0
+        zeros = zeros.to(x.dtype) - (2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else 0)  # codes from 0
     if args.inverse:
         codes = nearest_codes(values, scales, zeros, args.num_bits)
     else:
@@ -135,7 +137,8 @@ def static_tensors(args: QuantizationArgs | None, prefix: str, flat: bool = Fals
     if args.strategy == "tensor_group":
         return {f"{prefix}global_scale": torch.ones(1)}
     unsigned = args.zp_dtype == "torch.uint8"
-    zero = torch.full((1,), 128, dtype=torch.uint8) if unsigned else torch.zeros(1, dtype=torch.int8)
+    kind = torch.int32 if flat and args.num_bits < 8 else torch.uint8 if unsigned else torch.int8
+    zero = torch.full((1,), 2 ** (args.num_bits - 1) if unsigned else 0, dtype=kind)
     found = {f"{prefix}scale": torch.ones(1), f"{prefix}zero_point": zero}
     if args.symmetric and not (flat and args.type == "int"):
         del found[f"{prefix}zero_point"]

@@ -55,7 +55,7 @@ def calibrated_scales(model: Any) -> Iterator[None]:
             found = {f"{prefix}global_scale": 448 * 6 / torch.maximum(-low, high).view(1)}
         else:
             scales, zeros = find_scales(low.view(1), high.view(1), args)
-            zeros = zeros + 128 if args.zp_dtype == "torch.uint8" else zeros
+            zeros = zeros + 2 ** (args.num_bits - 1) if args.zp_dtype == "torch.uint8" else zeros
             found = {f"{prefix}scale": scales, f"{prefix}zero_point": zeros}
         stored = layer.stored_tensors()
         learned = {
