@@ -18,7 +18,8 @@ import unibody
 from benchmarks.quantizers import EXAMPLES, PAGE, layer_classes, pages
 from unibody import cli
 from unibody.generated.registry import QUANTIZERS
-from unibody.quantize import quantize, read_options
+from unibody.quantize import quantize
+from unibody.quantize_options import read_options
 
 DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
 QUARK = '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'

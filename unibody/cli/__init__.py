@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -35,6 +36,7 @@ for command in (*compiler.COMMANDS, *models.COMMANDS):
 
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # of use without the line that warns
     try:
         unibody(prog_name="unibody")
     except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
