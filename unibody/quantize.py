@@ -1,4 +1,4 @@
-"""`unibody quantize`: a checkpoint in, a quantized checkpoint out."""
+"""`unibody quantize` and `unibody dequantize`: a checkpoint in, a quantized or a plain one out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from unibody.quantize_options import read_options
 
 # What a user can mend: it is said, not traced.
 FAILURES = (ImportError, OSError, RuntimeError, TypeError, ValueError, re.error)
-REWRITTEN = re.compile(r"config\.json|model.*\.safetensors|.*\.index\.json")  # what the quantized model has of its own
+# What the model that is written has of its own, or no longer is.
+REWRITTEN = re.compile(r"config\.json|model.*\.safetensors|.*\.index\.json|quant(ize)?_config\.json|quanto_qmap\.json")
 
 
 class Quantized(NamedTuple):
@@ -43,8 +44,7 @@ def quantize(
     """Writes the quantized checkpoint, whole or not at all, and says what it is; the exit status."""
     try:
         config = read_options(method, options)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} is not empty: name a new folder")
+        require_new(out)
         folder = locate(model, {"revision": revision})
         values = read_json(folder / "config.json")
         if stored := find_settings(values.get("quantization_config"), folder):
@@ -67,6 +67,30 @@ def quantize(
     part = f"{count.layers} of {count.all_layers} linear layers, {count.bits_per_weight:.2f} bits per weight"
     print(f"quantized {part}, in {seconds:.0f} s; wrote {out}: {after / 1e6:,.1f} MB, {after / before:.0%} of {model}")
     return 0
+
+
+def dequantize(checkpoint: str, out: Path, dtype: str | None = None, revision: str | None = None) -> int:
+    """Writes the plain checkpoint of a quantized one, whole or not at all; the exit status."""
+    try:
+        require_new(out)
+        folder = locate(checkpoint, {"revision": revision})
+        with whole_folder(out) as place:
+            model = model_class(folder).from_pretrained(folder, dtype=dtype)
+            if not hasattr(model, "hf_quantizer"):
+                raise ValueError(f"{checkpoint} is not quantized: its weights are plain already")
+            model.hf_quantizer.dequantize(model).save_pretrained(place)
+            copy_companions(folder, place)
+    except FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    size = sum(file.stat().st_size for file in out.glob("model*.safetensors"))
+    print(f"wrote {out}: {size / 1e6:,.1f} MB of weights in {str(model.dtype).removeprefix('torch.')}")
+    return 0
+
+
+def require_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty: name a new folder")
 
 
 def prepare_calibration(method: str, config: Any, folder: Path) -> None:

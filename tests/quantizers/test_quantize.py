@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 from oracle.inputs import token_ids
 from oracle.quantization import inputs
@@ -126,6 +127,25 @@ def test_older_checkpoints_are_quantized_already(plain: Path, tmp_path: Path) ->
         )
         (plain / file).unlink()
     assert not (tmp_path / "packed").exists()
+
+
+def test_back_to_plain_weights(plain: Path, tmp_path: Path) -> None:
+    """What the packed layers compute with, in a checkpoint that transformers reads, and that can be quantized anew."""
+    assert quantize(plain, "quanto", tmp_path / "packed", "--weights", "int8")[0] == 0
+    words = ["dequantize", str(tmp_path / "packed"), str(tmp_path / "back")]
+    done = CliRunner().invoke(cli.unibody, words)
+    assert (done.exit_code, done.output.startswith(f"wrote {tmp_path / 'back'}: ")) == (0, True), done.output
+    assert {file.name for file in (tmp_path / "back").iterdir()} == {file.name for file in plain.iterdir()}
+    packed = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
+    with torch.no_grad():
+        torch.testing.assert_close(packed(token_ids() % 64).logits, theirs(token_ids() % 64).logits, rtol=0, atol=1e-4)
+    again = CliRunner().invoke(cli.unibody, words)
+    assert (again.exit_code, again.output) == (1, f"error: {tmp_path / 'back'} is not empty: name a new folder\n")
+    wrong = CliRunner().invoke(cli.unibody, ["dequantize", str(plain), str(tmp_path / "other")])
+    assert (wrong.exit_code, wrong.output) == (1, f"error: {plain} is not quantized: its weights are plain already\n")
+    assert not (tmp_path / "other").exists()
+    assert quantize(tmp_path / "back", "hqq", tmp_path / "anew")[0] == 0
 
 
 def lack_a_weight(folder: Path) -> None:

@@ -34,6 +34,22 @@ def quantize(
 
 @click.command()
 @click.argument("checkpoint")
+@click.argument("out", type=FILE)
+@click.option("--dtype", help="The type of the weights, such as bfloat16; by default the checkpoint's.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
+def dequantize(checkpoint: str, out: Path, dtype: str | None, revision: str | None) -> None:
+    """Make a plain checkpoint of a quantized one.
+
+    CHECKPOINT is a folder, or a Hub id; OUT the folder to write, new or empty. The weights are those that the packed layers
+    compute with: what quantizing has lost does not come back.
+    """
+    from unibody.quantize import dequantize
+
+    sys.exit(dequantize(checkpoint, out, dtype, revision))
+
+
+@click.command()
+@click.argument("checkpoint")
 @click.option("--dtype", help="The type of inputs, such as bfloat16; by default the checkpoint's.")
 @click.option("--device", help="Where it is to run, such as cpu or cuda; by default a GPU where there is one.")
 @click.option(
@@ -199,4 +215,4 @@ def bench(overrides: tuple[str, ...], **options: object) -> None:
     sys.exit(bench(overrides, options))
 
 
-COMMANDS = (quantize, inspect, run, chat, export, merge, push, card, bench)
+COMMANDS = (quantize, dequantize, inspect, run, chat, export, merge, push, card, bench)
