@@ -82,6 +82,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "lint": "Find what the transformers dialect corrupts or drops.",
         "graph": "Draw the family tree of definitions.",
         "quantize": "Quantize a checkpoint.",
+        "dequantize": "Make a plain checkpoint of a quantized one.",
         "inspect": "Say what a quantized checkpoint is.",
         "run": "Continue a text with a model, writing while it is generated.",
         "chat": "Talk with a model.",

@@ -34,11 +34,16 @@ for command in (*compiler.COMMANDS, *models.COMMANDS):
     unibody.add_command(command)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {message}", err=True)  # the line of the library that warns is of no use to who reads it
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # of use without the line that warns
     try:
-        unibody(prog_name="unibody")
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            unibody(prog_name="unibody")
     except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
         traceback.print_exc()
         click.echo(
