@@ -10,6 +10,8 @@ import click
 
 from unibody.cli import compiler, models
 
+OF_MODELS = ("huggingface_hub", "safetensors", "tokenizers", "torch")  # the compiler needs none of them
+
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
@@ -44,7 +46,10 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             unibody(prog_name="unibody")
-    except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
+    except Exception as error:  # noqa: BLE001  whatever goes past the next line is such a defect
+        if isinstance(error, ModuleNotFoundError) and error.name in OF_MODELS:
+            click.echo(f"error: {error.name} is not installed: pip install 'unibody[models]'", err=True)
+            sys.exit(2)
         traceback.print_exc()
         click.echo(
             "\nunibody: internal error. This is a defect of unibody, not of your input: please report it with the lines above.",
