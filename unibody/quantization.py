@@ -314,6 +314,8 @@ def _refuse(name: str, registered: dict[str, Any], found: type, base: type) -> N
 
 
 def _config_class(method: Any) -> Any:
+    if method is None:
+        raise ValueError(f"quantization_config has no quant_method: there are {_known(_configs)}")
     method = str(core_config.plain_value(method))
     if method in _configs:
         return _configs[method]
