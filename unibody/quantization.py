@@ -249,17 +249,23 @@ OLDER = {"w_bit": "bits", "q_group_size": "group_size"}  # names in them
 
 
 def find_quantizer(stored: dict[str, Any] | None, given: Any, folder: Path) -> Any:
-    """The quantizer that a checkpoint's `quantization_config`, or what it has instead, and the user's ask for; None if none does."""
-    if stored is None and (file := folder / "quanto_qmap.json").is_file():
-        stored = read_types(file)
-    for file, method in ((folder / name, method) for name, method in BESIDE.items()):
-        if stored is None and file.is_file():
-            stored = {"quant_method": method, **{OLDER.get(k, k): v for k, v in read_bounded_json(file).items()}}
+    """The quantizer that a checkpoint's settings and the user's ask for; None if none does."""
+    stored = find_settings(stored, folder)
     if stored is not None:
         return AutoHfQuantizer.from_config(
             AutoHfQuantizer.merge_quantization_configs(stored, given), pre_quantized=True
         )
     return None if given is None else AutoHfQuantizer.from_config(given, pre_quantized=False)
+
+
+def find_settings(stored: dict[str, Any] | None, folder: Path) -> dict[str, Any] | None:
+    """How a checkpoint is quantized: its `quantization_config`, or what it has instead; None: it is plain."""
+    if stored is None and (file := folder / "quanto_qmap.json").is_file():
+        stored = read_types(file)
+    for file, method in ((folder / name, method) for name, method in BESIDE.items()):
+        if stored is None and file.is_file():
+            stored = {"quant_method": method, **{OLDER.get(k, k): v for k, v in read_bounded_json(file).items()}}
+    return stored
 
 
 def read_types(file: Path) -> dict[str, Any]:
@@ -316,6 +322,8 @@ def _needed_and_usual(config: Any) -> tuple[list[str], Any]:
 
 
 def _config_class(method: Any) -> Any:
+    if method is None:
+        raise ValueError(f"quantization_config has no quant_method: there are {_known(_configs)}")
     method = str(core_config.plain_value(method))
     if method in _configs:
         return _configs[method]

@@ -1,28 +1,33 @@
-"""`unibody quantize`: a checkpoint in, a quantized checkpoint out."""
+"""`unibody quantize` and `unibody dequantize`: a checkpoint in, a quantized or a plain one out."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from torch import nn
 
 import unibody
 from unibody.core.command_line import read_tokenizer
-from unibody.core.hub import locate_checkpoint, read_json
-from unibody.generated.registry import QUANTIZERS
+from unibody.core.hub import read_json
+from unibody.hub import locate
 from unibody.model_types import class_names
+from unibody.quantization import find_settings
+from unibody.quantize_options import read_options
 
 # What a user can mend: it is said, not traced.
 FAILURES = (ImportError, OSError, RuntimeError, TypeError, ValueError, re.error)
-REWRITTEN = re.compile(r"config\.json|model.*\.safetensors(\.index\.json)?")  # what the quantized model has of its own
+# What the model that is written has of its own, or no longer is.
+REWRITTEN = re.compile(r"config\.json|model.*\.safetensors|.*\.index\.json|quant(ize)?_config\.json|quanto_qmap\.json")
 
 
 class Quantized(NamedTuple):
@@ -33,26 +38,28 @@ class Quantized(NamedTuple):
     bits_per_weight: float  # of those packed, scales and zero points included
 
 
-def quantize(model: str, method: str, out: Path, options: Sequence[str], dtype: str | None = None) -> int:
-    """Writes the quantized checkpoint and says what it is; the exit status."""
+def quantize(
+    model: str, method: str, out: Path, options: Sequence[str], dtype: str | None = None, revision: str | None = None
+) -> int:
+    """Writes the quantized checkpoint, whole or not at all, and says what it is; the exit status."""
     try:
         config = read_options(method, options)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} is not empty: name a new folder")
-        folder = locate_checkpoint(model, patterns=("*.json", "*.txt", "*.model", "model*.safetensors"))
-        if stored := read_json(folder / "config.json").get("quantization_config"):
+        require_new(out)
+        folder = locate(model, {"revision": revision})
+        values = read_json(folder / "config.json")
+        if stored := find_settings(values.get("quantization_config"), folder):
             found = stored.get("quant_method") if isinstance(stored, dict) else stored
             raise ValueError(f"{model} is quantized already ({found}): start from the model's plain checkpoint")
-        if getattr(config, "tokenizer", "") is None and (folder / "tokenizer.json").is_file():
-            config.tokenizer = read_tokenizer(folder / "tokenizer.json")
-        start = time.perf_counter()
-        quantized = model_class(folder).from_pretrained(folder, quantization_config=config, dtype=dtype)
-        count = count_layers(quantized)
-        seconds = time.perf_counter() - start
-        if not count.layers:
-            raise ValueError(f"{method} with these options can pack none of the {count.all_layers} linear layers")
-        quantized.save_pretrained(out)
-        copy_companions(folder, out)
+        prepare_calibration(method, config, folder)
+        with whole_folder(out) as place, incomplete_refused():
+            start = time.perf_counter()
+            quantized = model_class(folder).from_pretrained(folder, quantization_config=config, dtype=dtype)
+            count = count_layers(quantized)
+            seconds = time.perf_counter() - start
+            if not count.layers:
+                raise ValueError(f"{method} with these options can pack none of the {count.all_layers} linear layers")
+            quantized.save_pretrained(place)
+            copy_companions(folder, place)
     except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -62,42 +69,88 @@ def quantize(model: str, method: str, out: Path, options: Sequence[str], dtype: 
     return 0
 
 
-def read_options(method: str, options: Sequence[str]) -> Any:
-    """The configuration that `--group-size 64 --desc-act` and the like describe; values are JSON, or else texts.
+def dequantize(checkpoint: str, out: Path, dtype: str | None = None, revision: str | None = None) -> int:
+    """Writes the plain checkpoint of a quantized one, whole or not at all; the exit status."""
+    try:
+        require_new(out)
+        folder = locate(checkpoint, {"revision": revision})
+        with whole_folder(out) as place:
+            model = model_class(folder).from_pretrained(folder, dtype=dtype)
+            if not hasattr(model, "hf_quantizer"):
+                raise ValueError(f"{checkpoint} is not quantized: its weights are plain already")
+            model.hf_quantizer.dequantize(model).save_pretrained(place)
+            copy_companions(folder, place)
+    except FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    size = sum(file.stat().st_size for file in out.glob("model*.safetensors"))
+    print(f"wrote {out}: {size / 1e6:,.1f} MB of weights in {str(model.dtype).removeprefix('torch.')}")
+    return 0
 
-    A dataset may be the path of a text file, whose paragraphs are the texts.
-    """
-    if method not in QUANTIZERS:
-        raise ValueError(f"method {method!r} is not known: there are {', '.join(QUANTIZERS)}")
-    config_class = getattr(unibody, QUANTIZERS[method]["config"])
-    names = {field.name.replace("_", "-"): field.name for field in dataclasses.fields(config_class)}
-    values: dict[str, Any] = {}
-    rest = list(options)
-    while rest:
-        option, _, value = rest.pop(0).partition("=")
-        name = names.get(option.removeprefix("--").replace("_", "-"))
-        if name is None or not option.startswith("--"):
-            raise ValueError(
-                f"{option} is no option of {method}: there are {', '.join(f'--{name}' for name in names)}"
-            )
-        if not value:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+
+def require_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty: name a new folder")
+
+
+def prepare_calibration(method: str, config: Any, folder: Path) -> None:
+    """Gives a configuration the checkpoint's tokenizer if it takes one. ValueError: there is nothing to calibrate with."""
+    if getattr(config, "dataset", ()) in (None, []) and getattr(config, "iters", None) != 0:
+        raise ValueError(
+            f"dataset is empty: {method} needs texts like those that the model will read; name a file of them, --dataset FILE"
+        )
+    file = folder / "tokenizer.json"
+    if getattr(config, "tokenizer", "") is None and file.is_file():
         try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    dataset = values.get("dataset")
-    if isinstance(dataset, str) and Path(dataset).is_file():
-        values["dataset"] = re.split(r"\n\s*\n", Path(dataset).read_text(encoding="utf-8").strip())
-    return config_class(**values)
+            config.tokenizer = read_tokenizer(file)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # that library raises nothing more specific
+            raise ValueError(f"{file} holds no tokenizer ({error}): fetch it again") from error
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, whose files come to lie in `out` at the end; where something fails, nothing is left there."""
+    is_new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+    except OSError as error:
+        raise OSError(f"{out} cannot be written ({error.strerror}): name a folder elsewhere") from error
+    try:
+        yield place
+        for file in sorted(place.iterdir(), key=lambda file: file.name == "config.json"):  # without which it is none
+            file.replace(out / file.name)
+    except SafetensorError as error:  # of a full disk, say
+        raise OSError(f"{out} cannot be written ({error}): make room, or name a folder elsewhere") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
+
+
+@contextmanager
+def incomplete_refused() -> Iterator[None]:
+    """Where it is entered, a checkpoint that lacks weights is refused before they are drawn and quantized."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* lacks weights, which are random now")
+        try:
+            yield
+        except UserWarning as error:
+            if ", which are random now" not in str(error):
+                raise
+            lacking = str(error).replace(", which are random now", "", 1)
+            raise ValueError(f"{lacking}: fetch it again; config.json says which it is to have") from error
 
 
 def model_class(folder: Path) -> Any:
-    """The auto class that reads the architecture which a checkpoint names."""
+    """The auto class that reads the architecture which a checkpoint names, or else predicts tokens."""
     values = read_json(folder / "config.json")
     architecture = next(iter(values.get("architectures") or ()), None)
-    found = (auto for auto, name in class_names(str(values.get("model_type"))).items() if name == architecture)
-    return getattr(unibody, next(found, "AutoModelForCausalLM"))
+    classes = class_names(str(values.get("model_type")))
+    usual = "AutoModelForMaskedLM" if "AutoModelForMaskedLM" in classes else "AutoModelForCausalLM"
+    return getattr(unibody, next((auto for auto, name in classes.items() if name == architecture), usual))
 
 
 def packed_modules(model: Any) -> list[Any]:

@@ -560,8 +560,9 @@ class AutoRoundQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
+            what = "there is none, none fits the settings, or all are to be left"
+            why = what if only is None else f"the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: {why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -618,7 +619,7 @@ class AutoRoundQuantizer:
         else:
             shape, found = [layer.out_features, layer.in_features], describe(param_value)
             if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
-                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape} to quantize")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
@@ -950,6 +951,10 @@ def find_blocks(model: Any, name: str | None) -> nn.ModuleList:
 def block_inputs(model: Any, block: nn.Module, samples: list[Tensor]) -> list[Any]:
     """The arguments, and those with names, with which the model calls a block for each sample of token ids [B, S]."""
     calls: list[Any] = []
+    for token in (int(token) for ids in samples for token in ids.aminmax()):
+        if not 0 <= token < model.config.vocab_size:
+            known = model.config.vocab_size - 1
+            raise ValueError(f"dataset has the token {token}, and the model's are 0 to {known}: use its own tokenizer")
 
     def stop(_: nn.Module, arguments: Any, options: Any) -> None:
         calls.append((arguments, options))
@@ -1026,17 +1031,20 @@ def find_tokenizer(tokenizer: Any) -> Any:
 
 
 def tokenize_samples(dataset: Any, tokenizer: Any, length: int | None) -> list[Tensor]:
-    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`."""
-    if dataset is None or len(dataset) == 0:
-        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
+    """Token ids [1, S] of texts, or of what is ids already (lists or tensors), cut to `length`; empty ones are left out."""
     tokenizer, samples = find_tokenizer(tokenizer), []
-    for entry in fetch_texts(dataset) if isinstance(dataset, str) else dataset:
+    for entry in fetch_texts(dataset) if isinstance(dataset, str) else () if dataset is None else dataset:
         if isinstance(entry, str):
             if tokenizer is None:
                 raise ValueError("dataset holds texts, and tokenizer is None: pass a tokenizer, or lists of token ids")
             encoded = tokenizer.encode(entry)
             entry = getattr(encoded, "ids", encoded)
-        samples.append(torch.as_tensor(entry).reshape(1, -1)[:, :length])
+        ids = torch.as_tensor(entry).reshape(1, -1)[:, :length]
+        if ids.numel() and ids.is_floating_point():
+            raise TypeError(f"dataset holds {entry!r}, expected a text or a list of token ids")
+        samples += [ids] if ids.numel() else []
+    if not samples:
+        raise ValueError("dataset is empty: quantization needs texts, or lists of token ids, to calibrate with")
     return samples
 
 

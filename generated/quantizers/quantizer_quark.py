@@ -876,8 +876,9 @@ class QuarkHfQuantizer:
                     packed.hold(packed.empty_tensors())
                 set_module(model, name, packed)
         if not packed_layers(model):
-            why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
-            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
+            what = "there is none, none fits the settings, or all are to be left"
+            why = what if only is None else f"the checkpoint has no {self.packed_tensor} of its linear layers"
+            raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}: {why}")
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -942,7 +943,7 @@ class QuarkHfQuantizer:
         else:
             shape, found = [layer.out_features, layer.in_features], describe(param_value)
             if name != "weight" or list(param_value.shape) != shape or not param_value.is_floating_point():
-                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape}")
+                raise ValueError(f"{param_name} is {found}, expected nothing but a plain weight {shape} to quantize")
             layer.hold(layer.quantize(param_value.to(target_device, self.dtype)))
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:

@@ -91,6 +91,24 @@ answers["none"] = command("run", "alice/none", "t5")
     assert "alice/none is no repository that you can see" in found["none"][2]
 
 
+def test_quantize(client: Client) -> None:
+    """From the Hub, at a revision; the chat template comes along, and a repository that is not there is said to be none."""
+    found = client(COMMAND + """
+sys.path.insert(0, sys.argv[2])
+from oracle.quantization import inputs
+work = inputs.save_llama(Path("work").absolute())
+(work / "chat_template.jinja").write_text("{{ messages }}")
+answers["push"] = command("push", work, "alice/tiny", "--revision", "next")[0]
+answers["quantize"] = command("quantize", "alice/tiny", "eetq", "packed", "--revision", "next")
+answers["files"] = sorted(file.name for file in Path("packed").iterdir() if file.name in ("chat_template.jinja", "config.json", "tokenizer.json"))
+answers["none"] = command("quantize", "alice/none", "eetq", "other")
+""")  # fmt: skip
+    assert (found["push"], found["quantize"][0]) == (0, 0), found
+    assert found["files"] == ["chat_template.jinja", "config.json", "tokenizer.json"]
+    assert found["none"][0] == 1
+    assert "alice/none is no repository that you can see" in found["none"][2]
+
+
 def test_what_the_readme_shows(hub: Hub, client: Client, tmp_path: Path) -> None:
     """Each command is there and explains itself; the commands and the code of the library's part run as they are written."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("you/", "alice/")

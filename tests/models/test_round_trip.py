@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 
 import pytest
 import safetensors.torch
@@ -179,6 +180,13 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(checkpoint, tmp_path, monke
     with pytest.raises(OSError, match="no space left"):
         model.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+def test_whoever_may_read_new_files_may_read_the_weights(checkpoint, tmp_path):
+    """Some releases of safetensors write files for their owner alone."""
+    checkpoint(first_case()).load().save_pretrained(tmp_path)
+    (tmp_path / "new").touch()
+    assert len({stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}) == 1
 
 
 def test_a_model_built_from_a_configuration_is_saved_with_its_architecture(tmp_path):

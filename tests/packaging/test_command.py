@@ -70,6 +70,16 @@ def test_wrong_usage(
     assert message in printed.err
 
 
+@pytest.mark.parametrize(
+    "command", ["quantize model hqq out", "dequantize model out", "inspect model", "run model text"]
+)
+def test_what_needs_torch_says_so(command: str, tmp_path: Path) -> None:
+    """The compiler alone is installed without it."""
+    script = f"import sys; sys.modules['torch'], sys.argv[1:] = None, {command.split()}\nfrom unibody import cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: torch is not installed: pip install 'unibody[models]'\n")
+
+
 def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.partition("Commands:\n")[2].splitlines()]
@@ -82,6 +92,7 @@ def test_help_names_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "lint": "Find what the transformers dialect corrupts or drops.",
         "graph": "Draw the family tree of definitions.",
         "quantize": "Quantize a checkpoint.",
+        "dequantize": "Make a plain checkpoint of a quantized one.",
         "inspect": "Say what a quantized checkpoint is.",
         "run": "Continue a text with a model, writing while it is generated.",
         "chat": "Talk with a model.",

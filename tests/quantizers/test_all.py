@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from pathlib import Path
@@ -18,7 +19,8 @@ import unibody
 from benchmarks.quantizers import EXAMPLES, PAGE, READS, how, layer_classes, pages
 from unibody import cli
 from unibody.generated.registry import QUANTIZERS
-from unibody.quantize import quantize, read_options
+from unibody.quantize import quantize
+from unibody.quantize_options import read_options
 
 DATASET = "[[1, 5, 9, 2, 8, 3, 4, 6], [7, 1, 3, 2, 5, 5, 6, 1]]"
 QUARK = '{"weight": {"dtype": "uint4", "qscheme": "per_group", "group_size": 64, "symmetric": false}}'
@@ -185,6 +187,22 @@ def test_gradients_pass_through(packed: Path) -> None:
         model(token_ids() % 64).logits.square().sum().backward()
         found.append(model.model.embed_tokens.weight.grad)
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4 * float(found[1].abs().max()))
+
+
+def test_copies(packed: Path, tmp_path: Path) -> None:
+    """A copy computes the same; in another type it is saved as it computes then, twice in one folder, and changes nothing here."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(packed)
+    ids = token_ids() % 64
+    with torch.no_grad():
+        expected = model(ids).logits
+        assert torch.equal(copy.deepcopy(model)(ids).logits, expected)
+        moved = copy.deepcopy(model).half()
+        for size in ("100KB", "5GB"):
+            moved.save_pretrained(tmp_path, max_shard_size=size)
+        read = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert (read.dtype, list(tmp_path.glob("*.safetensors"))) == (torch.float16, [tmp_path / "model.safetensors"])
+        assert torch.equal(read(ids).logits, moved(ids).logits)
+        assert torch.equal(model(ids).logits, expected)
 
 
 def test_all_together() -> None:

@@ -233,6 +233,8 @@ def checkpoint(tmp_path: Path) -> Any:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"quant_method 'magic' is not known: there are .*gptq"):
         unibody.AutoQuantizationConfig.from_dict({"quant_method": "magic"})
+    with pytest.raises(ValueError, match=r"quantization_config has no quant_method: there are .*gptq"):
+        unibody.AutoQuantizationConfig.from_dict({"bits": 4})
     with pytest.raises(
         ValueError,
         match="kernel 'cublas' is not one of GPTQLinear's: triton, int8_groups_cpu, int4pack_cuda, int4pack_cpu, int3pack_cpu, int2pack_cpu, torch",

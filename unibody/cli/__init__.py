@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import click
 
 from unibody.cli import compiler, models
+
+OF_MODELS = ("huggingface_hub", "safetensors", "tokenizers", "torch")  # the compiler needs none of them
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -33,11 +36,20 @@ for command in (*compiler.COMMANDS, *models.COMMANDS):
     unibody.add_command(command)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {message}", err=True)  # the line of the library that warns is of no use to who reads it
+
+
 def main() -> None:
     """Run the command; a defect of unibody itself ends with its traceback and exit code 2, never 1."""
     try:
-        unibody(prog_name="unibody")
-    except Exception:  # noqa: BLE001  whatever reaches this line is such a defect
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            unibody(prog_name="unibody")
+    except Exception as error:  # noqa: BLE001  whatever goes past the next line is such a defect
+        if isinstance(error, ModuleNotFoundError) and error.name in OF_MODELS:
+            click.echo(f"error: {error.name} is not installed: pip install 'unibody[models]'", err=True)
+            sys.exit(2)
         traceback.print_exc()
         click.echo(
             "\nunibody: internal error. This is a defect of unibody, not of your input: please report it with the lines above.",

@@ -7,25 +7,45 @@ from pathlib import Path
 
 import click
 
+from unibody.cli.method_help import MethodCommand
 from unibody.cli.options import FILE, FOLDER, drawing, loading
 
 
-@click.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@click.command(cls=MethodCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @click.argument("model")
 @click.argument("method")
 @click.argument("out", type=FILE)
 @click.option("--dtype", help="The type of what is not packed, such as bfloat16; by default the checkpoint's.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
 @click.pass_context
-def quantize(context: click.Context, model: str, method: str, out: Path, dtype: str | None) -> None:
+def quantize(
+    context: click.Context, model: str, method: str, out: Path, dtype: str | None, revision: str | None
+) -> None:
     """Quantize a checkpoint.
 
     MODEL is a folder with a checkpoint, or a Hub id; METHOD such as gptq, awq or hqq; OUT the folder to write, new or empty.
-    Further options are the parameters of the method's configuration: --bits 4 --group-size 64 --desc-act. A --dataset may be
-    a text file, whose paragraphs are the texts.
+    Further options are the parameters of the method's configuration: --bits 4 --group-size 64 --desc-act. Lists and
+    dictionaries are written as JSON. A --dataset may be a text file, whose paragraphs are the texts.
     """
     from unibody.quantize import quantize
 
-    sys.exit(quantize(model, method, out, context.args, dtype))
+    sys.exit(quantize(model, method, out, context.args, dtype, revision))
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("out", type=FILE)
+@click.option("--dtype", help="The type of the weights, such as bfloat16; by default the checkpoint's.")
+@click.option("--revision", help="A branch, tag or commit of the Hub's repository.")
+def dequantize(checkpoint: str, out: Path, dtype: str | None, revision: str | None) -> None:
+    """Make a plain checkpoint of a quantized one.
+
+    CHECKPOINT is a folder, or a Hub id; OUT the folder to write, new or empty. The weights are those that the packed layers
+    compute with: what quantizing has lost does not come back.
+    """
+    from unibody.quantize import dequantize
+
+    sys.exit(dequantize(checkpoint, out, dtype, revision))
 
 
 @click.command()
@@ -195,4 +215,4 @@ def bench(overrides: tuple[str, ...], **options: object) -> None:
     sys.exit(bench(overrides, options))
 
 
-COMMANDS = (quantize, inspect, run, chat, export, merge, push, card, bench)
+COMMANDS = (quantize, dequantize, inspect, run, chat, export, merge, push, card, bench)

@@ -51,7 +51,7 @@ def load_checkpoint(
     dtype, device_map = dtype or config.dtype, {"": device or "cpu"}
     if isinstance(name := dtype, str):
         dtype = getattr(torch, name, None)
-    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
         raise ValueError(f"dtype {name!r} is not a type for weights: write for example 'float32' or 'bfloat16'")
     ask("validate_environment", None, dtype=dtype, device_map=device_map, weights_only=True)
     device_map = ask("update_device_map", device_map, device_map) or device_map
