@@ -41,7 +41,7 @@ from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from types import SimpleNamespace, UnionType
-from typing import Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -78,11 +78,6 @@ class TorchAoConfig:
         options = {name: getattr(self, name) for name in ("group_size", "weight_dtype", "mapping_type")}
         self.quant_type = whole_type(self.quant_type, {k: v for k, v in options.items() if v is not None})
         self.group_size = self.weight_dtype = self.mapping_type = None
-        if self.quant_type["_type"] in TYPES:
-            read_scheme(self.quant_type)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
-        for name in ("include_input_output_embeddings", "untie_embedding_weights"):
-            require_type(self, name, bool)
         if self.untie_embedding_weights and not self.include_input_output_embeddings:
             warnings.warn(
                 "untie_embedding_weights changes nothing without include_input_output_embeddings", stacklevel=4
@@ -90,7 +85,10 @@ class TorchAoConfig:
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """The configuration with these keys; `kwargs` that are fields go before them, the others are unused."""
+        """A name's options may also be a dictionary of their own, `quant_type_kwargs`, as they once were."""
+        values = {**config_dict, **config_dict.get("quant_type_kwargs", {})}
+        values.pop("quant_type_kwargs", None)
+        config_dict = values
         names = inspect.signature(cls).parameters.keys()
         values = {**copy.deepcopy(config_dict), **{key: kwargs.pop(key) for key in names & kwargs.keys()}}
         values.pop("quant_method", None)
@@ -113,34 +111,36 @@ class TorchAoConfig:
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
-    def type_of(self, name: str) -> Any:
-        """The type of the layer of this name; None: it stays plain."""
+    def get_apply_tensor_subclass(self) -> Any:
+        """The type as an object of torchao's, which must be installed for that."""
+        return import_module("torchao.core.config").config_from_dict(self.quant_type)
+
+    def type_of(self, name: str, is_named: bool = False) -> Any:
+        """The type of the layer of this name, or that by which a map names it; None: it stays plain.
+
+        That is the entry of its weight's name, or its own, or the first pattern for either; or else `_default`.
+        """
         if self.quant_type["_type"] not in MAPS:
-            return self.quant_type
-        data = self.quant_type["_data"]
-        entries = data.get("fqn_to_config") or data.get("module_fqn_to_config") or {}
-        exact = [key for key in entries if key == name or (key.startswith("re:") and names_module(key, name))]
-        found = entries.get(exact[0] if exact else "_default")
+            return None if is_named else self.quant_type
+        entries, names = types_by_name(self.quant_type), (f"{name}.weight", name)
+        patterns = (key for key in entries if key[:3] == "re:" and any(re.fullmatch(key[3:], n) for n in names))
+        found = entries.get([*(n for n in names if n in entries), *patterns, "" if is_named else "_default"][0])
         return None if found is None else whole_type(found, {})
 
 
 def int8_matmul(layer: Any, x: Tensor) -> Tensor:
     """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
+    if layer.scheme.inputs == "symmetric":
+        codes, steps = layer.int8_inputs(rows)
+        y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype)
+    else:
+        codes, steps, zeros = asymmetric_codes(rows, layer.bits, layer.scheme.whole_inputs)
+        y = (int8_product(codes.to(torch.int8), weight) * steps).to(x.dtype)
+        y = y.sub_((steps * zeros * weight.sum(1, dtype=torch.int32)).to(x.dtype))
+    y = y.mul_(scales.to(x.dtype))
+    y = y if layer.bias is None else y.add_(layer.bias.to(y.dtype))
     return y.view(*x.shape[:-1], -1)
-
-
-def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
-    scales = (largest / 448).float()
-    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
-
-
-def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
-    """float32 scales under which the largest magnitude is halfway between the two largest codes."""
-    return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
 
 
 class PackedLinear(nn.Module):
@@ -293,7 +293,7 @@ class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry="int8_matmul", bits=(8,), multiples=(8, 8)),
+        Kernel("int8_product", entry="int8_matmul", bits=(7, 8), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry="int8pack_matmul", device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
@@ -327,16 +327,19 @@ class TorchAoLinear(PackedLinear):
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
         self.group_size = self.scheme.group_size or self.in_features
+        types = [quant_type["_data"].get(name) for name in ("weight_dtype", "activation_dtype")]
+        self.weight_type, self.input_type = (getattr(torch, written(x)) if x else torch.int8 for x in types)
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
-        groups = (self.out_features, self.in_features // self.group_size)
+        is_float = self.scheme.kind == "float8"
+        groups = (1, 1) if self.scheme.whole else (self.out_features, self.in_features // self.group_size)
+        code = self.weight_type if is_float else torch.int8
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
-            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=code),
+            "_weight_scale": torch.empty(groups),
         }
         zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
-        return found if self.scheme.kind == "float8" else found | zeros
+        return found if is_float else found | zeros
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
@@ -344,11 +347,12 @@ class TorchAoLinear(PackedLinear):
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
+        largest = largest.amax().view(1, 1) if scheme.whole else largest
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
-            return {"_weight_qdata": codes, "_weight_scale": scales}
+            codes, scales = scaled_float8(groups, largest[..., None], self.weight_type)
+            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales[..., 0]}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        zeros = torch.zeros_like(low)
+        zeros = torch.zeros_like(largest)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
@@ -370,8 +374,7 @@ class TorchAoLinear(PackedLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["_weight_qdata"], stored["_weight_scale"]
         wide = dtype if scales.dtype == dtype else torch.float32  # integers are exact in all of them
-        values = widen_float8(codes) if self.scheme.kind == "float8" else codes
-        groups = values.to(wide).unflatten(1, (-1, self.group_size))
+        groups = widen_codes(codes).to(wide).unflatten(1, (-1, self.group_size))
         if not self.scheme.symmetric:
             groups = groups - stored["_weight_zero_point"].to(wide)[..., None]
         return (groups * scales.to(wide)[..., None]).flatten(1).to(dtype)
@@ -389,18 +392,24 @@ class TorchAoLinear(PackedLinear):
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
-        return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
+        return stored["_weight_qdata"], stored["_weight_scale"].view(-1).expand(self.out_features)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.scheme.inputs:
             return rows, None
-        steps = symmetric_scales(rows.abs().amax(1), 8)
-        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
+        steps = symmetric_scales(self.largest(rows), self.bits)
+        return symmetric_codes(rows, steps, self.bits).to(torch.int8), steps[:, 0]
+
+    def largest(self, x: Tensor) -> Tensor:
+        """Magnitudes [..., 1] of tokens, or of all."""
+        sizes = x.abs().amax(-1, keepdim=True)
+        return sizes.amax().expand_as(sizes) if self.scheme.whole_inputs else sizes
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
-        sizes = x.abs()
-        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+        """Codes [..., K] of inputs and the scales of tokens [..., 1]."""
+        bounds = [self.quant_type["_data"][f"activation_value_{end}"] for end in ("lb", "ub")]
+        largest = self.largest(x)
+        return scaled_float8(x, largest if bounds == [None, None] else largest.clamp(*bounds), self.input_type)
 
     def float8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
@@ -412,30 +421,30 @@ class TorchAoLinear(PackedLinear):
             return x
         if self.scheme.inputs == "float8":
             codes, scales = self.float8_inputs(x)
-            return (widen_float8(codes).float() * scales).to(x.dtype)
+            return (widen_codes(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
-            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
-        values = x.float()
-        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
-        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
-        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
+            steps = symmetric_scales(self.largest(x), self.bits)
+            return (symmetric_codes(x, steps, self.bits) * steps).to(x.dtype)
+        bits, values = (self.bits, x) if self.scheme.kind == "int8" else (8, x.float())
+        codes, scales, zeros = asymmetric_codes(values, bits, self.scheme.whole_inputs)
+        return ((codes - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
         kind, _, group_size, symmetric, inputs, *_ = self.scheme
         if kernel.name == "torch":
             return ""
+        if torch.float8_e5m2 in (self.weight_type, self.input_type):
+            return "it reads float8_e4m3fn"
         if kernel.name == "scaled_mm" or inputs == "float8":
             return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
         if kernel.name == "triton_groups":
-            return "it reads integers" if kind == "float8" else ""
+            return "it reads integers with a scale for each row" if kind == "float8" or self.scheme.whole else ""
         if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
             return "it reads symmetric integers with a scale for each row"
         if kernel.name == "triton_int8":
             return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
         if kernel.name == "int8_product":
-            return "" if inputs == "symmetric" else "it rounds inputs, symmetrically"
+            return "" if inputs and kind == "int8" else "it rounds inputs of int8"
         return "its inputs are not rounded" if inputs else ""
 
     def header(self, dtype: torch.dtype) -> str:
@@ -633,15 +642,29 @@ class TorchAoHfQuantizer:
             self.convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
-        """Replaces the linear layers, or `only` those named, by packed ones; those that the format cannot hold stay."""
+        """Also the embeddings, if they are included or a map names them; tied ones only if they may become two."""
         config = self.quantization_config
-        if config.include_input_output_embeddings and only is None:
+        is_included = config.include_input_output_embeddings
+        if is_included and only is None:
             if tied_weights(model) and not config.untie_embedding_weights:
                 raise ValueError(
                     "include_input_output_embeddings: embeddings and head are tied: set untie_embedding_weights=True"
                 )
             self.shared = tied_weights(model)
             model.config.tie_word_embeddings = False
+        embedding = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is embedding)
+        quant_type = config.type_of(name, is_named=only is None and not is_included)
+        skipped = self.get_modules_to_not_convert(model) if only is None else ()
+        stays = any(names_module(entry, name) for entry in skipped) or bool(tied_weights(model))
+        if quant_type is not None and (not stays if only is None else name in only):
+            if type(embedding) is not nn.Embedding or quant_type["_type"] == "Int4WeightOnlyConfig":
+                found = f"{type(embedding).__name__}, {quant_type['_type']}"
+                raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
+            table = TorchAoEmbedding(embedding, config, quant_type)
+            with torch.device("meta"):
+                table.hold(table.empty_tensors())
+            set_module(model, name, table)
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
         linears = {name: linear for name, linear in linears.items() if only is not None or self.means(name, linear)}
@@ -654,21 +677,6 @@ class TorchAoHfQuantizer:
         if not packed_layers(model):
             why = "" if only is None else f": the checkpoint has no {self.packed_tensor} of its linear layers"
             raise ValueError(f"{type(self).__name__} finds no layer to pack in {type(model).__name__}{why}")
-        embedding = model.get_input_embeddings()
-        name = next(name for name, module in model.named_modules() if module is embedding)
-        skipped = self.get_modules_to_not_convert(model) if only is None else ()
-        wanted = config.include_input_output_embeddings if only is None else name in only
-        if not wanted or any(names_module(entry, name) for entry in skipped):
-            return
-        quant_type = config.type_of(name)
-        kind = "not quantized" if quant_type is None else quant_type["_type"]
-        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
-            found = f"{type(embedding).__name__}, {kind}"
-            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
-        packed = TorchAoEmbedding(embedding, config, quant_type)
-        with torch.device("meta"):
-            packed.hold(packed.empty_tensors())
-        set_module(model, name, packed)
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         """What the user or the checkpoint says, or else the heads."""
@@ -1109,14 +1117,6 @@ def has_type(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def require_type(config: Any, name: str, kind: Any) -> None:
-    """Refuses a field's value that is of another type; a bool is no number."""
-    value = getattr(config, name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{type(config).__name__}: {name} is {value!r}, expected {expected}")
-
-
 def enum(kind: str, name: str) -> dict[str, str]:
     return {"_type": kind, "_data": name}
 
@@ -1126,6 +1126,7 @@ TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
 FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
+PRODUCT = {"_type": "Float8MMConfig", "_version": 1, "_data": FAST}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -1134,7 +1135,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
     "Int8WeightOnlyConfig": {"group_size": None, "granularity": ROW, "set_inductor_config": True},
     "Int8DynamicActivationInt8WeightConfig": {
         "act_mapping_type": SYMMETRIC,
-        "weight_only_decode": False,
+        "weight_only_decode": False,  # changes nothing, in torchao neither
         "granularity": ROW,
         "set_inductor_config": True,
         "reduce_range": False,
@@ -1171,7 +1172,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
         "granularity": [TENSOR, TENSOR],  # of inputs and weights
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
-        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
+        "mm_config": PRODUCT,
         "activation_value_lb": None,
         "activation_value_ub": None,
         "kernel_preference": enum("KernelPreference", "AUTO"),
@@ -1190,12 +1191,28 @@ NAMES = {
     "float8_dynamic_activation_float8_weight": "Float8DynamicActivationFloat8WeightConfig",
 }
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
-
-
-def member(value: Any) -> Any:
-    """The name in capitals of what JSON has as an entry of an enumeration, and users also write as a word; others as they are."""
-    name = value["_data"] if isinstance(value, dict) else value
-    return name.upper() if isinstance(name, str) else value
+INTEGERS, FLOATS = tuple(f"int{bits}" for bits in range(2, 9)), ("float8_e4m3fn", "float8_e5m2")
+MAPPINGS, SCALES = ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"), (None, "float32", "float16", "bfloat16")
+CHOICES: dict[str, tuple[Any, ...]] = {  # values of which there is a layer here; other fields take any
+    "act_mapping_type": ("SYMMETRIC", "ASYMMETRIC"),
+    "reduce_range": (False, True),
+    "mapping_type": MAPPINGS,
+    "weight_mapping_type": MAPPINGS,
+    "scale_dtype": SCALES,
+    "weight_scale_dtype": SCALES,
+    "intx_packing_format": ("UNPACKED_TO_INT8",),
+    "intx_choose_qparams_algorithm": ("AFFINE", "HQQ_SCALE_ONLY"),
+    "int4_packing_format": ("PLAIN", "TILE_PACKED_TO_4D"),
+    "int4_choose_qparams_algorithm": ("TINYGEMM", "HQQ"),
+    "int4_tile_packed_ntile": (8,),
+    "activation_dtype": FLOATS,
+    "packing_format": ("PLAIN",),
+}
+REASONS = {
+    "PLAIN_INT32": " (operators of XPUs and NPUs make it)",
+    "PRESHUFFLED": " (torchao itself has no file of it)",
+    "Static": "; its scales are tensors, which no config.json holds: round inputs dynamically",
+}
 
 
 class Scheme(NamedTuple):
@@ -1205,157 +1222,156 @@ class Scheme(NamedTuple):
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
-    inputs: str  # "", "symmetric", "asymmetric" or "float8"
-    whole: bool = False  # whether all rows share a scale, those of inputs too
+    inputs: str = ""  # or "symmetric", "asymmetric", "float8"
+    whole: bool = False  # whether all rows of the weight share a scale
+    whole_inputs: bool = False  # whether all tokens do
     fit: str = ""  # of symmetric intx: "unclipped", for both ends of the range; "fitted", for the least error
-    scale_type: str | None = None  # of intx; None: the weight's
+    scale_type: str = ""  # of intx; empty: the weight's
+
+
+def written(value: Any) -> str:
+    """A value of the JSON as torchao prints it: `PerGroup(group_size=32)`, `SYMMETRIC`."""
+    if isinstance(value, list):
+        return " and ".join(map(written, value))
+    data = value.get("_data") or {} if isinstance(value, dict) else value
+    if not isinstance(data, dict):
+        return str(data)
+    return f"{value.get('_type')}({', '.join(f'{key}={entry!r}' for key, entry in data.items())})"
+
+
+def member(value: Any) -> str:
+    """The same in capitals: users also write members of enumerations as words."""
+    return written(value).upper()
+
+
+def refuse(name: str, field: str, value: Any, expected: str) -> NoReturn:
+    reason = REASONS.get(member(value), "")
+    raise ValueError(f"TorchAoConfig: {field} of {name} is {written(value)}{reason}, expected {expected}")
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
-    """The scheme of a type; what no kernel here does is refused."""
+    """The scheme of a type; what no layer here does is refused."""
     name, data = quant_type["_type"], quant_type["_data"]
+    check_values(name, data)
+    values = {key: member(value) for key, value in data.items()}
     if name == "Int4WeightOnlyConfig":
-        return read_int4(data)
-    granularity = data.get("weight_granularity", data.get("granularity", ROW))
-    pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
-    granularity = pair[-1]
-    known = ("PerRow", "PerTensor") if name.startswith("Float8Dynamic") else ("PerRow", "PerAxis", "PerGroup")
-    if pair[0]["_type"] != granularity["_type"] or granularity["_type"] not in known:
-        shown = " and ".join(dict.fromkeys(entry["_type"] for entry in pair))
-        raise ValueError(f"TorchAoConfig: granularity of {name} is {shown}, expected {known[0]} or {known[-1]}")
-    told = granularity["_data"].get("group_size") or data.get("group_size") or 0
-    accepted = {
-        "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
-        "weight_only_decode": False,
-        "reduce_range": False,
-        "activation_value_lb": None,
-        "activation_value_ub": None,
-        "packing_format": enum("Float8PackingFormat", "PLAIN"),
-        **INTX,
-    }
+        kind = "int4_pairs" if values["int4_packing_format"] == "PLAIN" else "int4_tiles"
+        return Scheme(kind, 4, data["group_size"], False)
+    inputs, weight, size = read_granularities(name, data)
+    whole, is_dynamic = (weight == "PerTensor()", inputs == "PerTensor()"), "Dynamic" in name
     if name.startswith("Float8"):
-        accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
-    fitted = member(data.get("intx_choose_qparams_algorithm")) == "HQQ_SCALE_ONLY"
-    if fitted:
-        del accepted["intx_choose_qparams_algorithm"]
-    for key in accepted.keys() & data.keys():
-        if member(data[key]) != member(accepted[key]):
-            raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if name == "Float8WeightOnlyConfig":
-        return Scheme("float8", 8, 0, True, "")
-    if name == "Float8DynamicActivationFloat8WeightConfig":
-        return Scheme("float8", 8, 0, True, "float8", granularity["_type"] == "PerTensor")
-    if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
-        return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
-    bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = member(data.get("weight_mapping_type", data.get("mapping_type")))
-    if not 2 <= bits <= 8 or mapping not in ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"):
-        raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    fit = "fitted" if fitted else "unclipped" if mapping.endswith("ERR") else ""
-    scale_type = data.get("weight_scale_dtype", data.get("scale_dtype"))
-    inputs = "asymmetric" if "Dynamic" in name else ""
-    return Scheme(
-        "intx", bits, told, mapping != "ASYMMETRIC", inputs, fit=fit, scale_type=scale_type and scale_type["_data"]
-    )
+        return Scheme("float8", 8, size, True, "float8" if is_dynamic else "", *whole)
+    rounded = values["act_mapping_type"].lower() if is_dynamic else ""
+    if "Intx" not in name:
+        return Scheme("int8", 7 if data.get("reduce_range") else 8, size, True, rounded, *whole)
+    prefix, bits = "weight_" if is_dynamic else "", int(values["weight_dtype"].removeprefix("INT"))
+    mapping, scale_type = values[f"{prefix}mapping_type"], data[f"{prefix}scale_dtype"]
+    is_fitted = values["intx_choose_qparams_algorithm"] == "HQQ_SCALE_ONLY"  # symmetric, whatever the mapping
+    fit = "fitted" if is_fitted else "unclipped" if mapping.endswith("ERR") else ""
+    is_symmetric = is_fitted or mapping != "ASYMMETRIC"
+    return Scheme("intx", bits, size, is_symmetric, rounded, fit=fit, scale_type=written(scale_type or ""))
 
 
-def read_int4(data: dict[str, Any]) -> Scheme:
-    """The scheme of packed int4; packings of which no layer here can be compared with torchao's are refused."""
-    packing, tile = member(data["int4_packing_format"]), data["int4_tile_packed_ntile"]
-    others = {
-        "PLAIN_INT32": "operators of XPUs and NPUs make it",
-        "PRESHUFFLED": "torchao itself has no file of it",
-    }
-    if packing not in ("PLAIN", "TILE_PACKED_TO_4D") or tile != 8:
-        reason = others.get(packing, f"with an int4_tile_packed_ntile of {tile}")
-        raise ValueError(
-            f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
-            "TILE_PACKED_TO_4D, in tiles of 8"
-        )
-    if packing == "PLAIN" and member(data["int4_choose_qparams_algorithm"]) == "HQQ":
-        raise ValueError(
-            "TorchAoConfig: int4_choose_qparams_algorithm HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"
-        )
-    return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
+def check_values(name: str, data: dict[str, Any]) -> None:
+    """Refuses fields that the class does not have, and values of which there is no layer here."""
+    choices = {**CHOICES, "weight_dtype": FLOATS if name.startswith("Float8") else INTEGERS}
+    if name == "Int8DynamicActivationIntxWeightConfig":
+        choices["act_mapping_type"] = ("ASYMMETRIC",)
+    for key, value in data.items():
+        if key not in TYPES[name]:
+            raise ValueError(f"TorchAoConfig: {name} has no {key}: there are {', '.join(TYPES[name])}")
+        known = choices.get(key, (value,))
+        if member(value) not in map(member, known):
+            refuse(name, key, value, " or ".join(map(str, known)))
+        if key.startswith("activation_value") and not isinstance(value, (int, float, type(None))):
+            refuse(name, key, value, "a number or None")
+    if name == "Int8WeightOnlyConfig" and data["group_size"] is not None:
+        refuse(name, "group_size", data["group_size"], f"None: granularity PerGroup({data['group_size']}) says it")
+    if name == "Int4WeightOnlyConfig":
+        if not re.fullmatch(r"[1-9]\d*", str(size := data["group_size"])):
+            refuse(name, "group_size", size, "a positive number")
+        if (member(data["int4_choose_qparams_algorithm"]), member(data["int4_packing_format"])) == ("HQQ", "PLAIN"):
+            refuse(name, "int4_packing_format", "PLAIN", "TILE_PACKED_TO_4D, with which the algorithm HQQ goes")
+
+
+def read_granularities(name: str, data: dict[str, Any]) -> tuple[str, str, int]:
+    """The granularities of inputs and weight, and the columns of a group; 0: all."""
+    key = "weight_granularity" if "weight_granularity" in data else "granularity"
+    found = data[key] or TYPES[name][key]
+    inputs, weight = map(written, found if isinstance(found, list) and len(found) == 2 else [found, found])
+    known = ["PerAxis(axis=0)"] if "Intx" in name else ["PerRow(dim=-1)", "PerTensor()"]
+    has_groups = "Intx" in name or "WeightOnly" in name
+    groups = re.fullmatch(r"PerGroup\(group_size=([1-9]\d*)\)", weight) if has_groups else None
+    is_mixed = inputs != weight and not name.startswith("Int8Dynamic")
+    if is_mixed or not (groups or {inputs, weight} <= {*known}):
+        refuse(name, key, found, " or ".join([*known, "PerGroup"] if has_groups else known))
+    return inputs, weight, int(groups[1]) if groups else 0
+
+
+def types_by_name(quant_type: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a map."""
+    data = quant_type.get("_data") or {}
+    return data.get("fqn_to_config") or data.get("module_fqn_to_config") or {}
+
+
+def require_layer(kind: Any) -> None:
+    """Refuses classes that are not named above."""
+    if kind not in (*TYPES, *MAPS):
+        reason = REASONS["Static"] if "Static" in str(kind) else ""
+        raise ValueError(f"TorchAoConfig: quant_type {kind!r} has no layer here{reason}: there are {', '.join(TYPES)}")
 
 
 def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
     """A type as JSON has it, of that, of a name with options, or of an object of torchao's."""
-    if not isinstance(given, (str, dict)):
+    if isinstance(given, dict) and given.keys() == {"default"}:
+        given = given["default"]
+    if isinstance(given, str):
+        return named_type(given, options)
+    if options:
+        raise ValueError(f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type")
+    if not isinstance(given, dict):
+        entries = (getattr(given, "fqn_to_config", None) or {}).values()
+        for entry in (given, *(entry for entry in entries if entry is not None)):
+            require_layer(type(entry).__name__)
         given = import_module("torchao.core.config").config_to_dict(given)  # the object's own package
-    if isinstance(given, dict):
-        given = given.get("default", given)
-        if options:
-            raise ValueError(
-                f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type"
-            )
-        if given.get("_type") in MAPS:
-            return given  # its entries are checked when a layer asks for its own
-        if given.get("_type") not in TYPES:
-            raise ValueError(
-                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}"
-            )
-        found = {"_type": given["_type"], "_version": given.get("_version", 2)}
-        return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
-    if given not in NAMES:
-        raise ValueError(f"TorchAoConfig: quant_type {given!r} is not known: there are {', '.join(NAMES)}")
-    data = dict(TYPES[NAMES[given]])
-    if given.endswith("int4_weight"):
+    name = given.get("_type", given)
+    require_layer(name)
+    if name in MAPS:
+        for entry in types_by_name(given).values():
+            if entry is not None:
+                whole_type(entry, {})
+        return dict(given)
+    if (version := given.get("_version", 2)) != 2:
+        refuse(name, "_version", version, "2: quantize the plain weights again")
+    return checked(name, {**TYPES[name], **given.get("_data", {})})
+
+
+def named_type(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The type that a name with options stands for."""
+    if name not in NAMES:
+        raise ValueError(f"TorchAoConfig: quant_type {name!r} is not known: there are {', '.join(NAMES)}")
+    data = dict(TYPES[NAMES[name]])
+    if name.endswith("int4_weight"):
         data["weight_dtype"] = enum("torch.dtype", "int4")
-    keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
-    for name, value in options.items():
-        key = next((key for key in (f"weight_{keys[name]}", keys[name], name) if key in data), None)
+    for option, value in options.items():
+        usual = "granularity" if option == "group_size" else option
+        key = next((key for key in (f"weight_{usual}", usual, option) if key in data), None)
         if key is None:
-            raise ValueError(f"TorchAoConfig: {given} takes no {name}")
-        data[key] = (
-            value
-            if key == "group_size"
-            else {
-                "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
-                "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
-                "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
-            }[name](value)
-        )
-    return {"_type": NAMES[given], "_version": 2, "_data": data}
+            raise ValueError(f"TorchAoConfig: {name} takes no {option}")
+        entries = {
+            "weight_dtype": enum("torch.dtype", str(value).removeprefix("torch.")),
+            "mapping_type": enum("MappingType", str(getattr(value, "name", value)).upper()),
+            "group_size": {"_type": "PerGroup", "_version": 1, "_data": {"group_size": value}},
+        }
+        data[key] = value if key == "group_size" else entries[option]
+    return checked(NAMES[name], data)
 
 
-def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
-
-    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
-    """
-    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
-    return {name: linear for name, linear in linears.items() if name not in skipped}
-
-
-def tied_weights(model: Any) -> dict[str, str]:
-    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
-
-
-def names_module(entry: str, name: str) -> bool:
-    """Whether an entry of a list of modules means the module of this full name."""
-    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
-
-
-def output_modules(model: Any) -> list[str]:
-    """The names of the layers that come after the base model: heads, whose precision counts most."""
-    base = getattr(model, "base_model", model)
-    return [] if base is model else [name for name, module in model.named_children() if module is not base]
-
-
-def set_module(model: Any, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
-def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
-    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
-    module, parts = model, tensor_name.split(".")
-    while len(parts) > 1 and parts[0] in module._modules:
-        module = module._modules[parts.pop(0)]
-    return module, ".".join(parts)
+def checked(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The type of these values; what no layer here does is refused."""
+    quant_type = {"_type": name, "_version": 2, "_data": data}
+    read_scheme(quant_type)
+    return quant_type
 
 
 # Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
@@ -1404,15 +1420,35 @@ def aligned(tensor: Tensor, size: int) -> Tensor:
     return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
-def widen_float8(values: Tensor) -> Tensor:
-    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
-    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
-    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
+def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
+    """float32 scales under which the largest magnitude is halfway between the two largest codes."""
+    return (largest / ((2**bits - 1) / 2)).float().clamp_(min=torch.finfo(torch.float32).eps)
 
 
-def round_to_float8(values: Tensor) -> Tensor:
-    """The nearest float8_e4m3fn; what lies beyond its range becomes its largest, where a cast alone gives NaN."""
-    return values.clamp(-448, 448).to(torch.float8_e4m3fn)
+def symmetric_codes(values: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """Signed codes in float32; as nearest_codes, with fewer calls, which are most of the time of a single row."""
+    return (values * scales.reciprocal()).round_().clamp_(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def asymmetric_codes(values: Tensor, bits: int, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Signed codes of numbers [..., K], and scales and zero points [..., 1] of rows, or [1] of all; in float32."""
+    low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
+    low, high = (low.amin().view(1), high.amax().view(1)) if whole else (low, high)
+    scales = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(torch.float32).eps)
+    lowest = -(2 ** (bits - 1))
+    zeros = (lowest - (low / scales).round()).clamp(lowest, -lowest - 1)
+    return nearest_codes(values, scales.float(), zeros, bits), scales.float(), zeros
+
+
+def scaled_float8(values: Tensor, largest: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
+    scales = (largest / (top := torch.finfo(dtype).max)).float()
+    return (values.float() / torch.where(scales > 0, scales, 1)).clamp_(-top, top).to(dtype), scales
+
+
+def widen_codes(codes: Tensor) -> Tensor:
+    """Codes in a type that converts faster than float8_e4m3fn does, or in their own."""
+    return widen_float8(codes) if codes.dtype == torch.float8_e4m3fn else codes
 
 
 def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
@@ -1471,10 +1507,14 @@ def tensor_header(
     data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
     given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
     if scheme.kind == "int8":
-        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
+        kind, reduced = "Int8Tensor", given.get("reduce_range") or False
         if inputs:
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
+            rounded = {
+                "granularity": plain_entry(given["granularity"] or ROW),
+                "mapping_type": given["act_mapping_type"],
+            }
+            rounded |= {"reduce_range": reduced}
+        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": reduced}
     elif scheme.kind == "intx":
         kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
         data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
@@ -1482,8 +1522,9 @@ def tensor_header(
         kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
         if inputs:
             rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
-            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
-        product = plain_entry(given["mm_config"]) if inputs else None
+            bounds = {f"hp_value_{end}": given[f"activation_value_{end}"] for end in ("lb", "ub")}
+            rounded |= {"mm_config": None, **bounds, "kernel_preference": preference}
+        product = plain_entry(given["mm_config"] or PRODUCT) if inputs else None
         data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
         data |= {"kernel_preference": preference}
     return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
@@ -1576,6 +1617,45 @@ def matmul_by_rows(layer: Any, x: Tensor) -> Tensor:
     )
     y = torch.cat([F.linear(x, layer.unpack(part, x.dtype)) for part in parts], -1)
     return y if layer.bias is None else y + layer.bias.to(y.dtype)
+
+
+def linears_to_convert(model: Any, skipped: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without those that `skipped` names and those whose weight is tied.
+
+    An entry of `skipped` is a full name, a name or path inside of one (`lm_head`, `layers.0.mlp`), or `re:` and a pattern.
+    """
+    tied = {name.rpartition(".")[0] for pair in tied_weights(model).items() for name in pair}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    skipped = {n for n in linears if n in tied or any(names_module(entry, n) for entry in skipped)}
+    return {name: linear for name, linear in linears.items() if name not in skipped}
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    return getattr(model, "_tied_weights_keys", {}) if getattr(model.config, "tie_word_embeddings", False) else {}
+
+
+def names_module(entry: str, name: str) -> bool:
+    """Whether an entry of a list of modules means the module of this full name."""
+    return bool(re.match(entry[3:], name)) if entry.startswith("re:") else f".{entry}." in f".{name}."
+
+
+def output_modules(model: Any) -> list[str]:
+    """The names of the layers that come after the base model: heads, whose precision counts most."""
+    base = getattr(model, "base_model", model)
+    return [] if base is model else [name for name, module in model.named_children() if module is not base]
+
+
+def set_module(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and what is left of the name there (`weight`, `weight.absmax`)."""
+    module, parts = model, tensor_name.split(".")
+    while len(parts) > 1 and parts[0] in module._modules:
+        module = module._modules[parts.pop(0)]
+    return module, ".".join(parts)
 
 
 def describe(tensor: Tensor) -> str:
@@ -1786,6 +1866,12 @@ def nibbles(packed: Tensor) -> Tensor:
     """Of each byte the low four bits, then the high ones."""
     packed = packed.view(torch.uint8)
     return torch.stack((packed & 15, packed >> 4), -1).flatten()
+
+
+def widen_float8(values: Tensor) -> Tensor:
+    """Finite float8_e4m3fn as bfloat16, exactly: sign, exponent and mantissa in their places there, times 2¹²⁰."""
+    bits = values.view(torch.int8).to(torch.int16)  # the sign fills the upper half
+    return bits.bitwise_left_shift_(4).bitwise_and_(-0x7810).view(torch.bfloat16) * 2.0**120
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
