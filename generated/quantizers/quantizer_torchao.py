@@ -128,21 +128,6 @@ class TorchAoConfig:
         return None if found is None else whole_type(found, {})
 
 
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    if layer.scheme.inputs == "symmetric":
-        codes, steps = layer.int8_inputs(rows)
-        y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype)
-    else:
-        codes, steps, zeros = asymmetric_codes(rows, layer.bits, layer.scheme.whole_inputs)
-        y = (int8_product(codes.to(torch.int8), weight) * steps).to(x.dtype)
-        y = y.sub_((steps * zeros * weight.sum(1, dtype=torch.int32)).to(x.dtype))
-    y = y.mul_(scales.to(x.dtype))
-    y = y if layer.bias is None else y.add_(layer.bias.to(y.dtype))
-    return y.view(*x.shape[:-1], -1)
-
-
 class PackedLinear(nn.Module):
     """y [..., N] = x [..., K] Wᵀ + b; W [N, K] is stored packed, in buffers that a checkpoint holds under the same names.
 
@@ -330,16 +315,18 @@ class TorchAoLinear(PackedLinear):
         types = [quant_type["_data"].get(name) for name in ("weight_dtype", "activation_dtype")]
         self.weight_type, self.input_type = (getattr(torch, written(x)) if x else torch.int8 for x in types)
 
+    def fits(self) -> bool:
+        multiple = 16 if self.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        return self.out_features % multiple == self.in_features % multiple == self.in_features % self.group_size == 0
+
     def empty_tensors(self) -> dict[str, Tensor]:
-        is_float = self.scheme.kind == "float8"
         groups = (1, 1) if self.scheme.whole else (self.out_features, self.in_features // self.group_size)
-        code = self.weight_type if is_float else torch.int8
+        code = self.weight_type if self.scheme.kind == "float8" else torch.int8
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=code),
             "_weight_scale": torch.empty(groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
-        return found if is_float else found | zeros
+        return found if code.is_floating_point else found | {"_weight_zero_point": torch.empty(groups, dtype=code)}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
@@ -658,10 +645,15 @@ class TorchAoHfQuantizer:
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         stays = any(names_module(entry, name) for entry in skipped) or bool(tied_weights(model))
         if quant_type is not None and (not stays if only is None else name in only):
-            if type(embedding) is not nn.Embedding or quant_type["_type"] == "Int4WeightOnlyConfig":
-                found = f"{type(embedding).__name__}, {quant_type['_type']}"
+            kind = quant_type["_type"]
+            if type(embedding) is not nn.Embedding or kind == "Int4WeightOnlyConfig":
+                found = f"{type(embedding).__name__}, {kind}"
                 raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
             table = TorchAoEmbedding(embedding, config, quant_type)
+            if (columns := table.in_features) % table.group_size:
+                raise ValueError(
+                    f"{name} has {columns} columns, not a multiple of {kind}'s groups of {table.group_size}"
+                )
             with torch.device("meta"):
                 table.hold(table.empty_tensors())
             set_module(model, name, table)
@@ -695,14 +687,9 @@ class TorchAoHfQuantizer:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
-        if quant_type["_type"] == "Int4WeightOnlyConfig":
-            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
-            return packed if packed.fits() else None
-        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
-        rows, columns = linear.out_features, linear.in_features
-        fits = rows % multiple == columns % multiple == columns % layer.group_size == 0
-        return layer if fits else None
+        layer_class = TorchAoInt4Linear if quant_type["_type"] == "Int4WeightOnlyConfig" else TorchAoLinear
+        layer = layer_class(linear, self.quantization_config, quant_type)
+        return layer if layer.fits() else None
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """A head that was tied has no weight of its own in the file."""
@@ -1374,52 +1361,6 @@ def checked(name: str, data: dict[str, Any]) -> dict[str, Any]:
     return quant_type
 
 
-# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
-CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
-
-
-def int8_product(left: Tensor, right: Tensor) -> Tensor:
-    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
-
-    On a CPU torch rearranges the weight for each product of more than one row; of a large one, three rows one by one are faster.
-    """
-    rows, right = left.shape[0], right.T
-    if left.is_cuda and rows <= 16:
-        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
-    if CUTS_SUMS and not left.is_cuda:
-        moved = left.view(torch.uint8) ^ 128  # its halves, and what remains: no two products reach 2¹⁵
-        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
-        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
-    if not left.is_cuda and 1 < rows <= 3 and right.numel() >= 2**21:
-        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
-    return torch._int_mm(left, right)
-
-
-def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
-    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
-
-    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
-    """
-    codes, scales = layer.int8_rows()
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= 12:
-        codes = codes if len(rows) < 4 else aligned(codes, 16)
-        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
-    else:
-        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
-        for start in range(0, len(codes), step):
-            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
-        y = y.mul_(scales).to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def aligned(tensor: Tensor, size: int) -> Tensor:
-    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
-    known = not torch.compiler.is_compiling()
-    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
-
-
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
     """float32 scales under which the largest magnitude is halfway between the two largest codes."""
     return (largest / ((2**bits - 1) / 2)).float().clamp_(min=torch.finfo(torch.float32).eps)
@@ -1449,6 +1390,21 @@ def scaled_float8(values: Tensor, largest: Tensor, dtype: torch.dtype) -> tuple[
 def widen_codes(codes: Tensor) -> Tensor:
     """Codes in a type that converts faster than float8_e4m3fn does, or in their own."""
     return widen_float8(codes) if codes.dtype == torch.float8_e4m3fn else codes
+
+
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
+    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
+    if layer.scheme.inputs == "symmetric":
+        codes, steps = layer.int8_inputs(rows)
+        y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype)
+    else:
+        codes, steps, zeros = asymmetric_codes(rows, layer.bits, layer.scheme.whole_inputs)
+        y = (int8_product(codes.to(torch.int8), weight) * steps).to(x.dtype)
+        y = y.sub_((steps * zeros * weight.sum(1, dtype=torch.int32)).to(x.dtype))
+    y = y.mul_(scales.to(x.dtype))
+    y = y if layer.bias is None else y.add_(layer.bias.to(y.dtype))
+    return y.view(*x.shape[:-1], -1)
 
 
 def solve_groups(groups: Tensor, bits: int, axis: int, narrow: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
@@ -1549,6 +1505,52 @@ def plain_entry(entry: Any) -> dict[str, Any]:
     """An entry, or the first of several, without its version."""
     first = entry[0] if isinstance(entry, list) else entry
     return {key: value for key, value in first.items() if key != "_version"}
+
+
+# Without VNNI, x86 cuts sums of two products of uint8 and int8 to 16 bits, and torch multiplies int8 as uint8, too.
+CUTS_SUMS = torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """int32 [M, N] of int8 [M, K] and [N, K]; cuBLAS wants more than 16 rows, and N and K in multiples of 8.
+
+    On a CPU torch rearranges the weight for each product of more than one row; of a large one, three rows one by one are faster.
+    """
+    rows, right = left.shape[0], right.T
+    if left.is_cuda and rows <= 16:
+        return torch._int_mm(F.pad(left, (0, 0, 0, 17 - rows)), right)[:rows]
+    if CUTS_SUMS and not left.is_cuda:
+        moved = left.view(torch.uint8) ^ 128  # its halves, and what remains: no two products reach 2¹⁵
+        product = torch._int_mm(torch.cat((moved >> 1, moved & 1, torch.full_like(moved[:1], 64))), right)
+        return (product[:rows] - product[-1]).mul_(2).add_(product[rows:-1])
+    if not left.is_cuda and 1 < rows <= 3 and right.numel() >= 2**21:
+        return torch.cat([torch._int_mm(row, right) for row in left.split(1)])
+    return torch._int_mm(left, right)
+
+
+def int8pack_matmul(layer: Any, x: Tensor) -> Tensor:
+    """[..., N] of bfloat16 inputs [..., K], by the layer's `int8_rows()`: codes int8 [N, K] and scales [N]; sums in float32.
+
+    For more than a dozen rows of inputs torch's product of bfloat16 is faster; two million codes are converted at a time.
+    """
+    codes, scales = layer.int8_rows()
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= 12:
+        codes = codes if len(rows) < 4 else aligned(codes, 16)
+        y = torch._weight_int8pack_mm(aligned(rows, 32), codes, scales.to(x.dtype).contiguous())
+    else:
+        y, step = torch.empty(len(rows), len(codes)), max(1, 2**21 // codes.shape[1])
+        for start in range(0, len(codes), step):
+            y[:, start : start + step] = F.linear(rows, codes[start : start + step].to(x.dtype))
+        y = y.mul_(scales).to(x.dtype)
+    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
+    return y.view(*x.shape[:-1], -1)
+
+
+def aligned(tensor: Tensor, size: int) -> Tensor:
+    """The same at an address that `size` divides: elsewhere torch's kernel crashes, and a tensor may lie anywhere in a file."""
+    known = not torch.compiler.is_compiling()
+    return tensor if known and tensor.data_ptr() % size == 0 else tensor.clone()
 
 
 def scaled_matmul(layer: Any, x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from unibody.core.quantization.ao_header import tensor_header
 from unibody.core.quantization.ao_int4 import Int4ShiftLinear
 from unibody.core.quantization.ao_rounding import (
     asymmetric_codes,
+    int8_matmul,
     scaled_float8,
     symmetric_codes,
     symmetric_scales,
@@ -47,7 +48,7 @@ from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin
 from unibody.core.quantization.float8_linear import scaled_matmul
 from unibody.core.quantization.half_quadratic import fit_scales
-from unibody.core.quantization.int8 import int8_product, int8pack_matmul
+from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
@@ -111,21 +112,6 @@ class TorchAoConfig(QuantizationConfigMixin):
         return None if found is None else whole_type(found, {})
 
 
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
-    if layer.scheme.inputs == "symmetric":
-        codes, steps = layer.int8_inputs(rows)
-        y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype)
-    else:
-        codes, steps, zeros = asymmetric_codes(rows, layer.bits, layer.scheme.whole_inputs)
-        y = (int8_product(codes.to(torch.int8), weight) * steps).to(x.dtype)
-        y = y.sub_((steps * zeros * weight.sum(1, dtype=torch.int32)).to(x.dtype))
-    y = y.mul_(scales.to(x.dtype))
-    y = y if layer.bias is None else y.add_(layer.bias.to(y.dtype))
-    return y.view(*x.shape[:-1], -1)
-
-
 class TorchAoLinear(PackedLinear):
     """A linear layer of torchao's codes."""
 
@@ -168,16 +154,18 @@ class TorchAoLinear(PackedLinear):
         types = [quant_type["_data"].get(name) for name in ("weight_dtype", "activation_dtype")]
         self.weight_type, self.input_type = (getattr(torch, written(x)) if x else torch.int8 for x in types)
 
+    def fits(self) -> bool:
+        multiple = 16 if self.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        return self.out_features % multiple == self.in_features % multiple == self.in_features % self.group_size == 0
+
     def empty_tensors(self) -> dict[str, Tensor]:
-        is_float = self.scheme.kind == "float8"
         groups = (1, 1) if self.scheme.whole else (self.out_features, self.in_features // self.group_size)
-        code = self.weight_type if is_float else torch.int8
+        code = self.weight_type if self.scheme.kind == "float8" else torch.int8
         found = {
             "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=code),
             "_weight_scale": torch.empty(groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
-        return found if is_float else found | zeros
+        return found if code.is_floating_point else found | {"_weight_zero_point": torch.empty(groups, dtype=code)}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
@@ -339,14 +327,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
-        if quant_type["_type"] == "Int4WeightOnlyConfig":
-            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
-            return packed if packed.fits() else None
-        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
-        rows, columns = linear.out_features, linear.in_features
-        fits = rows % multiple == columns % multiple == columns % layer.group_size == 0
-        return layer if fits else None
+        layer_class = TorchAoInt4Linear if quant_type["_type"] == "Int4WeightOnlyConfig" else TorchAoLinear
+        layer = layer_class(linear, self.quantization_config, quant_type)
+        return layer if layer.fits() else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -371,10 +354,15 @@ class TorchAoHfQuantizer(HfQuantizer):
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         stays = any(names_module(entry, name) for entry in skipped) or bool(tied_weights(model))
         if quant_type is not None and (not stays if only is None else name in only):
-            if type(embedding) is not nn.Embedding or quant_type["_type"] == "Int4WeightOnlyConfig":
-                found = f"{type(embedding).__name__}, {quant_type['_type']}"
+            kind = quant_type["_type"]
+            if type(embedding) is not nn.Embedding or kind == "Int4WeightOnlyConfig":
+                found = f"{type(embedding).__name__}, {kind}"
                 raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
             table = TorchAoEmbedding(embedding, config, quant_type)
+            if (columns := table.in_features) % table.group_size:
+                raise ValueError(
+                    f"{name} has {columns} columns, not a multiple of {kind}'s groups of {table.group_size}"
+                )
             with torch.device("meta"):
                 table.hold(table.empty_tensors())
             set_module(model, name, table)

@@ -223,7 +223,14 @@ def test_tied_embeddings_stay_plain_unless_included(tmp_path: Path) -> None:
     assert {name for name, layer in model.named_modules() if hasattr(layer, "stored_tensors")} == {Q}
 
 
-def test_embeddings_of_packed_int4(plain: Path) -> None:
-    config = unibody.TorchAoConfig("int4_weight_only", group_size=32, include_input_output_embeddings=True)
-    with pytest.raises(ValueError, match=r"model.embed_tokens \(Embedding, Int4WeightOnlyConfig\) has no codes"):
+@pytest.mark.parametrize(
+    ("name", "group_size", "message"),
+    [
+        ("int4_weight_only", 32, r"model.embed_tokens \(Embedding, Int4WeightOnlyConfig\) has no codes"),
+        ("int8_weight_only", 48, "embed_tokens has 64 columns, not a multiple of Int8WeightOnlyConfig's groups of 48"),
+    ],
+)
+def test_refused_embeddings(name: str, group_size: int, message: str, plain: Path) -> None:
+    config = unibody.TorchAoConfig(name, group_size=group_size, include_input_output_embeddings=True)
+    with pytest.raises(ValueError, match=message):
         unibody.AutoModelForCausalLM.from_pretrained(plain, dtype=torch.bfloat16, quantization_config=config)

@@ -1,12 +1,15 @@
-"""How torchao rounds inputs and weights: to int8 and float8, with scales in float32."""
+"""How torchao rounds to int8 and float8, with scales in float32, and multiplies what is int8."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unibody.core.quantization.affine import nearest_codes
 from unibody.core.quantization.float8 import widen_float8
+from unibody.core.quantization.int8 import int8_product
 
 
 def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
@@ -38,3 +41,18 @@ def scaled_float8(values: Tensor, largest: Tensor, dtype: torch.dtype) -> tuple[
 def widen_codes(codes: Tensor) -> Tensor:
     """Codes in a type that converts faster than float8_e4m3fn does, or in their own."""
     return widen_float8(codes) if codes.dtype == torch.float8_e4m3fn else codes
+
+
+def int8_matmul(layer: Any, x: Tensor) -> Tensor:
+    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
+    rows, (weight, scales) = x.reshape(-1, x.shape[-1]), layer.int8_rows()
+    if layer.scheme.inputs == "symmetric":
+        codes, steps = layer.int8_inputs(rows)
+        y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype)
+    else:
+        codes, steps, zeros = asymmetric_codes(rows, layer.bits, layer.scheme.whole_inputs)
+        y = (int8_product(codes.to(torch.int8), weight) * steps).to(x.dtype)
+        y = y.sub_((steps * zeros * weight.sum(1, dtype=torch.int32)).to(x.dtype))
+    y = y.mul_(scales.to(x.dtype))
+    y = y if layer.bias is None else y.add_(layer.bias.to(y.dtype))
+    return y.view(*x.shape[:-1], -1)
