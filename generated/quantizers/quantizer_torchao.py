@@ -6,20 +6,21 @@
 | `quant_type` | `_weight_qdata` [N, K] | `_weight_scale` [N, K / g] | inputs |
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
-| `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
+| `Int8DynamicActivationInt8WeightConfig` | int8, of seven bits with `reduce_range` | float32 | int8, symmetric or not, a scale for each token or for all |
 | `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
 | the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
-| `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
-| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
+| `Float8WeightOnlyConfig` | float8_e4m3fn, float8_e5m2 | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | the same | float32 | float8, a scale for each token or for all |
+| `FqnToConfig` | as the type of the layer's name | | |
 
 | | |
 |---|---|
 | `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
-| g | K, or the group's size |
+| g | K, or the group's size; `PerTensor`: scale and zero point are [1, 1] |
 | W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
-| sums | int32 of int8 inputs that are symmetric, float32 otherwise |
+| sums | int32 of the inputs of `Int8DynamicActivationInt8WeightConfig`, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """
 
@@ -86,7 +87,7 @@ class TorchAoConfig:
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """A name's options may also be a dictionary of their own, `quant_type_kwargs`, as they once were."""
-        values = {**config_dict, **config_dict.get("quant_type_kwargs", {})}
+        values = {**config_dict, **(config_dict.get("quant_type_kwargs") or {})}
         values.pop("quant_type_kwargs", None)
         config_dict = values
         names = inspect.signature(cls).parameters.keys()
@@ -312,8 +313,9 @@ class TorchAoLinear(PackedLinear):
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
         self.group_size = self.scheme.group_size or self.in_features
-        types = [quant_type["_data"].get(name) for name in ("weight_dtype", "activation_dtype")]
-        self.weight_type, self.input_type = (getattr(torch, written(x)) if x else torch.int8 for x in types)
+        self.values = values_of(quant_type)
+        types = [written(self.values.get(name, "int8")) for name in ("weight_dtype", "activation_dtype")]
+        self.weight_type, self.input_type = (getattr(torch, name) for name in types)
 
     def fits(self) -> bool:
         multiple = 16 if self.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
@@ -394,7 +396,7 @@ class TorchAoLinear(PackedLinear):
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [..., K] of inputs and the scales of tokens [..., 1]."""
-        bounds = [self.quant_type["_data"][f"activation_value_{end}"] for end in ("lb", "ub")]
+        bounds = [self.values[f"activation_value_{end}"] for end in ("lb", "ub")]
         largest = self.largest(x)
         return scaled_float8(x, largest if bounds == [None, None] else largest.clamp(*bounds), self.input_type)
 
@@ -1113,7 +1115,6 @@ TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
 FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
-PRODUCT = {"_type": "Float8MMConfig", "_version": 1, "_data": FAST}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -1159,7 +1160,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
         "granularity": [TENSOR, TENSOR],  # of inputs and weights
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
-        "mm_config": PRODUCT,
+        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
         "activation_value_lb": None,
         "activation_value_ub": None,
         "kernel_preference": enum("KernelPreference", "AUTO"),
@@ -1236,9 +1237,15 @@ def refuse(name: str, field: str, value: Any, expected: str) -> NoReturn:
     raise ValueError(f"TorchAoConfig: {field} of {name} is {written(value)}{reason}, expected {expected}")
 
 
+def values_of(quant_type: dict[str, Any]) -> dict[str, Any]:
+    """The values of a type's fields: torchao's own where there is None."""
+    usual = TYPES[quant_type["_type"]]
+    return {key: usual.get(key) if value is None else value for key, value in quant_type["_data"].items()}
+
+
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no layer here does is refused."""
-    name, data = quant_type["_type"], quant_type["_data"]
+    name, data = quant_type["_type"], values_of(quant_type)
     check_values(name, data)
     values = {key: member(value) for key, value in data.items()}
     if name == "Int4WeightOnlyConfig":
@@ -1275,7 +1282,7 @@ def check_values(name: str, data: dict[str, Any]) -> None:
     if name == "Int8WeightOnlyConfig" and data["group_size"] is not None:
         refuse(name, "group_size", data["group_size"], f"None: granularity PerGroup({data['group_size']}) says it")
     if name == "Int4WeightOnlyConfig":
-        if not re.fullmatch(r"[1-9]\d*", str(size := data["group_size"])):
+        if type(size := data["group_size"]) is not int or size < 1:
             refuse(name, "group_size", size, "a positive number")
         if (member(data["int4_choose_qparams_algorithm"]), member(data["int4_packing_format"])) == ("HQQ", "PLAIN"):
             refuse(name, "int4_packing_format", "PLAIN", "TILE_PACKED_TO_4D, with which the algorithm HQQ goes")
@@ -1284,7 +1291,7 @@ def check_values(name: str, data: dict[str, Any]) -> None:
 def read_granularities(name: str, data: dict[str, Any]) -> tuple[str, str, int]:
     """The granularities of inputs and weight, and the columns of a group; 0: all."""
     key = "weight_granularity" if "weight_granularity" in data else "granularity"
-    found = data[key] or TYPES[name][key]
+    found = data[key]
     inputs, weight = map(written, found if isinstance(found, list) and len(found) == 2 else [found, found])
     known = ["PerAxis(axis=0)"] if "Intx" in name else ["PerRow(dim=-1)", "PerTensor()"]
     has_groups = "Intx" in name or "WeightOnly" in name
@@ -1324,13 +1331,15 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
     name = given.get("_type", given)
     require_layer(name)
     if name in MAPS:
-        for entry in types_by_name(given).values():
-            if entry is not None:
-                whole_type(entry, {})
+        for key, entry in types_by_name(given).items():
+            if entry is not None and whole_type(entry, {})["_type"] in MAPS:
+                refuse(name, key, entry, "a type, not a map")
         return dict(given)
     if (version := given.get("_version", 2)) != 2:
         refuse(name, "_version", version, "2: quantize the plain weights again")
-    return checked(name, {**TYPES[name], **given.get("_data", {})})
+    if not isinstance(data := given.get("_data", {}), dict):
+        refuse(name, "_data", data, "a dictionary")
+    return checked(name, {**TYPES[name], **data})
 
 
 def named_type(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -1461,12 +1470,12 @@ def tensor_header(
 ) -> str:
     """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
     data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
-    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    given, rounded, inputs = values_of(quant_type), None, scheme.inputs != ""
     if scheme.kind == "int8":
-        kind, reduced = "Int8Tensor", given.get("reduce_range") or False
+        kind, reduced = "Int8Tensor", given.get("reduce_range", False)
         if inputs:
             rounded = {
-                "granularity": plain_entry(given["granularity"] or ROW),
+                "granularity": plain_entry(given["granularity"]),
                 "mapping_type": given["act_mapping_type"],
             }
             rounded |= {"reduce_range": reduced}
@@ -1480,7 +1489,7 @@ def tensor_header(
             rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
             bounds = {f"hp_value_{end}": given[f"activation_value_{end}"] for end in ("lb", "ub")}
             rounded |= {"mm_config": None, **bounds, "kernel_preference": preference}
-        product = plain_entry(given["mm_config"] or PRODUCT) if inputs else None
+        product = plain_entry(given["mm_config"]) if inputs else None
         data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
         data |= {"kernel_preference": preference}
     return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})

@@ -3,20 +3,21 @@
 | `quant_type` | `_weight_qdata` [N, K] | `_weight_scale` [N, K / g] | inputs |
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
-| `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
+| `Int8DynamicActivationInt8WeightConfig` | int8, of seven bits with `reduce_range` | float32 | int8, symmetric or not, a scale for each token or for all |
 | `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
 | the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
-| `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
-| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
+| `Float8WeightOnlyConfig` | float8_e4m3fn, float8_e5m2 | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | the same | float32 | float8, a scale for each token or for all |
+| `FqnToConfig` | as the type of the layer's name | | |
 
 | | |
 |---|---|
 | `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
-| g | K, or the group's size |
+| g | K, or the group's size; `PerTensor`: scale and zero point are [1, 1] |
 | W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
-| sums | int32 of int8 inputs that are symmetric, float32 otherwise |
+| sums | int32 of the inputs of `Int8DynamicActivationInt8WeightConfig`, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """
 
@@ -43,7 +44,7 @@ from unibody.core.quantization.ao_rounding import (
     symmetric_scales,
     widen_codes,
 )
-from unibody.core.quantization.ao_types import MAPS, read_scheme, types_by_name, whole_type, written
+from unibody.core.quantization.ao_types import MAPS, read_scheme, types_by_name, values_of, whole_type, written
 from unibody.core.quantization.columns import ColumnsLayout
 from unibody.core.quantization.config import QuantizationConfigMixin
 from unibody.core.quantization.float8_linear import scaled_matmul
@@ -84,7 +85,7 @@ class TorchAoConfig(QuantizationConfigMixin):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """A name's options may also be a dictionary of their own, `quant_type_kwargs`, as they once were."""
-        values = {**config_dict, **config_dict.get("quant_type_kwargs", {})}
+        values = {**config_dict, **(config_dict.get("quant_type_kwargs") or {})}
         values.pop("quant_type_kwargs", None)
         return super().from_dict(values, return_unused_kwargs, **kwargs)
 
@@ -151,8 +152,9 @@ class TorchAoLinear(PackedLinear):
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
         self.group_size = self.scheme.group_size or self.in_features
-        types = [quant_type["_data"].get(name) for name in ("weight_dtype", "activation_dtype")]
-        self.weight_type, self.input_type = (getattr(torch, written(x)) if x else torch.int8 for x in types)
+        self.values = values_of(quant_type)
+        types = [written(self.values.get(name, "int8")) for name in ("weight_dtype", "activation_dtype")]
+        self.weight_type, self.input_type = (getattr(torch, name) for name in types)
 
     def fits(self) -> bool:
         multiple = 16 if self.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
@@ -233,7 +235,7 @@ class TorchAoLinear(PackedLinear):
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [..., K] of inputs and the scales of tokens [..., 1]."""
-        bounds = [self.quant_type["_data"][f"activation_value_{end}"] for end in ("lb", "ub")]
+        bounds = [self.values[f"activation_value_{end}"] for end in ("lb", "ub")]
         largest = self.largest(x)
         return scaled_float8(x, largest if bounds == [None, None] else largest.clamp(*bounds), self.input_type)
 

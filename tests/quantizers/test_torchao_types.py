@@ -62,7 +62,7 @@ def test_names(name: str, options: dict[str, Any], given: Any, monkeypatch: pyte
     expected = json.loads(json.dumps(transformers.TorchAoConfig(given).to_dict()))
     monkeypatch.setitem(sys.modules, "torchao", None)
     assert torchao.TorchAoConfig(name, **options).to_dict() == expected
-    apart = {"quant_method": "torchao", "quant_type": name, "quant_type_kwargs": options}
+    apart = {"quant_method": "torchao", "quant_type": name, "quant_type_kwargs": options or None}
     assert torchao.TorchAoConfig.from_dict(apart).to_dict() == expected
     assert torchao.TorchAoConfig.from_dict(expected).to_dict() == expected
 
@@ -127,6 +127,12 @@ def test_every_class() -> None:
         ),
         (Float8Dynamic(activation_value_ub="9"), "activation_value_ub of Float8Dynamic.* is 9, expected a number or None"),
         (Float8Dynamic(packing_format="sparse_1d_data_1d_metadata"), "is sparse_1d_data_1d_metadata, expected PLAIN"),
+        ({"_type": "Int8WeightOnlyConfig", "_data": 5}, "_data of Int8WeightOnlyConfig is 5, expected a dictionary"),
+        (
+            {"_type": "FqnToConfig", "_data": {"fqn_to_config": {"a": {"_type": "FqnToConfig", "_data": {}}}}},
+            r"a of FqnToConfig is FqnToConfig\(\), expected a type, not a map",
+        ),
+        ({"_type": "Int4WeightOnlyConfig", "_data": {"group_size": "64"}}, "is 64, expected a positive number"),
         (ao.Int4WeightOnlyConfig(group_size=0), "group_size of Int4WeightOnlyConfig is 0, expected a positive number"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unibody.core.quantization.ao_types import PRODUCT, ROW, Scheme, enum
+from unibody.core.quantization.ao_types import Scheme, enum, values_of
 
 
 def tensor_header(
@@ -13,12 +13,12 @@ def tensor_header(
 ) -> str:
     """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
     data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
-    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    given, rounded, inputs = values_of(quant_type), None, scheme.inputs != ""
     if scheme.kind == "int8":
-        kind, reduced = "Int8Tensor", given.get("reduce_range") or False
+        kind, reduced = "Int8Tensor", given.get("reduce_range", False)
         if inputs:
             rounded = {
-                "granularity": plain_entry(given["granularity"] or ROW),
+                "granularity": plain_entry(given["granularity"]),
                 "mapping_type": given["act_mapping_type"],
             }
             rounded |= {"reduce_range": reduced}
@@ -32,7 +32,7 @@ def tensor_header(
             rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
             bounds = {f"hp_value_{end}": given[f"activation_value_{end}"] for end in ("lb", "ub")}
             rounded |= {"mm_config": None, **bounds, "kernel_preference": preference}
-        product = plain_entry(given["mm_config"] or PRODUCT) if inputs else None
+        product = plain_entry(given["mm_config"]) if inputs else None
         data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
         data |= {"kernel_preference": preference}
     return json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})

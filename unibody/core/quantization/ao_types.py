@@ -16,7 +16,6 @@ TENSOR: dict[str, Any] = {"_type": "PerTensor", "_version": 1, "_data": {}}
 AXIS = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
 SYMMETRIC, ASYMMETRIC = enum("MappingType", "SYMMETRIC"), enum("MappingType", "ASYMMETRIC")
 FAST = {"emulate": False, "use_fast_accum": True, "pad_inner_dim": False}
-PRODUCT = {"_type": "Float8MMConfig", "_version": 1, "_data": FAST}
 INTX = {
     "intx_packing_format": enum("IntxPackingFormat", "UNPACKED_TO_INT8"),
     "intx_choose_qparams_algorithm": enum("IntxChooseQParamsAlgorithm", "AFFINE"),
@@ -62,7 +61,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
         "weight_dtype": enum("torch.dtype", "float8_e4m3fn"),
         "granularity": [TENSOR, TENSOR],  # of inputs and weights
         "packing_format": enum("Float8PackingFormat", "PLAIN"),
-        "mm_config": PRODUCT,
+        "mm_config": {"_type": "Float8MMConfig", "_version": 1, "_data": FAST},
         "activation_value_lb": None,
         "activation_value_ub": None,
         "kernel_preference": enum("KernelPreference", "AUTO"),
@@ -139,9 +138,15 @@ def refuse(name: str, field: str, value: Any, expected: str) -> NoReturn:
     raise ValueError(f"TorchAoConfig: {field} of {name} is {written(value)}{reason}, expected {expected}")
 
 
+def values_of(quant_type: dict[str, Any]) -> dict[str, Any]:
+    """The values of a type's fields: torchao's own where there is None."""
+    usual = TYPES[quant_type["_type"]]
+    return {key: usual.get(key) if value is None else value for key, value in quant_type["_data"].items()}
+
+
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
     """The scheme of a type; what no layer here does is refused."""
-    name, data = quant_type["_type"], quant_type["_data"]
+    name, data = quant_type["_type"], values_of(quant_type)
     check_values(name, data)
     values = {key: member(value) for key, value in data.items()}
     if name == "Int4WeightOnlyConfig":
@@ -178,7 +183,7 @@ def check_values(name: str, data: dict[str, Any]) -> None:
     if name == "Int8WeightOnlyConfig" and data["group_size"] is not None:
         refuse(name, "group_size", data["group_size"], f"None: granularity PerGroup({data['group_size']}) says it")
     if name == "Int4WeightOnlyConfig":
-        if not re.fullmatch(r"[1-9]\d*", str(size := data["group_size"])):
+        if type(size := data["group_size"]) is not int or size < 1:
             refuse(name, "group_size", size, "a positive number")
         if (member(data["int4_choose_qparams_algorithm"]), member(data["int4_packing_format"])) == ("HQQ", "PLAIN"):
             refuse(name, "int4_packing_format", "PLAIN", "TILE_PACKED_TO_4D, with which the algorithm HQQ goes")
@@ -187,7 +192,7 @@ def check_values(name: str, data: dict[str, Any]) -> None:
 def read_granularities(name: str, data: dict[str, Any]) -> tuple[str, str, int]:
     """The granularities of inputs and weight, and the columns of a group; 0: all."""
     key = "weight_granularity" if "weight_granularity" in data else "granularity"
-    found = data[key] or TYPES[name][key]
+    found = data[key]
     inputs, weight = map(written, found if isinstance(found, list) and len(found) == 2 else [found, found])
     known = ["PerAxis(axis=0)"] if "Intx" in name else ["PerRow(dim=-1)", "PerTensor()"]
     has_groups = "Intx" in name or "WeightOnly" in name
@@ -227,13 +232,15 @@ def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
     name = given.get("_type", given)
     require_layer(name)
     if name in MAPS:
-        for entry in types_by_name(given).values():
-            if entry is not None:
-                whole_type(entry, {})
+        for key, entry in types_by_name(given).items():
+            if entry is not None and whole_type(entry, {})["_type"] in MAPS:
+                refuse(name, key, entry, "a type, not a map")
         return dict(given)
     if (version := given.get("_version", 2)) != 2:
         refuse(name, "_version", version, "2: quantize the plain weights again")
-    return checked(name, {**TYPES[name], **given.get("_data", {})})
+    if not isinstance(data := given.get("_data", {}), dict):
+        refuse(name, "_data", data, "a dictionary")
+    return checked(name, {**TYPES[name], **data})
 
 
 def named_type(name: str, options: dict[str, Any]) -> dict[str, Any]:
