@@ -1,4 +1,4 @@
-"""torchao: integers of two to eight bits and float8, by row or by group, inputs rounded or not (github.com/pytorch/ao).
+"""torchao: integers of two to eight bits and float8, by row, by group or whole, inputs rounded or not (github.com/pytorch/ao).
 
 | `quant_type` | `_weight_qdata` [N, K] | `_weight_scale` [N, K / g] | inputs |
 |---|---|---|---|

@@ -17,11 +17,8 @@ def tensor_header(
     if scheme.kind == "int8":
         kind, reduced = "Int8Tensor", given.get("reduce_range", False)
         if inputs:
-            rounded = {
-                "granularity": plain_entry(given["granularity"]),
-                "mapping_type": given["act_mapping_type"],
-            }
-            rounded |= {"reduce_range": reduced}
+            rounded = {"granularity": plain_entry(given["granularity"]), "reduce_range": reduced}
+            rounded |= {"mapping_type": enum("MappingType", scheme.inputs.upper())}
         data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": reduced}
     elif scheme.kind == "intx":
         kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
