@@ -1,30 +1,33 @@
-"""torchao: integers of two to eight bits and float8, by row or by group, inputs rounded or not (github.com/pytorch/ao).
+"""torchao: integers of two to eight bits and float8, by row, by group or whole, inputs rounded or not (github.com/pytorch/ao).
 
 | `quant_type` | `_weight_qdata` [N, K] | `_weight_scale` [N, K / g] | inputs |
 |---|---|---|---|
 | `Int8WeightOnlyConfig` | int8 | float32 | plain |
-| `Int8DynamicActivationInt8WeightConfig` | int8 | float32 | int8, symmetric, a scale for each token |
+| `Int8DynamicActivationInt8WeightConfig` | int8, of seven bits with `reduce_range` | float32 | int8, symmetric or not, a scale for each token or for all |
 | `Int4WeightOnlyConfig`, `PLAIN` | int8 [N, K / 2], two codes in a byte | [K / g, N], the weight's type | plain |
 | the same, `TILE_PACKED_TO_4D` | int32 [N / 8, K / 128, 32, 4], columns filled up to 1024 | `_weight_scale_and_zero` bfloat16 [K / g, N, 2] | plain |
 | `IntxWeightOnlyConfig` | int8 that holds int2 to int8 | the weight's type, or `scale_dtype` | plain |
 | `Int8DynamicActivationIntxWeightConfig` | int8 that holds int2 to int8 | the same | int8, asymmetric, a scale for each token |
-| `Float8WeightOnlyConfig` | float8_e4m3fn | float32 | plain |
-| `Float8DynamicActivationFloat8WeightConfig` | float8_e4m3fn | float32, or one number, [1, 1] | float8, a scale for each token or for all |
+| `Float8WeightOnlyConfig` | float8_e4m3fn, float8_e5m2 | float32 | plain |
+| `Float8DynamicActivationFloat8WeightConfig` | the same | float32 | float8, a scale for each token or for all |
+| `FqnToConfig` | as the type of the layer's name | | |
 
 | | |
 |---|---|
 | `_weight_zero_point` | int8 [N, K / g]; integers only; of packed int4 as the scales |
-| g | K, or the group's size |
+| g | K, or the group's size; `PerTensor`: scale and zero point are [1, 1] |
 | W | (code − zero point) · scale; packed int4: signed code · scale + zero point |
-| sums | int32 of int8 inputs that are symmetric, float32 otherwise |
+| sums | int32 of the inputs of `Int8DynamicActivationInt8WeightConfig`, float32 otherwise |
 | header of the file | for each tensor, as JSON, its class in torchao and what this is made with |
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import KW_ONLY, dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -33,13 +36,20 @@ from torch import Tensor, nn
 from unibody.core.quantization.affine import GroupwiseCodes, nearest_codes
 from unibody.core.quantization.ao_header import tensor_header
 from unibody.core.quantization.ao_int4 import Int4ShiftLinear
-from unibody.core.quantization.ao_types import MAPS, TYPES, read_scheme, whole_type
+from unibody.core.quantization.ao_rounding import (
+    asymmetric_codes,
+    int8_matmul,
+    scaled_float8,
+    symmetric_codes,
+    symmetric_scales,
+    widen_codes,
+)
+from unibody.core.quantization.ao_types import MAPS, read_scheme, types_by_name, values_of, whole_type, written
 from unibody.core.quantization.columns import ColumnsLayout
-from unibody.core.quantization.config import QuantizationConfigMixin, require_type
-from unibody.core.quantization.float8 import round_to_float8, widen_float8
+from unibody.core.quantization.config import QuantizationConfigMixin
 from unibody.core.quantization.float8_linear import scaled_matmul
 from unibody.core.quantization.half_quadratic import fit_scales
-from unibody.core.quantization.int8 import int8_product, int8pack_matmul
+from unibody.core.quantization.int8 import int8pack_matmul
 from unibody.core.quantization.kernels import Kernel, Packing
 from unibody.core.quantization.linear import PackedLinear, matmul_by_rows
 from unibody.core.quantization.quantizer import HfQuantizer, packed_layers
@@ -67,15 +77,17 @@ class TorchAoConfig(QuantizationConfigMixin):
         options = {name: getattr(self, name) for name in ("group_size", "weight_dtype", "mapping_type")}
         self.quant_type = whole_type(self.quant_type, {k: v for k, v in options.items() if v is not None})
         self.group_size = self.weight_dtype = self.mapping_type = None
-        if self.quant_type["_type"] in TYPES:
-            read_scheme(self.quant_type)
-        require_type(self, "modules_to_not_convert", (list, type(None)))
-        for name in ("include_input_output_embeddings", "untie_embedding_weights"):
-            require_type(self, name, bool)
         if self.untie_embedding_weights and not self.include_input_output_embeddings:
             warnings.warn(
                 "untie_embedding_weights changes nothing without include_input_output_embeddings", stacklevel=4
             )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """A name's options may also be a dictionary of their own, `quant_type_kwargs`, as they once were."""
+        values = {**config_dict, **(config_dict.get("quant_type_kwargs") or {})}
+        values.pop("quant_type_kwargs", None)
+        return super().from_dict(values, return_unused_kwargs, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The type under `default`; options are in it."""
@@ -84,34 +96,21 @@ class TorchAoConfig(QuantizationConfigMixin):
             values.pop(name, None)
         return {**values, "quant_type": {"default": values["quant_type"]}}
 
-    def type_of(self, name: str) -> Any:
-        """The type of the layer of this name; None: it stays plain."""
+    def get_apply_tensor_subclass(self) -> Any:
+        """The type as an object of torchao's, which must be installed for that."""
+        return import_module("torchao.core.config").config_from_dict(self.quant_type)
+
+    def type_of(self, name: str, is_named: bool = False) -> Any:
+        """The type of the layer of this name, or that by which a map names it; None: it stays plain.
+
+        That is the entry of its weight's name, or its own, or the first pattern for either; or else `_default`.
+        """
         if self.quant_type["_type"] not in MAPS:
-            return self.quant_type
-        data = self.quant_type["_data"]
-        entries = data.get("fqn_to_config") or data.get("module_fqn_to_config") or {}
-        exact = [key for key in entries if key == name or (key.startswith("re:") and names_module(key, name))]
-        found = entries.get(exact[0] if exact else "_default")
+            return None if is_named else self.quant_type
+        entries, names = types_by_name(self.quant_type), (f"{name}.weight", name)
+        patterns = (key for key in entries if key[:3] == "re:" and any(re.fullmatch(key[3:], n) for n in names))
+        found = entries.get([*(n for n in names if n in entries), *patterns, "" if is_named else "_default"][0])
         return None if found is None else whole_type(found, {})
-
-
-def int8_matmul(layer: Any, x: Tensor) -> Tensor:
-    """Codes of tokens and weight, multiplied as integers; scales as torchao puts them: the token's first, rounded to x's type."""
-    (codes, steps), (weight, scales) = layer.int8_inputs(x.reshape(-1, x.shape[-1])), layer.int8_rows()
-    y = (int8_product(codes, weight) * steps[:, None]).to(x.dtype) * scales.to(x.dtype)
-    y = y if layer.bias is None else y + layer.bias.to(y.dtype)
-    return y.view(*x.shape[:-1], -1)
-
-
-def scaled_float8(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of values, and the float32 scales that bring these magnitudes to the largest code."""
-    scales = (largest / 448).float()
-    return round_to_float8(values.float() / torch.where(scales > 0, scales, 1)), scales
-
-
-def symmetric_scales(largest: Tensor, bits: int) -> Tensor:
-    """float32 scales under which the largest magnitude is halfway between the two largest codes."""
-    return (largest / ((2**bits - 1) / 2)).float().clamp(min=torch.finfo(torch.float32).eps)
 
 
 class TorchAoLinear(PackedLinear):
@@ -119,7 +118,7 @@ class TorchAoLinear(PackedLinear):
 
     packing: ClassVar[Packing] = Packing(word="int32")  # of ColumnsLayout
     kernels: ClassVar[tuple[Kernel, ...]] = (
-        Kernel("int8_product", entry=int8_matmul, bits=(8,), multiples=(8, 8)),
+        Kernel("int8_product", entry=int8_matmul, bits=(7, 8), multiples=(8, 8)),
         Kernel("int8pack_cpu", entry=int8pack_matmul, device="cpu", dtypes=("bfloat16",), multiples=(1, 16)),
         Kernel(
             "triton_int8",
@@ -153,16 +152,22 @@ class TorchAoLinear(PackedLinear):
         self.quant_type, self.scheme = quant_type, read_scheme(quant_type)
         self.bits = self.scheme.bits
         self.group_size = self.scheme.group_size or self.in_features
+        self.values = values_of(quant_type)
+        types = [written(self.values.get(name, "int8")) for name in ("weight_dtype", "activation_dtype")]
+        self.weight_type, self.input_type = (getattr(torch, name) for name in types)
+
+    def fits(self) -> bool:
+        multiple = 16 if self.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
+        return self.out_features % multiple == self.in_features % multiple == self.in_features % self.group_size == 0
 
     def empty_tensors(self) -> dict[str, Tensor]:
-        kind = torch.float8_e4m3fn if self.scheme.kind == "float8" else torch.int8
-        groups = (self.out_features, self.in_features // self.group_size)
+        groups = (1, 1) if self.scheme.whole else (self.out_features, self.in_features // self.group_size)
+        code = self.weight_type if self.scheme.kind == "float8" else torch.int8
         found = {
-            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=kind),
-            "_weight_scale": torch.empty((1, 1) if self.scheme.whole else groups),
+            "_weight_qdata": torch.empty(self.out_features, self.in_features, dtype=code),
+            "_weight_scale": torch.empty(groups),
         }
-        zeros = {"_weight_zero_point": torch.empty(groups, dtype=torch.int8)}
-        return found if self.scheme.kind == "float8" else found | zeros
+        return found if code.is_floating_point else found | {"_weight_zero_point": torch.empty(groups, dtype=code)}
 
     def quantize(self, weight: Tensor) -> dict[str, Tensor]:
         """As torchao does: int8 and float8 with scales in float32, the others whole in the weight's type."""
@@ -170,11 +175,12 @@ class TorchAoLinear(PackedLinear):
         groups = weight.unflatten(1, (-1, self.group_size))
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         largest = torch.maximum(-low, high)
+        largest = largest.amax().view(1, 1) if scheme.whole else largest
         if kind == "float8":
-            codes, scales = scaled_float8(weight, largest.amax().view(1, 1) if scheme.whole else largest)
-            return {"_weight_qdata": codes, "_weight_scale": scales}
+            codes, scales = scaled_float8(groups, largest[..., None], self.weight_type)
+            return {"_weight_qdata": codes.flatten(1), "_weight_scale": scales[..., 0]}
         lowest, top = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        zeros = torch.zeros_like(low)
+        zeros = torch.zeros_like(largest)
         if kind == "int8":
             scales = symmetric_scales(largest, bits)
         else:
@@ -196,8 +202,7 @@ class TorchAoLinear(PackedLinear):
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         codes, scales = stored["_weight_qdata"], stored["_weight_scale"]
         wide = dtype if scales.dtype == dtype else torch.float32  # integers are exact in all of them
-        values = widen_float8(codes) if self.scheme.kind == "float8" else codes
-        groups = values.to(wide).unflatten(1, (-1, self.group_size))
+        groups = widen_codes(codes).to(wide).unflatten(1, (-1, self.group_size))
         if not self.scheme.symmetric:
             groups = groups - stored["_weight_zero_point"].to(wide)[..., None]
         return (groups * scales.to(wide)[..., None]).flatten(1).to(dtype)
@@ -215,18 +220,24 @@ class TorchAoLinear(PackedLinear):
 
     def int8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
-        return stored["_weight_qdata"], stored["_weight_scale"].view(-1)
+        return stored["_weight_qdata"], stored["_weight_scale"].view(-1).expand(self.out_features)
 
     def int8_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.scheme.inputs:
             return rows, None
-        steps = symmetric_scales(rows.abs().amax(1), 8)
-        return nearest_codes(rows, steps[:, None], 0, 8).to(torch.int8), steps
+        steps = symmetric_scales(self.largest(rows), self.bits)
+        return symmetric_codes(rows, steps, self.bits).to(torch.int8), steps[:, 0]
+
+    def largest(self, x: Tensor) -> Tensor:
+        """Magnitudes [..., 1] of tokens, or of all."""
+        sizes = x.abs().amax(-1, keepdim=True)
+        return sizes.amax().expand_as(sizes) if self.scheme.whole_inputs else sizes
 
     def float8_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes [..., K] of inputs and the scales of tokens [..., 1], or one for all."""
-        sizes = x.abs()
-        return scaled_float8(x, sizes.amax().view(-1) if self.scheme.whole else sizes.amax(-1, keepdim=True))
+        """Codes [..., K] of inputs and the scales of tokens [..., 1]."""
+        bounds = [self.values[f"activation_value_{end}"] for end in ("lb", "ub")]
+        largest = self.largest(x)
+        return scaled_float8(x, largest if bounds == [None, None] else largest.clamp(*bounds), self.input_type)
 
     def float8_rows(self) -> tuple[Tensor, Tensor]:
         stored = self.stored_tensors()
@@ -238,30 +249,30 @@ class TorchAoLinear(PackedLinear):
             return x
         if self.scheme.inputs == "float8":
             codes, scales = self.float8_inputs(x)
-            return (widen_float8(codes).float() * scales).to(x.dtype)
+            return (widen_codes(codes).float() * scales).to(x.dtype)
         if self.scheme.inputs == "symmetric":
-            steps = symmetric_scales(x.abs().amax(-1, keepdim=True), 8)
-            return (nearest_codes(x, steps, 0, 8) * steps).to(x.dtype)
-        values = x.float()
-        low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
-        scales = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
-        zeros = (-128 - (low / scales).round()).clamp(-128, 127)
-        return ((nearest_codes(values, scales, zeros, 8) - zeros) * scales).to(x.dtype)
+            steps = symmetric_scales(self.largest(x), self.bits)
+            return (symmetric_codes(x, steps, self.bits) * steps).to(x.dtype)
+        bits, values = (self.bits, x) if self.scheme.kind == "int8" else (8, x.float())
+        codes, scales, zeros = asymmetric_codes(values, bits, self.scheme.whole_inputs)
+        return ((codes - zeros) * scales).to(x.dtype)
 
     def why_not(self, kernel: Kernel) -> str:
         kind, _, group_size, symmetric, inputs, *_ = self.scheme
         if kernel.name == "torch":
             return ""
+        if torch.float8_e5m2 in (self.weight_type, self.input_type):
+            return "it reads float8_e4m3fn"
         if kernel.name == "scaled_mm" or inputs == "float8":
             return "" if kernel.name == "scaled_mm" and inputs == "float8" else "it is for other inputs"
         if kernel.name == "triton_groups":
-            return "it reads integers" if kind == "float8" else ""
+            return "it reads integers with a scale for each row" if kind == "float8" or self.scheme.whole else ""
         if group_size or not symmetric or (kind == "float8" and kernel.name != "triton_int8"):
             return "it reads symmetric integers with a scale for each row"
         if kernel.name == "triton_int8":
             return "it rounds inputs symmetrically" if inputs == "asymmetric" else ""
         if kernel.name == "int8_product":
-            return "" if inputs == "symmetric" else "it rounds inputs, symmetrically"
+            return "" if inputs and kind == "int8" else "it rounds inputs of int8"
         return "its inputs are not rounded" if inputs else ""
 
     def header(self, dtype: torch.dtype) -> str:
@@ -318,14 +329,9 @@ class TorchAoHfQuantizer(HfQuantizer):
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         if (quant_type := self.quantization_config.type_of(name)) is None:
             return None
-        if quant_type["_type"] == "Int4WeightOnlyConfig":
-            packed = TorchAoInt4Linear(linear, self.quantization_config, quant_type)
-            return packed if packed.fits() else None
-        layer = TorchAoLinear(linear, self.quantization_config, quant_type)
-        multiple = 16 if layer.scheme.inputs == "float8" else 1  # of both sizes, as torchao has it
-        rows, columns = linear.out_features, linear.in_features
-        fits = rows % multiple == columns % multiple == columns % layer.group_size == 0
-        return layer if fits else None
+        layer_class = TorchAoInt4Linear if quant_type["_type"] == "Int4WeightOnlyConfig" else TorchAoLinear
+        layer = layer_class(linear, self.quantization_config, quant_type)
+        return layer if layer.fits() else None
 
     def get_modules_to_not_convert(self, model: Any) -> list[str]:
         config = self.quantization_config
@@ -334,30 +340,35 @@ class TorchAoHfQuantizer(HfQuantizer):
         return super().get_modules_to_not_convert(model)
 
     def convert(self, model: Any, only: Any = None) -> None:
+        """Also the embeddings, if they are included or a map names them; tied ones only if they may become two."""
         config = self.quantization_config
-        if config.include_input_output_embeddings and only is None:
+        is_included = config.include_input_output_embeddings
+        if is_included and only is None:
             if tied_weights(model) and not config.untie_embedding_weights:
                 raise ValueError(
                     "include_input_output_embeddings: embeddings and head are tied: set untie_embedding_weights=True"
                 )
             self.shared = tied_weights(model)
             model.config.tie_word_embeddings = False
-        super().convert(model, only)
         embedding = model.get_input_embeddings()
         name = next(name for name, module in model.named_modules() if module is embedding)
+        quant_type = config.type_of(name, is_named=only is None and not is_included)
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
-        wanted = config.include_input_output_embeddings if only is None else name in only
-        if not wanted or any(names_module(entry, name) for entry in skipped):
-            return
-        quant_type = config.type_of(name)
-        kind = "not quantized" if quant_type is None else quant_type["_type"]
-        if type(embedding) is not nn.Embedding or kind in ("not quantized", "Int4WeightOnlyConfig"):
-            found = f"{type(embedding).__name__}, {kind}"
-            raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
-        packed = TorchAoEmbedding(embedding, config, quant_type)
-        with torch.device("meta"):
-            packed.hold(packed.empty_tensors())
-        set_module(model, name, packed)
+        stays = any(names_module(entry, name) for entry in skipped) or bool(tied_weights(model))
+        if quant_type is not None and (not stays if only is None else name in only):
+            kind = quant_type["_type"]
+            if type(embedding) is not nn.Embedding or kind == "Int4WeightOnlyConfig":
+                found = f"{type(embedding).__name__}, {kind}"
+                raise ValueError(f"include_input_output_embeddings: {name} ({found}) has no codes, in torchao neither")
+            table = TorchAoEmbedding(embedding, config, quant_type)
+            if (columns := table.in_features) % table.group_size:
+                raise ValueError(
+                    f"{name} has {columns} columns, not a multiple of {kind}'s groups of {table.group_size}"
+                )
+            with torch.device("meta"):
+                table.hold(table.empty_tensors())
+            set_module(model, name, table)
+        super().convert(model, only)
 
     def update_expected_keys(self, model: Any, expected_keys: list[str], loaded_keys: list[str]) -> list[str]:
         """A head that was tied has no weight of its own in the file."""

@@ -13,6 +13,7 @@ import torchao.quantization as ao
 import transformers
 from oracle.quantization import inputs
 from quantizers.files import as_bytes, generated
+from quantizers.torchao_cases import CONFIGS
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,40 +23,6 @@ import unibody
 torchao, llama = generated("torchao"), generated("llama")
 DTYPES = [torch.float32, torch.bfloat16]
 WIDE = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
-GROUP = ao.PerGroup(32)
-ASYMMETRIC = ao.MappingType.ASYMMETRIC
-CONFIGS: dict[str, Any] = {
-    "int8": ao.Int8WeightOnlyConfig(),
-    "int8_groups": ao.Int8WeightOnlyConfig(granularity=GROUP),
-    "int8_dynamic": ao.Int8DynamicActivationInt8WeightConfig(),
-    **{f"intx{b}": ao.IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{b}")) for b in range(2, 9)},
-    "int4_groups": ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=GROUP),
-    "int4_asymmetric": ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=GROUP, mapping_type=ASYMMETRIC),
-    "8da4w": ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=GROUP),
-    "8da3w": ao.Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int3, weight_granularity=GROUP, weight_mapping_type=ASYMMETRIC
-    ),
-    "int4_bfloat16_scales": ao.IntxWeightOnlyConfig(
-        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ASYMMETRIC, scale_dtype=torch.bfloat16
-    ),
-    "8da4w_bfloat16_scales": ao.Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=GROUP, weight_scale_dtype=torch.bfloat16
-    ),
-    "int4_unclipped": ao.IntxWeightOnlyConfig(
-        weight_dtype=torch.int4, granularity=GROUP, mapping_type=ao.MappingType.SYMMETRIC_NO_CLIPPING_ERR
-    ),
-    **{
-        f"8da{b}w_fitted": ao.Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=getattr(torch, f"int{b}"),
-            weight_granularity=GROUP,
-            intx_choose_qparams_algorithm="hqq_scale_only",
-        )
-        for b in (2, 4, 8)
-    },
-    "float8": ao.Float8WeightOnlyConfig(),
-    "float8_inputs": ao.Float8DynamicActivationFloat8WeightConfig(),
-    "float8_rows": ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +46,10 @@ def their_layer(weight: Tensor, kind: str, bias: Tensor | None = None) -> Any:
     model[0].weight = nn.Parameter(weight.clone())
     if bias is not None:
         model[0].bias = nn.Parameter(bias.to(weight.dtype))
-    if kind == "float8_rows":  # of other types than bfloat16 only by the class itself
+    if kind.startswith("float8_rows"):  # of other types than bfloat16 only by the class itself
         module, config = sys.modules[ao.Float8Tensor.from_hp.__func__.__module__], CONFIGS[kind]
-        rounded = module.QuantizeTensorToFloat8Kwargs(granularity=ao.PerRow())
+        bounds = {f"hp_value_{end}": getattr(config, f"activation_value_{end}") for end in ("lb", "ub")}
+        rounded = module.QuantizeTensorToFloat8Kwargs(granularity=ao.PerRow(), **bounds)
         options = {"granularity": ao.PerRow(), "mm_config": config.mm_config, "act_quant_kwargs": rounded}
         model[0].weight = nn.Parameter(ao.Float8Tensor.from_hp(weight, **options), requires_grad=False)
     else:
@@ -146,12 +114,17 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["int8", "int8_groups", "int8_dynamic", "int4_asymmetric", "intx3", "8da4w", "float8", "float8_inputs"]
+    "kind",
+    [
+        *("int8", "int8_groups", "int8_dynamic", "int4_asymmetric", "intx3", "8da4w", "float8", "float8_inputs"),
+        *("int8_tensor", "int8_dynamic_tensors", "int8_dynamic_reduced", "int8_dynamic_asymmetric", "float8_groups"),
+        *("float8_tensor", "float8_e5m2_inputs", "float8_bounds"),
+    ],
 )
 def test_checkpoint(kind: str, plain: Path, tmp_path: Path) -> None:
     """transformers reads what we save, we read what it saves, the tensors, headers and logits are the same."""
     # Of integers' products, the sums must be those of integers: near ties of later layers would round otherwise.
-    kernel = "int8_product" if kind == "int8_dynamic" else "torch"
+    kernel = "int8_product" if kind.startswith("int8_dynamic") else "torch"
     model, ids = quantized(plain, CONFIGS[kind], kernel=kernel), inputs.token_ids(2, 9)
     model.save_pretrained(tmp_path / "ours")
     given = transformers.TorchAoConfig(CONFIGS[kind])
@@ -203,89 +176,6 @@ def test_embeddings(tie: bool, tmp_path: Path) -> None:
         dequantized = again.hf_quantizer.dequantize(again)
         assert type(dequantized.model.embed_tokens) is nn.Embedding
         torch.testing.assert_close(dequantized(ids).logits, logits, rtol=1e-4, atol=1e-4)
-
-
-def test_types_by_name(plain: Path, tmp_path: Path) -> None:
-    """Layers of one model may differ, or stay plain."""
-    types = {"re:.*mlp.*": CONFIGS["int4_groups"], "model.layers.0.self_attn.q_proj": CONFIGS["int8"]}
-    given = ao.FqnToConfig(types)
-    model = quantized(plain, given, kernel="torch")
-    packed = {name: layer.scheme.bits for name, layer in model.named_modules() if hasattr(layer, "scheme")}
-    assert packed.pop("model.layers.0.self_attn.q_proj") == 8
-    assert set(packed.values()) == {4}
-    assert len(packed) == 6
-    model.save_pretrained(tmp_path)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        plain, dtype=torch.float32, quantization_config=transformers.TorchAoConfig(given)
-    )
-    ids = inputs.token_ids(2, 9)
-    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
-    with torch.no_grad():
-        torch.testing.assert_close(again(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_configuration(kind: str) -> None:
-    """An object's JSON is transformers', both ways."""
-    ours, theirs = torchao.TorchAoConfig(CONFIGS[kind]), transformers.TorchAoConfig(CONFIGS[kind])
-    written = json.loads(json.dumps(theirs.to_dict()))
-    assert json.loads(json.dumps(ours.to_dict())) == written
-    assert unibody.AutoQuantizationConfig.from_dict(written) == ours
-    placed = (CONFIGS[kind], ["a"], True, True)
-    assert torchao.TorchAoConfig(*placed).to_dict() == transformers.TorchAoConfig(*placed).to_dict()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "given"),
-    [
-        ("int8_weight_only", {}, CONFIGS["int8"]),
-        ("int8_weight_only", {"group_size": 32}, CONFIGS["int8_groups"]),
-        ("int8_dynamic_activation_int8_weight", {}, CONFIGS["int8_dynamic"]),
-        ("int8_dynamic_activation_int4_weight", {"group_size": 32}, CONFIGS["8da4w"]),
-        ("intx_weight_only", {"weight_dtype": "int4", "group_size": 32}, CONFIGS["int4_groups"]),
-        (
-            "int8_dynamic_activation_intx_weight",
-            {"weight_dtype": torch.int3, "group_size": 32, "mapping_type": "asymmetric"},
-            CONFIGS["8da3w"],
-        ),
-        ("float8_weight_only", {}, CONFIGS["float8"]),
-        ("float8_dynamic_activation_float8_weight", {}, CONFIGS["float8_inputs"]),
-    ],
-)
-def test_names(name: str, options: dict[str, Any], given: Any) -> None:
-    """A name with options has the JSON of the object."""
-    assert torchao.TorchAoConfig(name, **options).to_dict() == torchao.TorchAoConfig(given).to_dict()
-
-
-@pytest.mark.parametrize(
-    ("given", "options", "message"),
-    [
-        ("int9_weight_only", {}, "quant_type 'int9_weight_only' is not known"),
-        ("float8_weight_only", {"weight_dtype": "x", "mapping_type": "y"}, "float8_weight_only takes no mapping_type"),
-        (ao.Float8DynamicActivationInt4WeightConfig(), {}, "'Float8DynamicActivationInt4WeightConfig' has no layer"),
-        (CONFIGS["int8"], {"group_size": 32}, "group_size go with a name for quant_type"),
-        (ao.IntxWeightOnlyConfig(weight_dtype=torch.int1), {}, "IntxWeightOnlyConfig is for int2 to int8"),
-        (ao.Int8DynamicActivationInt8WeightConfig(granularity=ao.PerTensor()), {}, "is PerTensor, expected PerRow"),
-        (
-            {"_type": "Float8DynamicActivationFloat8WeightConfig", "_data": {"granularity": [{"_type": "PerBlock"}]}},
-            {},
-            "is PerBlock, expected PerRow or PerTensor",
-        ),
-        (
-            ao.Float8DynamicActivationFloat8WeightConfig(activation_value_ub=9.0),
-            {},
-            "activation_value_ub of Float8Dynamic.* is 9.0, expected None",
-        ),
-    ],
-)
-def test_refusals(given: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        torchao.TorchAoConfig(given, **options)
-
-
-def test_untying_alone_changes_nothing() -> None:
-    with pytest.warns(UserWarning, match="changes nothing without include_input_output_embeddings"):
-        torchao.TorchAoConfig("int8_weight_only", untie_embedding_weights=True)
 
 
 def test_gradients() -> None:

@@ -182,11 +182,14 @@ def test_what_transformers_reads(packing: str, algorithm: str, tmp_path: Path, t
     [
         (
             {"int4_packing_format": "plain_int32"},
-            r"PLAIN_INT32 \(operators of XPUs and NPUs make it\): expected PLAIN or",
+            r"is plain_int32 \(operators of XPUs and NPUs make it\), expected PLAIN or TILE_PACKED_TO_4D",
         ),
-        ({"int4_packing_format": "preshuffled"}, r"PRESHUFFLED \(torchao itself has no file of it\)"),
-        ({"int4_choose_qparams_algorithm": "hqq"}, "HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"),
-        ({**TILES, "int4_tile_packed_ntile": 16}, "with an int4_tile_packed_ntile of 16"),
+        ({"int4_packing_format": "preshuffled"}, r"is preshuffled \(torchao itself has no file of it\), expected"),
+        (
+            {"int4_choose_qparams_algorithm": "hqq"},
+            "is PLAIN, expected TILE_PACKED_TO_4D, with which the algorithm HQQ goes",
+        ),
+        ({**TILES, "int4_tile_packed_ntile": 16}, "int4_tile_packed_ntile of Int4WeightOnlyConfig is 16, expected 8"),
     ],
 )
 def test_other_packings(options: dict[str, Any], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unibody.core.quantization.ao_types import SYMMETRIC, Scheme, enum
+from unibody.core.quantization.ao_types import Scheme, enum, values_of
 
 
 def tensor_header(
@@ -13,12 +13,13 @@ def tensor_header(
 ) -> str:
     """The entry of a weight of this type, in blocks of rows and columns that share a scale; `names` are its parts'."""
     data: dict[str, Any] = {"block_size": block_size, "dtype": enum("torch.dtype", dtype)}
-    given, rounded, inputs = quant_type["_data"], None, scheme.inputs != ""
+    given, rounded, inputs = values_of(quant_type), None, scheme.inputs != ""
     if scheme.kind == "int8":
-        kind, row = "Int8Tensor", {"_type": "PerRow", "_data": {"dim": -1}}
+        kind, reduced = "Int8Tensor", given.get("reduce_range", False)
         if inputs:
-            rounded = {"granularity": row, "mapping_type": SYMMETRIC, "reduce_range": False}
-        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": False}
+            rounded = {"granularity": plain_entry(given["granularity"]), "reduce_range": reduced}
+            rounded |= {"mapping_type": enum("MappingType", scheme.inputs.upper())}
+        data |= {"act_quant_kwargs": kwargs_entry("Int8", rounded), "reduce_range": reduced}
     elif scheme.kind == "intx":
         kind, rounded_by = "IntxUnpackedToInt8Tensor", "int8_asym_per_token" if inputs else None
         data |= {"target_dtype": enum("torch.dtype", f"int{scheme.bits}"), "activation_quantization": rounded_by}
@@ -26,7 +27,8 @@ def tensor_header(
         kind, preference = "Float8Tensor", given.get("kernel_preference", enum("KernelPreference", "AUTO"))
         if inputs:
             rounded = {"float8_dtype": given["activation_dtype"], "granularity": plain_entry(given["granularity"])}
-            rounded |= {"mm_config": None, "hp_value_lb": None, "hp_value_ub": None, "kernel_preference": preference}
+            bounds = {f"hp_value_{end}": given[f"activation_value_{end}"] for end in ("lb", "ub")}
+            rounded |= {"mm_config": None, **bounds, "kernel_preference": preference}
         product = plain_entry(given["mm_config"]) if inputs else None
         data |= {"act_quant_kwargs": kwargs_entry("Float8", rounded), "mm_config": product}
         data |= {"kernel_preference": preference}

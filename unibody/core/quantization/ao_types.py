@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 
 def enum(kind: str, name: str) -> dict[str, str]:
@@ -23,7 +24,7 @@ TYPES: dict[str, dict[str, Any]] = {  # with the values of torchao's classes whe
     "Int8WeightOnlyConfig": {"group_size": None, "granularity": ROW, "set_inductor_config": True},
     "Int8DynamicActivationInt8WeightConfig": {
         "act_mapping_type": SYMMETRIC,
-        "weight_only_decode": False,
+        "weight_only_decode": False,  # changes nothing, in torchao neither
         "granularity": ROW,
         "set_inductor_config": True,
         "reduce_range": False,
@@ -79,12 +80,28 @@ NAMES = {
     "float8_dynamic_activation_float8_weight": "Float8DynamicActivationFloat8WeightConfig",
 }
 MAPS = ("FqnToConfig", "ModuleFqnToConfig")  # types for layers by their names
-
-
-def member(value: Any) -> Any:
-    """The name in capitals of what JSON has as an entry of an enumeration, and users also write as a word; others as they are."""
-    name = value["_data"] if isinstance(value, dict) else value
-    return name.upper() if isinstance(name, str) else value
+INTEGERS, FLOATS = tuple(f"int{bits}" for bits in range(2, 9)), ("float8_e4m3fn", "float8_e5m2")
+MAPPINGS, SCALES = ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"), (None, "float32", "float16", "bfloat16")
+CHOICES: dict[str, tuple[Any, ...]] = {  # values of which there is a layer here; other fields take any
+    "act_mapping_type": ("SYMMETRIC", "ASYMMETRIC"),
+    "reduce_range": (False, True),
+    "mapping_type": MAPPINGS,
+    "weight_mapping_type": MAPPINGS,
+    "scale_dtype": SCALES,
+    "weight_scale_dtype": SCALES,
+    "intx_packing_format": ("UNPACKED_TO_INT8",),
+    "intx_choose_qparams_algorithm": ("AFFINE", "HQQ_SCALE_ONLY"),
+    "int4_packing_format": ("PLAIN", "TILE_PACKED_TO_4D"),
+    "int4_choose_qparams_algorithm": ("TINYGEMM", "HQQ"),
+    "int4_tile_packed_ntile": (8,),
+    "activation_dtype": FLOATS,
+    "packing_format": ("PLAIN",),
+}
+REASONS = {
+    "PLAIN_INT32": " (operators of XPUs and NPUs make it)",
+    "PRESHUFFLED": " (torchao itself has no file of it)",
+    "Static": "; its scales are tensors, which no config.json holds: round inputs dynamically",
+}
 
 
 class Scheme(NamedTuple):
@@ -94,115 +111,161 @@ class Scheme(NamedTuple):
     bits: int
     group_size: int  # columns that share a scale; 0: all
     symmetric: bool
-    inputs: str  # "", "symmetric", "asymmetric" or "float8"
-    whole: bool = False  # whether all rows share a scale, those of inputs too
+    inputs: str = ""  # or "symmetric", "asymmetric", "float8"
+    whole: bool = False  # whether all rows of the weight share a scale
+    whole_inputs: bool = False  # whether all tokens do
     fit: str = ""  # of symmetric intx: "unclipped", for both ends of the range; "fitted", for the least error
-    scale_type: str | None = None  # of intx; None: the weight's
+    scale_type: str = ""  # of intx; empty: the weight's
+
+
+def written(value: Any) -> str:
+    """A value of the JSON as torchao prints it: `PerGroup(group_size=32)`, `SYMMETRIC`."""
+    if isinstance(value, list):
+        return " and ".join(map(written, value))
+    data = value.get("_data") or {} if isinstance(value, dict) else value
+    if not isinstance(data, dict):
+        return str(data)
+    return f"{value.get('_type')}({', '.join(f'{key}={entry!r}' for key, entry in data.items())})"
+
+
+def member(value: Any) -> str:
+    """The same in capitals: users also write members of enumerations as words."""
+    return written(value).upper()
+
+
+def refuse(name: str, field: str, value: Any, expected: str) -> NoReturn:
+    reason = REASONS.get(member(value), "")
+    raise ValueError(f"TorchAoConfig: {field} of {name} is {written(value)}{reason}, expected {expected}")
+
+
+def values_of(quant_type: dict[str, Any]) -> dict[str, Any]:
+    """The values of a type's fields: torchao's own where there is None."""
+    usual = TYPES[quant_type["_type"]]
+    return {key: usual.get(key) if value is None else value for key, value in quant_type["_data"].items()}
 
 
 def read_scheme(quant_type: dict[str, Any]) -> Scheme:
-    """The scheme of a type; what no kernel here does is refused."""
-    name, data = quant_type["_type"], quant_type["_data"]
+    """The scheme of a type; what no layer here does is refused."""
+    name, data = quant_type["_type"], values_of(quant_type)
+    check_values(name, data)
+    values = {key: member(value) for key, value in data.items()}
     if name == "Int4WeightOnlyConfig":
-        return read_int4(data)
-    granularity = data.get("weight_granularity", data.get("granularity", ROW))
-    pair = granularity if isinstance(granularity, list) else [granularity]  # of inputs and weights
-    granularity = pair[-1]
-    known = ("PerRow", "PerTensor") if name.startswith("Float8Dynamic") else ("PerRow", "PerAxis", "PerGroup")
-    if pair[0]["_type"] != granularity["_type"] or granularity["_type"] not in known:
-        shown = " and ".join(dict.fromkeys(entry["_type"] for entry in pair))
-        raise ValueError(f"TorchAoConfig: granularity of {name} is {shown}, expected {known[0]} or {known[-1]}")
-    told = granularity["_data"].get("group_size") or data.get("group_size") or 0
-    accepted = {
-        "act_mapping_type": ASYMMETRIC if name == "Int8DynamicActivationIntxWeightConfig" else SYMMETRIC,
-        "weight_only_decode": False,
-        "reduce_range": False,
-        "activation_value_lb": None,
-        "activation_value_ub": None,
-        "packing_format": enum("Float8PackingFormat", "PLAIN"),
-        **INTX,
-    }
+        kind = "int4_pairs" if values["int4_packing_format"] == "PLAIN" else "int4_tiles"
+        return Scheme(kind, 4, data["group_size"], False)
+    inputs, weight, size = read_granularities(name, data)
+    whole, is_dynamic = (weight == "PerTensor()", inputs == "PerTensor()"), "Dynamic" in name
     if name.startswith("Float8"):
-        accepted |= {key: enum("torch.dtype", "float8_e4m3fn") for key in ("activation_dtype", "weight_dtype")}
-    fitted = member(data.get("intx_choose_qparams_algorithm")) == "HQQ_SCALE_ONLY"
-    if fitted:
-        del accepted["intx_choose_qparams_algorithm"]
-    for key in accepted.keys() & data.keys():
-        if member(data[key]) != member(accepted[key]):
-            raise ValueError(f"TorchAoConfig: {key} of {name} is {data[key]!r}, expected {accepted[key]!r}")
-    if name == "Float8WeightOnlyConfig":
-        return Scheme("float8", 8, 0, True, "")
-    if name == "Float8DynamicActivationFloat8WeightConfig":
-        return Scheme("float8", 8, 0, True, "float8", granularity["_type"] == "PerTensor")
-    if name.startswith("Int8") and not name.endswith("IntxWeightConfig"):
-        return Scheme("int8", 8, told, True, "symmetric" if "Dynamic" in name else "")
-    bits = int(data["weight_dtype"]["_data"].removeprefix("int"))
-    mapping = member(data.get("weight_mapping_type", data.get("mapping_type")))
-    if not 2 <= bits <= 8 or mapping not in ("SYMMETRIC", "SYMMETRIC_NO_CLIPPING_ERR", "ASYMMETRIC"):
-        raise ValueError(f"TorchAoConfig: {name} is for int2 to int8, symmetric or not: found {data}")
-    fit = "fitted" if fitted else "unclipped" if mapping.endswith("ERR") else ""
-    scale_type = data.get("weight_scale_dtype", data.get("scale_dtype"))
-    inputs = "asymmetric" if "Dynamic" in name else ""
-    return Scheme(
-        "intx", bits, told, mapping != "ASYMMETRIC", inputs, fit=fit, scale_type=scale_type and scale_type["_data"]
-    )
+        return Scheme("float8", 8, size, True, "float8" if is_dynamic else "", *whole)
+    rounded = values["act_mapping_type"].lower() if is_dynamic else ""
+    if "Intx" not in name:
+        return Scheme("int8", 7 if data.get("reduce_range") else 8, size, True, rounded, *whole)
+    prefix, bits = "weight_" if is_dynamic else "", int(values["weight_dtype"].removeprefix("INT"))
+    mapping, scale_type = values[f"{prefix}mapping_type"], data[f"{prefix}scale_dtype"]
+    is_fitted = values["intx_choose_qparams_algorithm"] == "HQQ_SCALE_ONLY"  # symmetric, whatever the mapping
+    fit = "fitted" if is_fitted else "unclipped" if mapping.endswith("ERR") else ""
+    is_symmetric = is_fitted or mapping != "ASYMMETRIC"
+    return Scheme("intx", bits, size, is_symmetric, rounded, fit=fit, scale_type=written(scale_type or ""))
 
 
-def read_int4(data: dict[str, Any]) -> Scheme:
-    """The scheme of packed int4; packings of which no layer here can be compared with torchao's are refused."""
-    packing, tile = member(data["int4_packing_format"]), data["int4_tile_packed_ntile"]
-    others = {
-        "PLAIN_INT32": "operators of XPUs and NPUs make it",
-        "PRESHUFFLED": "torchao itself has no file of it",
-    }
-    if packing not in ("PLAIN", "TILE_PACKED_TO_4D") or tile != 8:
-        reason = others.get(packing, f"with an int4_tile_packed_ntile of {tile}")
-        raise ValueError(
-            f"TorchAoConfig: no layer here has the int4_packing_format {packing} ({reason}): expected PLAIN or "
-            "TILE_PACKED_TO_4D, in tiles of 8"
-        )
-    if packing == "PLAIN" and member(data["int4_choose_qparams_algorithm"]) == "HQQ":
-        raise ValueError(
-            "TorchAoConfig: int4_choose_qparams_algorithm HQQ goes with the int4_packing_format TILE_PACKED_TO_4D"
-        )
-    return Scheme("int4_pairs" if packing == "PLAIN" else "int4_tiles", 4, data["group_size"], False, "")
+def check_values(name: str, data: dict[str, Any]) -> None:
+    """Refuses fields that the class does not have, and values of which there is no layer here."""
+    choices = {**CHOICES, "weight_dtype": FLOATS if name.startswith("Float8") else INTEGERS}
+    if name == "Int8DynamicActivationIntxWeightConfig":
+        choices["act_mapping_type"] = ("ASYMMETRIC",)
+    for key, value in data.items():
+        if key not in TYPES[name]:
+            raise ValueError(f"TorchAoConfig: {name} has no {key}: there are {', '.join(TYPES[name])}")
+        known = choices.get(key, (value,))
+        if member(value) not in map(member, known):
+            refuse(name, key, value, " or ".join(map(str, known)))
+        if key.startswith("activation_value") and not isinstance(value, (int, float, type(None))):
+            refuse(name, key, value, "a number or None")
+    if name == "Int8WeightOnlyConfig" and data["group_size"] is not None:
+        refuse(name, "group_size", data["group_size"], f"None: granularity PerGroup({data['group_size']}) says it")
+    if name == "Int4WeightOnlyConfig":
+        if type(size := data["group_size"]) is not int or size < 1:
+            refuse(name, "group_size", size, "a positive number")
+        if (member(data["int4_choose_qparams_algorithm"]), member(data["int4_packing_format"])) == ("HQQ", "PLAIN"):
+            refuse(name, "int4_packing_format", "PLAIN", "TILE_PACKED_TO_4D, with which the algorithm HQQ goes")
+
+
+def read_granularities(name: str, data: dict[str, Any]) -> tuple[str, str, int]:
+    """The granularities of inputs and weight, and the columns of a group; 0: all."""
+    key = "weight_granularity" if "weight_granularity" in data else "granularity"
+    found = data[key]
+    inputs, weight = map(written, found if isinstance(found, list) and len(found) == 2 else [found, found])
+    known = ["PerAxis(axis=0)"] if "Intx" in name else ["PerRow(dim=-1)", "PerTensor()"]
+    has_groups = "Intx" in name or "WeightOnly" in name
+    groups = re.fullmatch(r"PerGroup\(group_size=([1-9]\d*)\)", weight) if has_groups else None
+    is_mixed = inputs != weight and not name.startswith("Int8Dynamic")
+    if is_mixed or not (groups or {inputs, weight} <= {*known}):
+        refuse(name, key, found, " or ".join([*known, "PerGroup"] if has_groups else known))
+    return inputs, weight, int(groups[1]) if groups else 0
+
+
+def types_by_name(quant_type: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a map."""
+    data = quant_type.get("_data") or {}
+    return data.get("fqn_to_config") or data.get("module_fqn_to_config") or {}
+
+
+def require_layer(kind: Any) -> None:
+    """Refuses classes that are not named above."""
+    if kind not in (*TYPES, *MAPS):
+        reason = REASONS["Static"] if "Static" in str(kind) else ""
+        raise ValueError(f"TorchAoConfig: quant_type {kind!r} has no layer here{reason}: there are {', '.join(TYPES)}")
 
 
 def whole_type(given: Any, options: dict[str, Any]) -> dict[str, Any]:
     """A type as JSON has it, of that, of a name with options, or of an object of torchao's."""
-    if not isinstance(given, (str, dict)):
+    if isinstance(given, dict) and given.keys() == {"default"}:
+        given = given["default"]
+    if isinstance(given, str):
+        return named_type(given, options)
+    if options:
+        raise ValueError(f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type")
+    if not isinstance(given, dict):
+        entries = (getattr(given, "fqn_to_config", None) or {}).values()
+        for entry in (given, *(entry for entry in entries if entry is not None)):
+            require_layer(type(entry).__name__)
         given = import_module("torchao.core.config").config_to_dict(given)  # the object's own package
-    if isinstance(given, dict):
-        given = given.get("default", given)
-        if options:
-            raise ValueError(
-                f"TorchAoConfig: {', '.join(options)} go with a name for quant_type, not with a whole type"
-            )
-        if given.get("_type") in MAPS:
-            return given  # its entries are checked when a layer asks for its own
-        if given.get("_type") not in TYPES:
-            raise ValueError(
-                f"TorchAoConfig: quant_type {given.get('_type')!r} has no layer here: there are {', '.join(TYPES)}"
-            )
-        found = {"_type": given["_type"], "_version": given.get("_version", 2)}
-        return {**found, "_data": {**TYPES[given["_type"]], **given.get("_data", {})}}
-    if given not in NAMES:
-        raise ValueError(f"TorchAoConfig: quant_type {given!r} is not known: there are {', '.join(NAMES)}")
-    data = dict(TYPES[NAMES[given]])
-    if given.endswith("int4_weight"):
+    name = given.get("_type", given)
+    require_layer(name)
+    if name in MAPS:
+        for key, entry in types_by_name(given).items():
+            if entry is not None and whole_type(entry, {})["_type"] in MAPS:
+                refuse(name, key, entry, "a type, not a map")
+        return dict(given)
+    if (version := given.get("_version", 2)) != 2:
+        refuse(name, "_version", version, "2: quantize the plain weights again")
+    if not isinstance(data := given.get("_data", {}), dict):
+        refuse(name, "_data", data, "a dictionary")
+    return checked(name, {**TYPES[name], **data})
+
+
+def named_type(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The type that a name with options stands for."""
+    if name not in NAMES:
+        raise ValueError(f"TorchAoConfig: quant_type {name!r} is not known: there are {', '.join(NAMES)}")
+    data = dict(TYPES[NAMES[name]])
+    if name.endswith("int4_weight"):
         data["weight_dtype"] = enum("torch.dtype", "int4")
-    keys = {"weight_dtype": "weight_dtype", "mapping_type": "mapping_type", "group_size": "granularity"}
-    for name, value in options.items():
-        key = next((key for key in (f"weight_{keys[name]}", keys[name], name) if key in data), None)
+    for option, value in options.items():
+        usual = "granularity" if option == "group_size" else option
+        key = next((key for key in (f"weight_{usual}", usual, option) if key in data), None)
         if key is None:
-            raise ValueError(f"TorchAoConfig: {given} takes no {name}")
-        data[key] = (
-            value
-            if key == "group_size"
-            else {
-                "group_size": lambda v: {"_type": "PerGroup", "_version": 1, "_data": {"group_size": v}},
-                "weight_dtype": lambda v: enum("torch.dtype", str(v).removeprefix("torch.")),
-                "mapping_type": lambda v: enum("MappingType", str(getattr(v, "name", v)).upper()),
-            }[name](value)
-        )
-    return {"_type": NAMES[given], "_version": 2, "_data": data}
+            raise ValueError(f"TorchAoConfig: {name} takes no {option}")
+        entries = {
+            "weight_dtype": enum("torch.dtype", str(value).removeprefix("torch.")),
+            "mapping_type": enum("MappingType", str(getattr(value, "name", value)).upper()),
+            "group_size": {"_type": "PerGroup", "_version": 1, "_data": {"group_size": value}},
+        }
+        data[key] = value if key == "group_size" else entries[option]
+    return checked(NAMES[name], data)
+
+
+def checked(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The type of these values; what no layer here does is refused."""
+    quant_type = {"_type": name, "_version": 2, "_data": data}
+    read_scheme(quant_type)
+    return quant_type
