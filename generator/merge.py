@@ -17,7 +17,7 @@ from .constructor import tidy_constructor
 from .diagnostics import CompileError, Diagnostic, at
 from .shape import Member, Shape, class_name_edit
 from .signature import check_signatures, inherit_signature
-from .super_calls import SuperUse, splice, super_uses
+from .super_calls import SuperUse, is_abstract, splice, super_uses
 from .tables import fold
 from .text import Edit, Text
 
@@ -199,8 +199,6 @@ class _Merge:
 
     def _resolve(self, member: Member, taken: set[str]) -> Member:
         """The method with its uses of `super()` that mean this parent replaced."""
-        if member.kind != "method":
-            return member
         uses = [use for use in super_uses(member.text) if self.parent.find(use.method)]
         if not uses:
             return member
@@ -236,7 +234,8 @@ class _Merge:
         """`self._<parent>_<method>` for each use; the parent's method is kept under that name."""
         own = member.node
         assert isinstance(own, (ast.FunctionDef, ast.AsyncFunctionDef))
-        if not own.args.args and not own.args.posonlyargs:
+        is_static = any(ast.unparse(decorator) == "staticmethod" for decorator in own.decorator_list)
+        if is_static or not (own.args.args or own.args.posonlyargs):
             message = "`super()` in a method without a first parameter"
             raise CompileError(at(member.text, own, "UB013", message, "name the instance or class as first parameter"))
         receiver = (*own.args.posonlyargs, *own.args.args)[0].arg
@@ -257,14 +256,15 @@ class _Merge:
         taken.add(name)
         node = theirs.node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            edit = class_name_edit(theirs.text, node, name)
+            edits = [class_name_edit(theirs.text, node, name)]
+            edits += [Edit(theirs.text.start(d.lineno), theirs.text.start((d.end_lineno or 0) + 1), "") for d in node.decorator_list if is_abstract(d)]
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and len(theirs.names) == 1 and use.call is None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            edit = Edit(*theirs.text.span(target), name)
+            edits = [Edit(*theirs.text.span(target), name)]
         else:
             message = f"`super().{use.method}`: `{use.method}` of `{self.name}` is neither a method nor a plain field"
             raise CompileError(at(member.text, use.attribute, "UB015", message, "name it through `self`"))
-        return Member(theirs.kind, (name,), theirs.text.edit([edit]))
+        return Member(theirs.kind, (name,), theirs.text.edit(edits))
 
 
 def _is_property(member: Member) -> bool:

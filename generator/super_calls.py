@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .diagnostics import CompileError, at
 from .extents import first_line
-from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters
+from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters, scoped_names
 from .text import Edit, Mixed, Text, join
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -35,7 +35,12 @@ class SuperUse:
 def super_uses(method: Text) -> list[SuperUse]:
     """All uses of `super()` in a method; forms that flattening cannot give a meaning to are refused."""
     node = method.tree.body[0]
+    if isinstance(node, ast.ClassDef):  # `super()` in its methods is between it and its own bases
+        return []
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        for child in filter(_is_super, ast.walk(node)):
+            message, remedy = "`super()` outside a method", "write a method with `def`"
+            raise CompileError(at(method, child, "UB013", message, remedy))
         return []
     found: list[SuperUse] = []
     known: set[ast.AST] = set()
@@ -75,28 +80,30 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     form = _form(use)
     if form is None or type(outer) is not type(inner) or not _spliceable(outer, inner, form):
         return None
+    if _shares_line(child, use.statement) or _shares_line(parent, inner.body[0]):
+        return None
     if {n.id for n in global_names(inner)} & _bound(outer):
         return None
     arguments = bind(inner, use.call)
     if arguments is None:
         return None
-    prepared = _substitute(child, outer, use, parent, inner, arguments)
+    plan = _plan(outer, use, inner, arguments)
+    prepared = _substitute(child, parent, inner, arguments, plan)
+    if plan.keys() & bound_names(prepared.tree.body[0].body):  # type: ignore[attr-defined]
+        return None  # something else than an assignment binds a name that had to change
     call_start = child.span(use.attribute)[0]
     target = child.slice(child.span(use.statement)[0], call_start)
     if form == "assign" and not target.text.rstrip().endswith("="):
         return None  # the call stands in brackets
     body = _body(prepared, form, target)
     start, end = child.span(use.statement)
-    column = use.statement.col_offset
-    lines = join(
-        [*_assignments(child, outer, use, parent, inner, arguments), *body]
-        or [Text("pass", child.of(use.statement).origins[:1])]
-    )
-    lines = lines.shift(column)
-    result = child.edit(
-        [Edit(start, end, lines.slice(len(lines.text) - len(lines.text.lstrip(" ")), len(lines.text)))]
-    )
-    return documented(result, parent)
+    spliced = [*_assignments(child, use, parent, inner, arguments, plan), *body]
+    if not spliced and not use.nested and len(outer.body) > 1:
+        start, end = child.start(use.statement.lineno), child.start((use.statement.end_lineno or 0) + 1)
+        return documented(child.edit([Edit(start, end, "")]), parent)
+    lines = join(spliced or [Text("pass", child.of(use.statement).origins[:1])]).shift(use.statement.col_offset)
+    margin = len(lines.text) - len(lines.text.lstrip(" "))
+    return documented(child.edit([Edit(start, end, lines.slice(margin, len(lines.text)))]), parent)
 
 
 def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
@@ -134,6 +141,11 @@ def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
     return given
 
 
+def is_abstract(decorator: ast.expr) -> bool:
+    """Whether a decorator says only that a subclass has to write the method."""
+    return ast.unparse(decorator).rpartition(".")[2] == "abstractmethod"
+
+
 def _is_super(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
 
@@ -151,7 +163,7 @@ def _form(use: SuperUse) -> str | None:
 
 
 def _spliceable(child: Function, parent: Function, form: str) -> bool:
-    decorators = [[ast.unparse(decorator) for decorator in node.decorator_list] for node in (child, parent)]
+    decorators = [[ast.unparse(d) for d in node.decorator_list if not is_abstract(d)] for node in (child, parent)]
     if decorators[1] and decorators != [["classmethod"], ["classmethod"]]:
         return False
     nodes = list(_own_nodes(parent))
@@ -166,6 +178,12 @@ def _spliceable(child: Function, parent: Function, form: str) -> bool:
     if any(r is not final for r in returns):
         return False
     return form == "statement" or (isinstance(final, ast.Return) and final.value is not None)
+
+
+def _shares_line(text: Text, statement: ast.stmt) -> bool:
+    """Whether a statement stands on the line of a header: `if x: return y`."""
+    line = first_line(statement)
+    return bool(text.row(line)[: text.offset(line, statement.col_offset) - text.start(line)].strip())
 
 
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
@@ -194,6 +212,9 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
     live |= {n.id for n in _target_reads(use.statement)}
     live |= {n.id for n in global_names(outer)}
     taken = _bound(outer) | {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)} | parent_bound
+    scopes: dict[str, set[str]] = {}  # the names that comprehensions and nested functions around a parameter bind
+    for use_of, around in scoped_names(ast.Module(inner.body, [])):
+        scopes.setdefault(use_of.id, set()).update(around)
     plan: dict[str, str | None] = {}
     own, theirs = parameters(outer)[0].arg, parameters(inner)[0].arg
     if own != theirs:
@@ -201,7 +222,8 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
     for name, value in arguments.items():
         if isinstance(value, ast.Name) and value.id == name and not (name in parent_bound and name in live):
             continue
-        if name not in parent_bound and _simple(value, parent_bound, parent_attributes):
+        hidden = parent_bound | scopes.get(name, set())
+        if name not in parent_bound and _simple(value, hidden, parent_attributes):
             plan[name] = None
         elif name in live or _read_by_others(name, arguments):
             plan[name] = _fresh(name, taken)
@@ -267,9 +289,8 @@ def _fresh(name: str, taken: set[str]) -> str:
 
 
 def _substitute(
-    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+    child: Text, parent: Text, inner: Function, arguments: dict[str, ast.expr], plan: dict[str, str | None]
 ) -> Text:
-    plan = _plan(outer, use, inner, arguments)
     edits = []
     for node in global_names(ast.Module(inner.body, [])):  # of nested scopes only what they take from this one
         if node.id in plan:
@@ -288,9 +309,13 @@ def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> 
 
 
 def _assignments(
-    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+    child: Text,
+    use: SuperUse,
+    parent: Text,
+    inner: Function,
+    arguments: dict[str, ast.expr],
+    plan: dict[str, str | None],
 ) -> Iterator[Text]:
-    plan = _plan(outer, use, inner, arguments)
     used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
     for name, value in arguments.items():
         identical = isinstance(value, ast.Name) and value.id == name and name not in plan
