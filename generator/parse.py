@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +113,7 @@ def parse_module(source: str, path: str, origins: tuple[Origin, ...] = ()) -> Mo
         raise CompileError(syntax_error(error, source, path)) from None
     except RecursionError:
         raise CompileError(Diagnostic("UB001", TOO_DEEP, "break it into several statements", path)) from None
-    problems = list(_check_lines(text))
+    problems = [*_check_lines(text), *_check_names(text)]
     definitions: dict[str, Definition] = {}
     imports: dict[str, tuple[Import, ...]] = {}
     docstring: Text | None = None
@@ -175,6 +176,18 @@ def _check_lines(text: Text) -> Iterator[Diagnostic]:
             start = text.offset(node.lineno, 0)
             yield point(text, start, 1, "UB003", "the line is indented with a tab", "indent it with spaces")
             return
+
+
+def _check_names(text: Text) -> Iterator[Diagnostic]:
+    """Names that Python mangles with that of the class that they stand in, each once."""
+    names = {name for name in re.findall(r"\b__\w+", text.text) if not name.endswith("__")}
+    classes = [node for node in text.tree.body if isinstance(node, ast.ClassDef)] if names else []
+    for node in (inner for outer in classes for inner in ast.walk(outer)):
+        for field in ("id", "attr", "name", "arg"):
+            if (name := getattr(node, field, None)) in names:
+                names.remove(name)
+                message = f"`{name}` is mangled with the name of its class, which flattening changes"
+                yield at(text, node, "UB013", message, f"call it `{name[1:]}`")
 
 
 def is_string(node: ast.AST) -> bool:

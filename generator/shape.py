@@ -56,7 +56,8 @@ def read_class(definition: Definition) -> Shape:
     text, node = definition.text, definition.node
     assert isinstance(node, ast.ClassDef)
     first = first_line(node)
-    if node.body[0].lineno == node.lineno and not isinstance(node.body[0], ast.Pass):
+    is_empty = isinstance(node.body[0], ast.Pass) or _is_ellipsis(node.body[0])
+    if node.body[0].lineno == node.lineno and not is_empty:
         message = "the body of this class stands on the line of its header"
         raise CompileError(at(text, node.body[0], "UB013", message, "put it on a line of its own"))
     for keyword in node.keywords:
@@ -127,10 +128,6 @@ def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:
     if not names:
         message = "a class body may hold a docstring, fields and methods; this statement has no meaning for a subclass"
         raise CompileError(at(text, node, "UB013", message, "move it into a method or out of the class"))
-    for name in names:
-        if name.startswith("__") and not name.endswith("__"):
-            message = f"`{name}` is mangled with the name of its class, which flattening changes"
-            raise CompileError(at(text, node, "UB013", message, f"call it `{name[1:]}`"))
     return Member("method" if isinstance(node, ast.ClassDef) else "field", names, dedented, spaced)
 
 

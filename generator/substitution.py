@@ -43,6 +43,12 @@ def _edits(definition: Definition, names: dict[str, str]) -> Iterator[Edit]:
                 remedy = "give the local variable or parameter another name"
                 raise CompileError(at(text, name, "UB011", message, remedy))
             yield Edit(start, end, names[name.id])
+    for statement in ast.walk(text.tree) if "global " in text.text else ():
+        if isinstance(statement, ast.Global):
+            start, end = text.span(statement)
+            for word in re.compile(r"\w+").finditer(text.text, start + len("global"), end):
+                if word[0] in names:
+                    yield Edit(*word.span(), names[word[0]])
     node = definition.node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in names:
         yield class_name_edit(text, node, names[node.name])
