@@ -9,6 +9,7 @@ from .checks import check_parent_references
 from .diagnostics import CompileError, Diagnostic
 from .graph import Binding, Internal, placed
 from .import_statements import same_imports
+from .linear import check_linear
 from .merge import REMOVED, Lineage, Parent, merge
 from .parse import Definition
 from .shape import Shape, read_class
@@ -19,6 +20,11 @@ from .unit import Branch, Unit
 def flatten(unit: Unit) -> None:
     """Fill the family's members, in reading order, and what the names mean that they import."""
     own: dict[str, Definition] = {}
+    unit.family.origins = {
+        unit.roles[branch][name]: Internal(branch.parent, name)
+        for branch, members in unit.inherited.items()
+        for name in members
+    }
     derived = [
         {unit.roles[branch][name]: definition for name, definition in members.items()}
         for branch, members in unit.inherited.items()
@@ -35,6 +41,7 @@ def flatten(unit: Unit) -> None:
             ]
             if parents:
                 check_parent_references(definition, list(unit.bases[name]))
+                check_linear(unit, definition)
                 own[name] = known[name] = merge(shape, parents, partial(lineage, unit, known)).definition()
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
