@@ -24,7 +24,8 @@ def substitute(definition: Definition, names: Mapping[str, str], types: tuple[st
     text = definition.text
     edits = list(_edits(definition, changed))
     if types is not None:
-        edits += _literal_edits(text, changed, types)
+        whole = _literal_edits(text, changed, types)
+        edits += [edit for edit in whole if not any(edit.start < o.start and o.end < edit.end for o in edits)]
         inside = _prose_edits(text, changed)
         edits += [edit for edit in inside if not any(o.start <= edit.start and edit.end <= o.end for o in edits)]
     if not edits:
