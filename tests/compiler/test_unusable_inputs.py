@@ -147,3 +147,9 @@ def test_broken_template(
         + "\n".join(rows)
         + "\n  = help: mend the template, or give it the value that it reads"
     ]
+
+
+def test_syntax_of_a_newer_python(workspace: Make) -> None:
+    """Whether a definition compiles does not depend on the Python that runs the compiler."""
+    (found,) = refusals(workspace({"base": "class BaseModel[T]:\n    size: T\n"}))
+    assert found.startswith("modular/modular_base.py:1:") and "error[UB001]" in found
