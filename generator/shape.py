@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -108,8 +109,10 @@ def write_class(shape: Shape) -> Text:
 
 def class_name_edit(text: Text, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Edit:
     """The edit that gives a definition another name."""
-    start = text.text.index(node.name, text.offset(node.lineno, node.col_offset) + len("def"))
-    return Edit(start, start + len(node.name), name)
+    header = re.compile(r"(?:async\s+)?(?:def|class)\s+(\w+)")
+    found = header.match(text.text, text.offset(node.lineno, node.col_offset))
+    assert found, "a definition starts with its keyword and its name"
+    return Edit(*found.span(1), name)
 
 
 def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:

@@ -80,6 +80,8 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     form = _form(use)
     if form is None or type(outer) is not type(inner) or not _spliceable(outer, inner, form):
         return None
+    if form != "return" and _captured(inner):
+        return None  # a function in it reads them later, when they may have changed here
     if _shares_line(child, use.statement) or _shares_line(parent, inner.body[0]):
         return None
     if {n.id for n in global_names(inner)} & _bound(outer):
@@ -186,6 +188,13 @@ def _shares_line(text: Text, statement: ast.stmt) -> bool:
     return bool(text.row(line)[: text.offset(line, statement.col_offset) - text.start(line)].strip())
 
 
+def _captured(function: Function) -> set[str]:
+    """The names of a function, but for its receiver, that functions written in it read."""
+    own = {p.arg for p in parameters(function)[1:]} | bound_names(function.body)
+    nested = [node for node in ast.walk(function) if isinstance(node, FUNCTIONS) and node is not function]
+    return own & {name.id for node in nested for name in global_names(node)}
+
+
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
     """The nodes of a function's body without those of nested functions and classes."""
     pending: list[ast.AST] = list(function.body)
@@ -215,6 +224,7 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
     scopes: dict[str, set[str]] = {}  # the names that comprehensions and nested functions around a parameter bind
     for use_of, around in scoped_names(ast.Module(inner.body, [])):
         scopes.setdefault(use_of.id, set()).update(around)
+    captured = _captured(inner)
     plan: dict[str, str | None] = {}
     own, theirs = parameters(outer)[0].arg, parameters(inner)[0].arg
     if own != theirs:
@@ -223,7 +233,8 @@ def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, 
         if isinstance(value, ast.Name) and value.id == name and not (name in parent_bound and name in live):
             continue
         hidden = parent_bound | scopes.get(name, set())
-        if name not in parent_bound and _simple(value, hidden, parent_attributes):
+        is_kept = name in captured and isinstance(value, ast.Attribute)
+        if name not in parent_bound and not is_kept and _simple(value, hidden, parent_attributes):
             plan[name] = None
         elif name in live or _read_by_others(name, arguments):
             plan[name] = _fresh(name, taken)
