@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from functools import partial
 
 from .checks import check_parent_references
@@ -29,6 +30,10 @@ def flatten(unit: Unit) -> None:
         {unit.roles[branch][name]: definition for name, definition in members.items()}
         for branch, members in unit.inherited.items()
     ]
+    unit.family.kept = {
+        name: unit.families[origin.path].kept.get(origin.name, frozenset())
+        for name, origin in unit.family.origins.items()
+    }
     known = {name: d for members in reversed(derived) for name, d in members.items()}
     for name, definition in unit.module.definitions.items():
         local = _local_names(unit, unit.family.subfamily(name))
@@ -42,7 +47,9 @@ def flatten(unit: Unit) -> None:
             if parents:
                 check_parent_references(definition, list(unit.bases[name]))
                 check_linear(unit, definition)
-                own[name] = known[name] = merge(shape, parents, partial(lineage, unit, known)).definition()
+                whole = merge(shape, parents, partial(lineage, unit, known))
+                own[name] = known[name] = whole.definition()
+                unit.family.kept[name] = whole.kept
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
     unit.family.split = _split(derived, own)
@@ -51,8 +58,10 @@ def flatten(unit: Unit) -> None:
 
 def _shape(unit: Unit, base: Internal, subfamily: str) -> Shape:
     """A parent's class in the child's names; in its own where several of the child's classes inherit from it."""
+    family = unit.families[base.path]
     renamed = unit.inherited[Branch(base.path, subfamily)].get(base.name)
-    return read_class(renamed or unit.families[base.path].definitions[base.name])
+    kept = family.kept.get(base.name, frozenset())
+    return replace(read_class(renamed or family.definitions[base.name]), kept=kept)
 
 
 def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:

@@ -61,9 +61,18 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
         kept += [base.text for base in parent.shape.bases]
     check_order(shape)
     check_signatures(shape)
-    shape = replace(shape, bases=_linear(shape.bases, lineage))
+    shape = replace(_without_unread(shape), bases=_linear(shape.bases, lineage))
     _check_super(child, parents, [lineage(base.text) for base in shape.bases])
     return shape
+
+
+def _without_unread(shape: Shape) -> Shape:
+    """The class without the methods that merging kept for a `super()` that is overridden by now."""
+    read = {
+        node.attr for member in shape.members for node in ast.walk(member.node) if isinstance(node, ast.Attribute)
+    }
+    members = tuple(m for m in shape.members if m.name not in shape.kept - read)
+    return shape if len(members) == len(shape.members) else _without_unread(replace(shape, members=members))
 
 
 def _check_super(child: Shape, parents: Sequence[Parent], kept: list[Lineage]) -> None:
@@ -163,6 +172,7 @@ class _Merge:
             ),
             docstring=child.docstring or parent.docstring,
             members=(*done, *self.kept.values()),
+            kept=child.kept | parent.kept | {member.name for member in self.kept.values()},
         )
 
     def _decorators(self) -> list[Text]:

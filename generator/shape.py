@@ -44,6 +44,7 @@ class Shape:
     keywords: tuple[Text, ...]
     docstring: Text | None
     members: tuple[Member, ...]
+    kept: frozenset[str] = frozenset()  # members that merging added: methods of parents under private names
 
     def find(self, name: str) -> Member | None:
         return next((member for member in self.members if name in member.names), None)
