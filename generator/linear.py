@@ -42,7 +42,7 @@ class _Lines:
         ours = [*merged, *(found for found in self._join(staying) if found not in merged)]
         for early in takewhile(lambda base: base not in merged, self.bases(start)):
             if isinstance(early, str):
-                message = f"which members of the merged classes `{early}` has, too, is not known, and it stands before them"
+                message = f"`{early}` stands before merged classes, and which of their members it has is not known"
                 raise self._refused(message, f"list `{early}` after them")
         pending: list[tuple[str, Class | None]] = [(name, None) for c in python for name in self.members(c)]
         for name, below in pending:  # a member, and the class whose `super()` asks for it

@@ -68,9 +68,7 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
 
 def _without_unread(shape: Shape) -> Shape:
     """The class without the methods that merging kept for a `super()` that is overridden by now."""
-    read = {
-        node.attr for member in shape.members for node in ast.walk(member.node) if isinstance(node, ast.Attribute)
-    }
+    read = {node.attr for member in shape.members for node in ast.walk(member.node) if isinstance(node, ast.Attribute)}
     members = tuple(m for m in shape.members if m.name not in shape.kept - read)
     return shape if len(members) == len(shape.members) else _without_unread(replace(shape, members=members))
 
@@ -267,7 +265,11 @@ class _Merge:
         node = theirs.node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             edits = [class_name_edit(theirs.text, node, name)]
-            edits += [Edit(theirs.text.start(d.lineno), theirs.text.start((d.end_lineno or 0) + 1), "") for d in node.decorator_list if is_abstract(d)]
+            edits += [
+                Edit(theirs.text.start(d.lineno), theirs.text.start((d.end_lineno or 0) + 1), "")
+                for d in node.decorator_list
+                if is_abstract(d)
+            ]
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and len(theirs.names) == 1 and use.call is None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             edits = [Edit(*theirs.text.span(target), name)]

@@ -131,7 +131,10 @@ def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:
         names = (node.name,)
     if not names:
         message = "a class body may hold a docstring, fields and methods; this statement has no meaning for a subclass"
-        raise CompileError(at(text, node, "UB013", message, "move it into a method or out of the class"))
+        remedy = "move it into a method or out of the class"
+        if isinstance(node, ast.Delete):
+            remedy = f"write `{ast.unparse(node.targets[0])} = removed`, with `removed` from `unibody.core`"
+        raise CompileError(at(text, node, "UB013", message, remedy))
     return Member("method" if isinstance(node, ast.ClassDef) else "field", names, dedented, spaced)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-
 GRAMMAR = (3, 11)  # of definitions on any Python: the oldest that generated files run on
 
 
