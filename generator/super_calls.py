@@ -80,8 +80,6 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     form = _form(use)
     if form is None or type(outer) is not type(inner) or not _spliceable(outer, inner, form):
         return None
-    if form != "return" and _captured(inner):
-        return None  # a function in it reads them later, when they may have changed here
     if _shares_line(child, use.statement) or _shares_line(parent, inner.body[0]):
         return None
     if {n.id for n in global_names(inner)} & _bound(outer):
@@ -90,6 +88,8 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     if arguments is None:
         return None
     plan = _plan(outer, use, inner, arguments)
+    if form != "return" and _rebound(outer, use, inner, arguments, plan):
+        return None
     prepared = _substitute(child, parent, inner, arguments, plan)
     if plan.keys() & bound_names(prepared.tree.body[0].body):  # type: ignore[attr-defined]
         return None  # something else than an assignment binds a name that had to change
@@ -193,6 +193,19 @@ def _captured(function: Function) -> set[str]:
     own = {p.arg for p in parameters(function)[1:]} | bound_names(function.body)
     nested = [node for node in ast.walk(function) if isinstance(node, FUNCTIONS) and node is not function]
     return own & {name.id for node in nested for name in global_names(node)}
+
+
+def _rebound(
+    outer: Function, use: SuperUse, inner: Function, arguments: dict[str, ast.expr], plan: dict[str, str | None]
+) -> bool:
+    """Whether a name may change after the parent's body, where a function written in that body reads it."""
+    captured = _captured(inner)
+    loops = [node for node in ast.walk(outer) if isinstance(node, (ast.For, ast.AsyncFor, ast.While))]
+    if captured and any(use.statement in ast.walk(loop) for loop in loops):
+        return True
+    values = [arguments[name] for name in captured if plan.get(name, name) is None]
+    names = {plan.get(name, name) for name in captured} | {v.id for v in values if isinstance(v, ast.Name)}
+    return bool(names & bound_names(outer.body[use.index :]))
 
 
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
