@@ -85,8 +85,9 @@ class _Lines:
         """The classes that become one with this one, in the order in which their members count, and the bases that stay."""
         merged, staying = [found], []
         for base in self.bases(found):
-            is_merged = isinstance(base, Internal) and isinstance(found, Internal) and base.path != found.path
-            more, left = self._merged(base) if is_merged and base.path in self.unit.families else ([], [base])
+            path = base.path if isinstance(base, Internal) and isinstance(found, Internal) else ""
+            is_merged = path in self.unit.families and path != getattr(found, "path", "")
+            more, left = self._merged(base) if is_merged else ([], [base])
             merged += [c for c in more if c not in merged]
             staying += [c for c in left if c not in staying]
         return merged, staying

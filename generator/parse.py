@@ -184,7 +184,8 @@ def _check_names(text: Text) -> Iterator[Diagnostic]:
     classes = [node for node in text.tree.body if isinstance(node, ast.ClassDef)] if names else []
     for node in (inner for outer in classes for inner in ast.walk(outer)):
         for field in ("id", "attr", "name", "arg"):
-            if (name := getattr(node, field, None)) in names:
+            name = str(getattr(node, field, ""))
+            if name in names:
                 names.remove(name)
                 message = f"`{name}` is mangled with the name of its class, which flattening changes"
                 yield at(text, node, "UB013", message, f"call it `{name[1:]}`")
