@@ -85,8 +85,8 @@ class _Lines:
         """The classes that become one with this one, in the order in which their members count, and the bases that stay."""
         merged, staying = [found], []
         for base in self.bases(found):
-            path = base.path if isinstance(base, Internal) and isinstance(found, Internal) else ""
-            is_merged = path in self.unit.families and path != getattr(found, "path", "")
+            path = base.path if isinstance(base, Internal) else ""
+            is_merged = path in self.unit.families and path != (found.path if isinstance(found, Internal) else "")
             more, left = self._merged(base) if is_merged else ([], [base])
             merged += [c for c in more if c not in merged]
             staying += [c for c in left if c not in staying]
