@@ -68,6 +68,8 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
 
 def _without_unread(shape: Shape) -> Shape:
     """The class without the methods that merging kept for a `super()` that is overridden by now."""
+    if not shape.kept:
+        return shape
     read = {node.attr for member in shape.members for node in ast.walk(member.node) if isinstance(node, ast.Attribute)}
     members = tuple(m for m in shape.members if m.name not in shape.kept - read)
     return shape if len(members) == len(shape.members) else _without_unread(replace(shape, members=members))

@@ -165,10 +165,12 @@ def _check_lines(text: Text) -> Iterator[Diagnostic]:
     """Flattening moves whole lines and shifts them by columns, so each statement needs lines and spaces of its own."""
     if ";" not in text.text and "\t" not in text.text:
         return
-    for node in ast.walk(text.tree):
-        for field in ("body", "orelse", "finalbody"):
+    pending: list[ast.AST] = [text.tree]
+    for node in pending:
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             block = getattr(node, field, ())
-            for above, statement in pairwise(block if isinstance(block, list) else ()):
+            pending += block
+            for above, statement in pairwise(block if field != "cases" else ()):
                 if statement.lineno == above.end_lineno:
                     message, remedy = "two statements stand on one line", "put each on a line of its own"
                     yield at(text, statement, "UB003", message, remedy)

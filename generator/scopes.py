@@ -120,7 +120,7 @@ def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) ->
     else:
         quoted: list[ast.expr] = []
         if isinstance(node, ast.AnnAssign):
-            is_alias = ast.unparse(node.annotation).rpartition(".")[2] == "TypeAlias"
+            is_alias = _last_name(node.annotation) == "TypeAlias"
             quoted += _quoted(node.value if is_alias and node.value else node.annotation)
         for child in [*ast.iter_child_nodes(node), *quoted]:
             yield from _visit(child, local, class_local)
@@ -131,7 +131,7 @@ def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
     pending: list[ast.AST] = [annotation]
     while pending:
         node = pending.pop()
-        special = ast.unparse(node.value).rpartition(".")[2] if isinstance(node, ast.Subscript) else ""
+        special = _last_name(node.value) if isinstance(node, ast.Subscript) else ""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if (node.end_col_offset or 0) - node.col_offset == len(node.value.encode()) + 2:
                 yield from _placed(node.value, node.lineno, node.col_offset + 1)
@@ -139,6 +139,11 @@ def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
             pending += node.slice.elts[:1]
         elif special != "Literal":
             pending += ast.iter_child_nodes(node)
+
+
+def _last_name(node: ast.expr) -> str:
+    """`Literal` of `Literal` and of `typing.Literal`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _placed(text: str, line: int, column: int) -> Iterator[ast.expr]:
