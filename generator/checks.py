@@ -22,6 +22,8 @@ def check_parent_references(definition: Definition, bases: list[str]) -> None:
                 if not is_foldable(statement, reference):
                     message = f"`{base}.{reference.attr}` inside a class that inherits from `{base}`"
                     remedy = f"write `super().{reference.attr}` in a method, or `(*{base}.{reference.attr}, …)` to extend a table"
+                    if any(reference in ast.walk(d) for d in getattr(statement, "decorator_list", ())):
+                        remedy = "write the getter here, too, and decorate with its name"
                     raise CompileError(at(definition.text, reference, "UB013", message, remedy))
 
 

@@ -122,7 +122,7 @@ def check(
     except CompileError as error:
         return refuse_as(error.diagnostics, UNUSABLE, form)
     wrong = [change for change in changes if change.kind != "unchanged"]
-    count = sum(change.kind != "removed" for change in changes)
+    count = len(changes)
     return _report_check(found, dialect, result, wrong, count, names, form)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from functools import partial
 
 from .checks import check_parent_references
 from .diagnostics import CompileError, Diagnostic
 from .graph import Binding, Internal, placed
 from .import_statements import same_imports
+from .linear import check_linear
 from .merge import REMOVED, Lineage, Parent, merge
 from .parse import Definition
 from .shape import Shape, read_class
@@ -19,10 +21,19 @@ from .unit import Branch, Unit
 def flatten(unit: Unit) -> None:
     """Fill the family's members, in reading order, and what the names mean that they import."""
     own: dict[str, Definition] = {}
+    unit.family.origins = {
+        unit.roles[branch][name]: Internal(branch.parent, name)
+        for branch, members in unit.inherited.items()
+        for name in members
+    }
     derived = [
         {unit.roles[branch][name]: definition for name, definition in members.items()}
         for branch, members in unit.inherited.items()
     ]
+    unit.family.kept = {
+        name: unit.families[origin.path].kept.get(origin.name, frozenset())
+        for name, origin in unit.family.origins.items()
+    }
     known = {name: d for members in reversed(derived) for name, d in members.items()}
     for name, definition in unit.module.definitions.items():
         local = _local_names(unit, unit.family.subfamily(name))
@@ -35,7 +46,10 @@ def flatten(unit: Unit) -> None:
             ]
             if parents:
                 check_parent_references(definition, list(unit.bases[name]))
-                own[name] = known[name] = merge(shape, parents, partial(lineage, unit, known)).definition()
+                check_linear(unit, definition)
+                whole = merge(shape, parents, partial(lineage, unit, known))
+                own[name] = known[name] = whole.definition()
+                unit.family.kept[name] = whole.kept
     unit.family.definitions = _reading_order(own, derived)
     unit.family.conflicts = _conflicts(unit, own)
     unit.family.split = _split(derived, own)
@@ -44,8 +58,10 @@ def flatten(unit: Unit) -> None:
 
 def _shape(unit: Unit, base: Internal, subfamily: str) -> Shape:
     """A parent's class in the child's names; in its own where several of the child's classes inherit from it."""
+    family = unit.families[base.path]
     renamed = unit.inherited[Branch(base.path, subfamily)].get(base.name)
-    return read_class(renamed or unit.families[base.path].definitions[base.name])
+    kept = family.kept.get(base.name, frozenset())
+    return replace(read_class(renamed or family.definitions[base.name]), kept=kept)
 
 
 def _local_names(unit: Unit, subfamily: str) -> dict[str, str]:

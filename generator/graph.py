@@ -113,6 +113,11 @@ class Graph(Ancestry):
                 base = base.parent
             target = base.joinpath(*entry.module[dots:].split("."))
             inside = target.resolve().is_relative_to(self.project.core.resolve())
+            if str(entry.attribute).startswith(PREFIX) and not entry.module.strip("."):
+                remedy = f"write `from {entry.module}{entry.attribute} import …` and name what the definition uses"
+                raise CompileError(
+                    placed(entry, "UB007", f"`{entry.attribute}` is a definition, no name in one", remedy)
+                )
             if not target.name.startswith(PREFIX) and not inside:
                 remedy = "import a definition (`.modular_…`), a core block, or an installed package by its full name"
                 message = f"`{entry.module}` is neither a definition nor a core block: the output could not import it"

@@ -17,7 +17,7 @@ from .constructor import tidy_constructor
 from .diagnostics import CompileError, Diagnostic, at
 from .shape import Member, Shape, class_name_edit
 from .signature import check_signatures, inherit_signature
-from .super_calls import SuperUse, splice, super_uses
+from .super_calls import SuperUse, is_abstract, splice, super_uses
 from .tables import fold
 from .text import Edit, Text
 
@@ -61,9 +61,18 @@ def merge(child: Shape, parents: Sequence[Parent], lineage: Callable[[str], Line
         kept += [base.text for base in parent.shape.bases]
     check_order(shape)
     check_signatures(shape)
-    shape = replace(shape, bases=_linear(shape.bases, lineage))
+    shape = replace(_without_unread(shape), bases=_linear(shape.bases, lineage))
     _check_super(child, parents, [lineage(base.text) for base in shape.bases])
     return shape
+
+
+def _without_unread(shape: Shape) -> Shape:
+    """The class without the methods that merging kept for a `super()` that is overridden by now."""
+    if not shape.kept:
+        return shape
+    read = {node.attr for member in shape.members for node in ast.walk(member.node) if isinstance(node, ast.Attribute)}
+    members = tuple(m for m in shape.members if m.name not in shape.kept - read)
+    return shape if len(members) == len(shape.members) else _without_unread(replace(shape, members=members))
 
 
 def _check_super(child: Shape, parents: Sequence[Parent], kept: list[Lineage]) -> None:
@@ -163,6 +172,7 @@ class _Merge:
             ),
             docstring=child.docstring or parent.docstring,
             members=(*done, *self.kept.values()),
+            kept=child.kept | parent.kept | {member.name for member in self.kept.values()},
         )
 
     def _decorators(self) -> list[Text]:
@@ -199,8 +209,6 @@ class _Merge:
 
     def _resolve(self, member: Member, taken: set[str]) -> Member:
         """The method with its uses of `super()` that mean this parent replaced."""
-        if member.kind != "method":
-            return member
         uses = [use for use in super_uses(member.text) if self.parent.find(use.method)]
         if not uses:
             return member
@@ -236,7 +244,8 @@ class _Merge:
         """`self._<parent>_<method>` for each use; the parent's method is kept under that name."""
         own = member.node
         assert isinstance(own, (ast.FunctionDef, ast.AsyncFunctionDef))
-        if not own.args.args and not own.args.posonlyargs:
+        is_static = any(ast.unparse(decorator) == "staticmethod" for decorator in own.decorator_list)
+        if is_static or not (own.args.args or own.args.posonlyargs):
             message = "`super()` in a method without a first parameter"
             raise CompileError(at(member.text, own, "UB013", message, "name the instance or class as first parameter"))
         receiver = (*own.args.posonlyargs, *own.args.args)[0].arg
@@ -257,14 +266,19 @@ class _Merge:
         taken.add(name)
         node = theirs.node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            edit = class_name_edit(theirs.text, node, name)
+            edits = [class_name_edit(theirs.text, node, name)]
+            edits += [
+                Edit(theirs.text.start(d.lineno), theirs.text.start((d.end_lineno or 0) + 1), "")
+                for d in node.decorator_list
+                if is_abstract(d)
+            ]
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and len(theirs.names) == 1 and use.call is None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            edit = Edit(*theirs.text.span(target), name)
+            edits = [Edit(*theirs.text.span(target), name)]
         else:
             message = f"`super().{use.method}`: `{use.method}` of `{self.name}` is neither a method nor a plain field"
             raise CompileError(at(member.text, use.attribute, "UB015", message, "name it through `self`"))
-        return Member(theirs.kind, (name,), theirs.text.edit([edit]))
+        return Member(theirs.kind, (name,), theirs.text.edit(edits))
 
 
 def _is_property(member: Member) -> bool:

@@ -5,6 +5,8 @@ Python needs bases, decorators, defaults and class-level values before their use
 
 from __future__ import annotations
 
+from .diagnostics import CompileError, Diagnostic, at
+from .scopes import executed_names
 from .unit import ENTRY, Part, Unit
 
 
@@ -29,14 +31,22 @@ def order(unit: Unit) -> None:
     unit.ordered = list(placed.values())
 
 
-def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
-    """Append a part, and before it what Python reads when it executes the part, and what functions called then read."""
+def _place(
+    name: str, unit: Unit, placed: dict[str, Part], waiting: tuple[str, ...] = (), around: frozenset[str] = frozenset()
+) -> None:
+    """Append a part, and before it what Python reads when it executes the part, and what functions called then read.
+
+    `waiting` need this part one by one; `around` wait, too, but only for what a function may read.
+    """
     part = unit.parts[name]
-    if part.definition.name in placed:
+    if part.definition.name in placed or part.definition.name in around:
         return
+    waiting = (*waiting, part.definition.name)
     for needed in part.definition.needs:
-        if needed in unit.parts and unit.parts[needed] is not part:
-            _place(needed, unit, placed)
+        if needed in unit.parts and unit.parts[needed].definition.name in waiting:
+            raise CompileError(_circle(part, needed, waiting))
+        if needed in unit.parts:
+            _place(needed, unit, placed, waiting, around)
     running = [called for called in part.definition.calls if called in unit.parts]
     seen = {name}
     while running:
@@ -47,8 +57,14 @@ def _place(name: str, unit: Unit, placed: dict[str, Part]) -> None:
             running += inner
             for needed in inner:
                 if unit.parts[needed] is not part and needed not in seen:
-                    _place(needed, unit, placed)
+                    _place(needed, unit, placed, around=around | set(waiting))
     placed.setdefault(part.definition.name, part)
+
+
+def _circle(part: Part, needed: str, waiting: tuple[str, ...]) -> Diagnostic:
+    place = next(use for use in executed_names(part.definition.node) if use.id == needed)
+    message = f"`{needed}` is read before it is defined: {' -> '.join((*waiting, needed))}"
+    return at(part.definition.text, place, "UB013", message, "read it in a method, or name something else")
 
 
 def _files(unit: Unit, parts: list[Part]) -> list[str]:

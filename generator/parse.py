@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from .diagnostics import CompileError, Diagnostic, at, syntax_error
+from .diagnostics import CompileError, Diagnostic, at, point, syntax_error
 from .extents import comments_below, extents
 from .import_statements import Import, read_imports
 from .scopes import Scoped, called_names, executed_names, scoped_names
 from .text import Origin, Text
 
 Kind = Literal["class", "function", "constant"]
+TOO_DEEP = "an expression is nested too deeply to be read"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def parse_module(source: str, path: str, origins: tuple[Origin, ...] = ()) -> Mo
         tree = text.tree
     except SyntaxError as error:
         raise CompileError(syntax_error(error, source, path)) from None
-    problems: list[Diagnostic] = []
+    except RecursionError:
+        raise CompileError(Diagnostic("UB001", TOO_DEEP, "break it into several statements", path)) from None
+    problems = [*_check_lines(text), *_check_names(text)]
     definitions: dict[str, Definition] = {}
     imports: dict[str, tuple[Import, ...]] = {}
     docstring: Text | None = None
@@ -148,15 +153,44 @@ def statements(text: Text, body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, Tex
     last = len(text.starts)
     found = extents(text, body, 1, last)
     for extent in found:
-        for other in extent.others:
-            message, remedy = "two statements stand on one line", "put each on a line of its own"
-            raise CompileError(at(text, other, "UB003", message, remedy))
         start, end = text.line(extent.start), text.line(extent.end)
         while start > 1 and text.start(start - 1) >= extent.lead and text.row(start - 1).lstrip().startswith("#"):
             start -= 1
         if extent is found[-1]:
             end = comments_below(text, end, last, extent.node.col_offset)
         yield extent.node, text.lines(start, end)
+
+
+def _check_lines(text: Text) -> Iterator[Diagnostic]:
+    """Flattening moves whole lines and shifts them by columns, so each statement needs lines and spaces of its own."""
+    if ";" not in text.text and "\t" not in text.text:
+        return
+    pending: list[ast.AST] = [text.tree]
+    for node in pending:
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            block = getattr(node, field, ())
+            pending += block
+            for above, statement in pairwise(block if field != "cases" else ()):
+                if statement.lineno == above.end_lineno:
+                    message, remedy = "two statements stand on one line", "put each on a line of its own"
+                    yield at(text, statement, "UB003", message, remedy)
+        if isinstance(node, ast.stmt) and "\t" in text.row(node.lineno)[: node.col_offset]:
+            start = text.offset(node.lineno, 0)
+            yield point(text, start, 1, "UB003", "the line is indented with a tab", "indent it with spaces")
+            return
+
+
+def _check_names(text: Text) -> Iterator[Diagnostic]:
+    """Names that Python mangles with that of the class that they stand in, each once."""
+    names = {name for name in re.findall(r"\b__\w+", text.text) if not name.endswith("__")}
+    classes = [node for node in text.tree.body if isinstance(node, ast.ClassDef)] if names else []
+    for node in (inner for outer in classes for inner in ast.walk(outer)):
+        for field in ("id", "attr", "name", "arg"):
+            name = str(getattr(node, field, ""))
+            if name in names:
+                names.remove(name)
+                message = f"`{name}` is mangled with the name of its class, which flattening changes"
+                yield at(text, node, "UB013", message, f"call it `{name[1:]}`")
 
 
 def is_string(node: ast.AST) -> bool:

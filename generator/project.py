@@ -31,6 +31,8 @@ NO_PROJECT = "no pyproject.toml here or above has a [tool.unibody] table"
 DIALECTS = ("unibody", "transformers")
 TREE_KEYS = ("dialect", "sources", "quirks", "formatter", "line-length", "required-version")  # meant in the second one
 KINDS = ("config", "model", "quantization-config", "quantizer")  # of classes in the registry
+SOURCES_REMEDY = 'list the folders with definitions, as in ["modular"]'
+WIDEST = 320  # columns of a line that ruff allows
 BASES_REMEDY = (
     f'the kinds are {", ".join(KINDS)}, and auto classes such as AutoModelForCausalLM; name the bases of each as a list, "*" for the class of the file: '
     '["library.models.Base", "*"]'
@@ -87,6 +89,9 @@ def find_project(start: Path | Project) -> Project:
         file = candidate / "pyproject.toml"
         if file.is_file():
             table = _read(file).get("tool", {}).get("unibody")
+            if table is not None and not isinstance(table, dict):
+                message, remedy = f"`tool.unibody` is {table!r}", "make it a table: `[tool.unibody]`"
+                raise CompileError(Diagnostic("UB020", message, remedy, "pyproject.toml"))
             if table is not None:
                 return _project(candidate, table)
     remedy = "add a [tool.unibody] table to your project's pyproject.toml (an empty one will do)"
@@ -142,7 +147,7 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
                 for kind, bases in table[key].items()
                 if not (kind in KINDS or kind.startswith("Auto")) or not _are_bases(bases)
             ]
-    problems += _check_dialect(table) if not problems else []
+    problems += [*_check_values(table), *_check_dialect(table)] if not problems else []
     if problems:
         raise CompileError(*problems)
     options = {key.replace("-", "_"): value for key, value in table.items()}
@@ -155,6 +160,21 @@ def _project(root: Path, table: dict[str, Any]) -> Project:
     if options.get("dialect") == "transformers":
         return Project(root / options.pop("sources", (".",))[0], (".",), ".", **options)
     return Project(root, **options)
+
+
+def _check_values(table: dict[str, Any]) -> Iterator[Diagnostic]:
+    sources = table.get("sources", ["."])
+    if not sources or not all(isinstance(folder, str) and folder for folder in sources):
+        yield Diagnostic("UB020", f"`sources` in [tool.unibody] is {sources!r}", SOURCES_REMEDY, "pyproject.toml")
+    for folder, pattern in table.get("layout", {}).items():
+        rest = pattern.replace("{name}", "", 1) if isinstance(pattern, str) else "{}"
+        if rest == pattern or set("{}") & set(rest) or not rest.endswith(".py"):
+            message = f"`{folder}` in `layout` is {pattern!r}"
+            yield Diagnostic("UB020", message, 'write `{name}` once, as in "modeling_{name}.py"', "pyproject.toml")
+    length = table.get("line-length", WIDEST)
+    if not 1 <= length <= WIDEST:
+        message, remedy = f"`line-length` in [tool.unibody] is {length}", f"write a number from 1 to {WIDEST}"
+        yield Diagnostic("UB020", message, remedy, "pyproject.toml")
 
 
 def _check_dialect(table: dict[str, Any]) -> Iterator[Diagnostic]:

@@ -62,8 +62,12 @@ def _definition_bases(unit: Unit, definition: Definition) -> dict[str, Internal]
     assert isinstance(node, ast.ClassDef)
     found = {}
     for base in node.bases:
-        binding = unit.graph.bindings[unit.source.path].get(base.id) if isinstance(base, ast.Name) else None
-        if isinstance(base, ast.Name) and isinstance(binding, Internal) and binding.path in unit.families:
+        name = base.value if isinstance(base, ast.Subscript) else base
+        binding = unit.graph.bindings[unit.source.path].get(name.id) if isinstance(name, ast.Name) else None
+        if isinstance(binding, Internal) and binding.path in unit.families:
+            if not isinstance(base, ast.Name):
+                message = f"`{ast.unparse(base)}` is no class that could be merged"
+                raise CompileError(at(definition.text, base, "UB013", message, f"inherit from `{ast.unparse(name)}`"))
             if unit.families[binding.path].definitions[binding.name].kind != "class":
                 message = f"`{binding.name}` of `{binding.path}` is not a class"
                 raise CompileError(at(definition.text, base, "UB005", message, "inherit from a class"))

@@ -118,8 +118,45 @@ def _visit(node: ast.AST, local: frozenset[str], class_local: frozenset[str]) ->
         for part in [*first.ifs, *(p for g in rest for p in (g.iter, *g.ifs)), *parts]:
             yield from _visit(part, inner, frozenset())
     else:
-        for child in ast.iter_child_nodes(node):
+        quoted: list[ast.expr] = []
+        if isinstance(node, ast.AnnAssign):
+            is_alias = _last_name(node.annotation) == "TypeAlias"
+            quoted += _quoted(node.value if is_alias and node.value else node.annotation)
+        for child in [*ast.iter_child_nodes(node), *quoted]:
             yield from _visit(child, local, class_local)
+
+
+def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
+    """The expressions that an annotation has in quotes, each node where it stands in the file."""
+    pending: list[ast.AST] = [annotation]
+    while pending:
+        node = pending.pop()
+        special = _last_name(node.value) if isinstance(node, ast.Subscript) else ""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if (node.end_col_offset or 0) - node.col_offset == len(node.value.encode()) + 2:
+                yield from _placed(node.value, node.lineno, node.col_offset + 1)
+        elif special == "Annotated" and isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            pending += node.slice.elts[:1]
+        elif special != "Literal":
+            pending += ast.iter_child_nodes(node)
+
+
+def _last_name(node: ast.expr) -> str:
+    """`Literal` of `Literal` and of `typing.Literal`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _placed(text: str, line: int, column: int) -> Iterator[ast.expr]:
+    try:
+        found = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return
+    for node in ast.walk(found):
+        if isinstance(node, ast.expr):
+            node.lineno = node.end_lineno = line
+            node.col_offset += column
+            node.end_col_offset = (node.end_col_offset or 0) + column
+    yield from (found, *_quoted(found))
 
 
 def _function(
@@ -127,13 +164,14 @@ def _function(
 ) -> Iterator[Scoped]:
     args = node.args
     outside: list[ast.AST] = [*args.defaults, *(d for d in args.kw_defaults if d)]
-    outside += [p.annotation for p in parameters(node) if p.annotation]
+    annotations = [p.annotation for p in parameters(node) if p.annotation]
+    annotations += [node.returns] if not isinstance(node, ast.Lambda) and node.returns else []
+    outside += [part for annotation in annotations for part in (annotation, *_quoted(annotation))]
     if isinstance(node, ast.Lambda):
         body: list[ast.AST] = [node.body]
         inner = {p.arg for p in parameters(node)}
     else:
         outside += node.decorator_list
-        outside += [node.returns] if node.returns else []
         body = [*node.body]
         inner = {p.arg for p in parameters(node)} | bound_names(node.body) | _type_parameters(node)
     for child in outside:

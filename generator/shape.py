@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -43,6 +44,7 @@ class Shape:
     keywords: tuple[Text, ...]
     docstring: Text | None
     members: tuple[Member, ...]
+    kept: frozenset[str] = frozenset()  # members that merging added: methods of parents under private names
 
     def find(self, name: str) -> Member | None:
         return next((member for member in self.members if name in member.names), None)
@@ -56,7 +58,8 @@ def read_class(definition: Definition) -> Shape:
     text, node = definition.text, definition.node
     assert isinstance(node, ast.ClassDef)
     first = first_line(node)
-    if node.body[0].lineno == node.lineno and not isinstance(node.body[0], ast.Pass):
+    is_empty = isinstance(node.body[0], ast.Pass) or _is_ellipsis(node.body[0])
+    if node.body[0].lineno == node.lineno and not is_empty:
         message = "the body of this class stands on the line of its header"
         raise CompileError(at(text, node.body[0], "UB013", message, "put it on a line of its own"))
     for keyword in node.keywords:
@@ -107,8 +110,10 @@ def write_class(shape: Shape) -> Text:
 
 def class_name_edit(text: Text, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Edit:
     """The edit that gives a definition another name."""
-    start = text.text.index(node.name, text.offset(node.lineno, node.col_offset) + len("def"))
-    return Edit(start, start + len(node.name), name)
+    header = re.compile(r"(?:async\s+)?(?:def|class)\s+(\w+)")
+    found = header.match(text.text, text.offset(node.lineno, node.col_offset))
+    assert found, "a definition starts with its keyword and its name"
+    return Edit(*found.span(1), name)
 
 
 def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:
@@ -126,11 +131,10 @@ def _member(text: Text, node: ast.stmt, piece: Text, spaced: bool) -> Member:
         names = (node.name,)
     if not names:
         message = "a class body may hold a docstring, fields and methods; this statement has no meaning for a subclass"
-        raise CompileError(at(text, node, "UB013", message, "move it into a method or out of the class"))
-    for name in names:
-        if name.startswith("__") and not name.endswith("__"):
-            message = f"`{name}` is mangled with the name of its class, which flattening changes"
-            raise CompileError(at(text, node, "UB013", message, f"call it `{name[1:]}`"))
+        remedy = "move it into a method or out of the class"
+        if isinstance(node, ast.Delete):
+            remedy = f"write `{ast.unparse(node.targets[0])} = removed`, with `removed` from `unibody.core`"
+        raise CompileError(at(text, node, "UB013", message, remedy))
     return Member("method" if isinstance(node, ast.ClassDef) else "field", names, dedented, spaced)
 
 

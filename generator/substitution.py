@@ -24,8 +24,9 @@ def substitute(definition: Definition, names: Mapping[str, str], types: tuple[st
     text = definition.text
     edits = list(_edits(definition, changed))
     if types is not None:
-        edits += _literal_edits(text, changed, types)
-        inside = _prose_edits(text, changed)
+        whole = _literal_edits(text, changed, types)
+        edits += [edit for edit in whole if not any(edit.start < o.start and o.end < edit.end for o in edits)]
+        inside = dict.fromkeys(_prose_edits(text, changed))
         edits += [edit for edit in inside if not any(o.start <= edit.start and edit.end <= o.end for o in edits)]
     if not edits:
         return definition
@@ -43,6 +44,12 @@ def _edits(definition: Definition, names: dict[str, str]) -> Iterator[Edit]:
                 remedy = "give the local variable or parameter another name"
                 raise CompileError(at(text, name, "UB011", message, remedy))
             yield Edit(start, end, names[name.id])
+    for statement in ast.walk(text.tree) if "global " in text.text else ():
+        if isinstance(statement, ast.Global):
+            start, end = text.span(statement)
+            for word in re.compile(r"\w+").finditer(text.text, start + len("global"), end):
+                if word[0] in names:
+                    yield Edit(*word.span(), names[word[0]])
     node = definition.node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in names:
         yield class_name_edit(text, node, names[node.name])
@@ -66,7 +73,7 @@ def _literal_edits(text: Text, names: dict[str, str], types: tuple[str, str]) ->
 
 
 def _prose_edits(text: Text, names: dict[str, str]) -> Iterator[Edit]:
-    """Members' names in comments and docstrings, as whole words, never inside a URL or a repository id."""
+    """Members' names in comments, docstrings and the messages of errors, as whole words, never inside a URL or a repository id."""
     if not names:
         return
     pattern = re.compile(r"(?<![\w/-])(?:" + "|".join(sorted(map(re.escape, names), reverse=True)) + r")(?![\w/-])")
@@ -80,7 +87,7 @@ def _prose_edits(text: Text, names: dict[str, str]) -> Iterator[Edit]:
 
 
 def prose(text: Text) -> Iterator[tuple[int, int]]:
-    """The spans of all comments and docstrings of a text."""
+    """The spans of all comments and docstrings of a text, and of the messages of the errors that it raises."""
     for token in tokenize.generate_tokens(io.StringIO(text.text).readline):
         if token.type == tokenize.COMMENT:
             start = text.starts[token.start[0] - 1] + token.start[1]
@@ -89,3 +96,6 @@ def prose(text: Text) -> Iterator[tuple[int, int]]:
         body = getattr(node, "body", None)
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body and is_string(body[0]):
             yield text.span(body[0])
+        if isinstance(node, ast.Raise):
+            parts = (part for part in ast.walk(node) if isinstance(part, (ast.Constant, ast.JoinedStr)))
+            yield from (text.span(part) for part in parts if isinstance(getattr(part, "value", ""), str))

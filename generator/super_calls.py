@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 from .diagnostics import CompileError, at
 from .extents import first_line
+from .local_names import Function, bound_in, may_change, plan_names
 from .scopes import COMPREHENSIONS, FUNCTIONS, bound_names, global_names, parameters
 from .text import Edit, Mixed, Text, join
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,12 @@ class SuperUse:
 def super_uses(method: Text) -> list[SuperUse]:
     """All uses of `super()` in a method; forms that flattening cannot give a meaning to are refused."""
     node = method.tree.body[0]
+    if isinstance(node, ast.ClassDef):  # `super()` in its methods is between it and its own bases
+        return []
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        for child in filter(_is_super, ast.walk(node)):
+            message, remedy = "`super()` outside a method", "write a method with `def`"
+            raise CompileError(at(method, child, "UB013", message, remedy))
         return []
     found: list[SuperUse] = []
     known: set[ast.AST] = set()
@@ -75,28 +79,32 @@ def splice(child: Text, use: SuperUse, parent: Text) -> Text | None:
     form = _form(use)
     if form is None or type(outer) is not type(inner) or not _spliceable(outer, inner, form):
         return None
-    if {n.id for n in global_names(inner)} & _bound(outer):
+    if _shares_line(child, use.statement) or _shares_line(parent, inner.body[0]):
+        return None
+    if {n.id for n in global_names(inner)} & bound_in(outer):
         return None
     arguments = bind(inner, use.call)
     if arguments is None:
         return None
-    prepared = _substitute(child, outer, use, parent, inner, arguments)
+    plan = plan_names(outer, use, inner, arguments)
+    if form != "return" and may_change(outer, use, inner, arguments, plan):
+        return None
+    prepared = _substitute(child, parent, inner, arguments, plan)
+    if plan.keys() & bound_names(prepared.tree.body[0].body):  # type: ignore[attr-defined]
+        return None  # something else than an assignment binds a name that had to change
     call_start = child.span(use.attribute)[0]
     target = child.slice(child.span(use.statement)[0], call_start)
     if form == "assign" and not target.text.rstrip().endswith("="):
         return None  # the call stands in brackets
     body = _body(prepared, form, target)
     start, end = child.span(use.statement)
-    column = use.statement.col_offset
-    lines = join(
-        [*_assignments(child, outer, use, parent, inner, arguments), *body]
-        or [Text("pass", child.of(use.statement).origins[:1])]
-    )
-    lines = lines.shift(column)
-    result = child.edit(
-        [Edit(start, end, lines.slice(len(lines.text) - len(lines.text.lstrip(" ")), len(lines.text)))]
-    )
-    return documented(result, parent)
+    spliced = [*_assignments(child, use, parent, inner, arguments, plan), *body]
+    if not spliced and not use.nested and len(outer.body) > 1:
+        start, end = child.start(use.statement.lineno), child.start((use.statement.end_lineno or 0) + 1)
+        return documented(child.edit([Edit(start, end, "")]), parent)
+    lines = join(spliced or [Text("pass", child.of(use.statement).origins[:1])]).shift(use.statement.col_offset)
+    margin = len(lines.text) - len(lines.text.lstrip(" "))
+    return documented(child.edit([Edit(start, end, lines.slice(margin, len(lines.text)))]), parent)
 
 
 def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
@@ -134,6 +142,11 @@ def bind(function: Function, call: ast.Call) -> dict[str, ast.expr] | None:
     return given
 
 
+def is_abstract(decorator: ast.expr) -> bool:
+    """Whether a decorator says only that a subclass has to write the method."""
+    return ast.unparse(decorator).rpartition(".")[2] == "abstractmethod"
+
+
 def _is_super(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
 
@@ -151,7 +164,7 @@ def _form(use: SuperUse) -> str | None:
 
 
 def _spliceable(child: Function, parent: Function, form: str) -> bool:
-    decorators = [[ast.unparse(decorator) for decorator in node.decorator_list] for node in (child, parent)]
+    decorators = [[ast.unparse(d) for d in node.decorator_list if not is_abstract(d)] for node in (child, parent)]
     if decorators[1] and decorators != [["classmethod"], ["classmethod"]]:
         return False
     nodes = list(_own_nodes(parent))
@@ -168,6 +181,12 @@ def _spliceable(child: Function, parent: Function, form: str) -> bool:
     return form == "statement" or (isinstance(final, ast.Return) and final.value is not None)
 
 
+def _shares_line(text: Text, statement: ast.stmt) -> bool:
+    """Whether a statement stands on the line of a header: `if x: return y`."""
+    line = first_line(statement)
+    return bool(text.row(line)[: text.offset(line, statement.col_offset) - text.start(line)].strip())
+
+
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
     """The nodes of a function's body without those of nested functions and classes."""
     pending: list[ast.AST] = list(function.body)
@@ -178,98 +197,9 @@ def _own_nodes(function: Function) -> Iterator[ast.AST]:
             pending += ast.iter_child_nodes(node)
 
 
-def _plan(outer: Function, use: SuperUse, inner: Function, arguments: dict[str, ast.expr]) -> dict[str, str | None]:
-    """New names for the parent's locals; None marks a parameter that its argument replaces in the text."""
-    parent_bound = bound_names(inner.body)
-    parent_attributes = {
-        n.attr for n in ast.walk(inner) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
-    }
-    before = {p.arg for p in parameters(outer)} | bound_names(outer.body[: use.index])
-    if not use.nested:
-        live = {name for name in before if _read_later(name, outer.body[use.index + 1 :])}
-    elif isinstance(use.statement, ast.Return):
-        live = set()
-    else:  # in a loop, what stands before may run later
-        live = {n.id for n in ast.walk(outer) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    live |= {n.id for n in _target_reads(use.statement)}
-    live |= {n.id for n in global_names(outer)}
-    taken = _bound(outer) | {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)} | parent_bound
-    plan: dict[str, str | None] = {}
-    own, theirs = parameters(outer)[0].arg, parameters(inner)[0].arg
-    if own != theirs:
-        plan[theirs] = own
-    for name, value in arguments.items():
-        if isinstance(value, ast.Name) and value.id == name and not (name in parent_bound and name in live):
-            continue
-        if name not in parent_bound and _simple(value, parent_bound, parent_attributes):
-            plan[name] = None
-        elif name in live or _read_by_others(name, arguments):
-            plan[name] = _fresh(name, taken)
-    for name in sorted(parent_bound - arguments.keys()):
-        if name in live:
-            plan[name] = _fresh(name, taken)
-    return plan
-
-
-def _bound(function: Function) -> set[str]:
-    return {p.arg for p in parameters(function)} | bound_names(function.body)
-
-
-def _target_reads(statement: ast.stmt) -> Iterator[ast.Name]:
-    """The names that an assignment's target reads, such as `i` of `self.states[i] = …`."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    for target in targets:
-        for node in ast.walk(target) if target is not None else ():
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                yield node
-
-
-def _read_later(name: str, statements: list[ast.stmt]) -> bool:
-    """Whether the statements read the value that `name` has before them."""
-    for statement in statements:
-        reads = any(
-            isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in ast.walk(statement)
-        )
-        if reads:
-            return True
-        if isinstance(statement, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == name for t in statement.targets
-        ):
-            return False
-    return False
-
-
-def _simple(value: ast.expr, rebound: set[str], stored: set[str]) -> bool:
-    """Whether reading the expression later, and more than once, gives the same value."""
-    if isinstance(value, ast.Constant):
-        return True
-    if isinstance(value, ast.Attribute):
-        return value.attr not in stored and _simple(value.value, rebound, stored)
-    return isinstance(value, ast.Name) and value.id not in rebound
-
-
-def _read_by_others(name: str, arguments: dict[str, ast.expr]) -> bool:
-    """Whether assigning `name` first would change what another argument means."""
-    return any(
-        isinstance(n, ast.Name) and n.id == name
-        for other, v in arguments.items()
-        if other != name
-        for n in ast.walk(v)
-    )
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    candidate = f"{name}_inner"
-    while candidate in taken:
-        candidate += "_"
-    taken.add(candidate)
-    return candidate
-
-
 def _substitute(
-    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+    child: Text, parent: Text, inner: Function, arguments: dict[str, ast.expr], plan: dict[str, str | None]
 ) -> Text:
-    plan = _plan(outer, use, inner, arguments)
     edits = []
     for node in global_names(ast.Module(inner.body, [])):  # of nested scopes only what they take from this one
         if node.id in plan:
@@ -288,9 +218,13 @@ def _expression(child: Text, inner: Function, parent: Text, value: ast.expr) -> 
 
 
 def _assignments(
-    child: Text, outer: Function, use: SuperUse, parent: Text, inner: Function, arguments: dict[str, ast.expr]
+    child: Text,
+    use: SuperUse,
+    parent: Text,
+    inner: Function,
+    arguments: dict[str, ast.expr],
+    plan: dict[str, str | None],
 ) -> Iterator[Text]:
-    plan = _plan(outer, use, inner, arguments)
     used = {n.id for statement in inner.body for n in ast.walk(statement) if isinstance(n, ast.Name)}
     for name, value in arguments.items():
         identical = isinstance(value, ast.Name) and value.id == name and name not in plan

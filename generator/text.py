@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+GRAMMAR = (3, 11)  # of definitions on any Python: the oldest that generated files run on
+
 
 class Origin(NamedTuple):
     """The file (relative, with forward slashes) and line (from 1) that a line of text was written on."""
@@ -158,7 +160,7 @@ class Text(Rows):
 
     @cached_property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text)
+        return ast.parse(self.text, feature_version=GRAMMAR)
 
 
 def string_lines(text: Text) -> set[int]:

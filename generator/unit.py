@@ -27,6 +27,8 @@ class Family:
     bindings: dict[str, Binding] = field(default_factory=dict)
     subfamilies: tuple[str, ...] = ()  # the class prefixes that `__families__` declares
     types: dict[str, str] = field(default_factory=dict)  # sub-family -> its own model type
+    origins: dict[str, Internal] = field(default_factory=dict)  # a derived copy -> what it is a copy of
+    kept: dict[str, frozenset[str]] = field(default_factory=dict)  # a class -> members that merging added to it
     ambiguous: dict[str, list[str]] = field(
         default_factory=dict
     )  # a parent's member -> classes that could fill its role

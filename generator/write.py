@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .dialect import Outcome
 from .project import Project
 
 TEMPORARY = ".unibody-tmp-"
+TRIES = 5
 REMEDY = "move it away, or give the definition another name"
 
 
@@ -72,15 +74,27 @@ def create(project: Project, files: Mapping[str, str]) -> None:
 
 
 def read_file(file: Path) -> str | None:
-    """The text of a file; None where there is none."""
+    """The text of a file; None where there is none. Refused when something else is in its place."""
     try:
         return file.read_bytes().decode("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        remedy = "make it a file that can be read, or move it away"
+        raise CompileError(
+            Diagnostic("UB022", f"cannot read `{file.name}`: {error.strerror}", remedy, file.parent.name)
+        ) from None
 
 
 def replace_file(file: Path, text: str) -> None:
     """Write beside the file, then rename over it: at every moment it holds its old or its new bytes."""
+    for _ in range(TRIES - 1):
+        with suppress(FileNotFoundError):  # another run took the file beside it for what a killed one had left
+            return _replace(file, text)
+    return _replace(file, text)
+
+
+def _replace(file: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -76,6 +76,10 @@ def test_unknown_name(workspace: Make) -> None:
     ("table", "message"),
     [
         ("output = 3", "`output` in [tool.unibody] is 3\n  = help: write a str"),
+        ("sources = []", "`sources` in [tool.unibody] is []\n  = help: list the folders with definitions, as in [\"modular\"]"),
+        ("line-length = -3", "`line-length` in [tool.unibody] is -3\n  = help: write a number from 1 to 320"),
+        ('layout = {models = "{nope}.py"}', "`models` in `layout` is '{nope}.py'\n  = help: write `{name}` once, as in \"modeling_{name}.py\""),
+        ('layout = {models = "all.py"}', "`models` in `layout` is 'all.py'\n  = help: write `{name}` once, as in \"modeling_{name}.py\""),
         ('sources = ["nowhere"]', "the source folder `nowhere` does not exist\n  = help: create it or mend `sources` in [tool.unibody]"),
         ('formatter = "yapf==1"', "`formatter` is 'yapf==1'\n  = help: write \"ruff==VERSION\" or \"black==VERSION\""),
     ],
@@ -83,6 +87,20 @@ def test_unknown_name(workspace: Make) -> None:
 def test_wrong_settings(workspace: Make, table: str, message: str) -> None:
     project = workspace({"pyproject.toml": f"[tool.unibody]\n{table}\n", "base": BASE})
     assert refusals(project) == [f"pyproject.toml: error[UB020]: {message}"]
+
+
+def test_settings_that_are_no_table(workspace: Make) -> None:
+    project = workspace({"pyproject.toml": "[tool]\nunibody = 3\n", "base": BASE})
+    assert refusals(project) == [
+        "pyproject.toml: error[UB020]: `tool.unibody` is 3\n  = help: make it a table: `[tool.unibody]`"
+    ]
+
+
+def test_too_deep(workspace: Make) -> None:
+    assert refusals(workspace({"base": f"X = {'-' * 5000}1\n\n\n{BASE}"})) == [
+        "modular/modular_base.py: error[UB001]: an expression is nested too deeply to be read\n"
+        "  = help: break it into several statements"
+    ]
 
 
 def test_formatter_of_another_version(workspace: Make) -> None:
@@ -129,3 +147,9 @@ def test_broken_template(
         + "\n".join(rows)
         + "\n  = help: mend the template, or give it the value that it reads"
     ]
+
+
+def test_syntax_of_a_newer_python(workspace: Make) -> None:
+    """Whether a definition compiles does not depend on the Python that runs the compiler."""
+    (found,) = refusals(workspace({"base": "class BaseModel[T]:\n    size: T\n"}))
+    assert found.startswith("modular/modular_base.py:1:") and "error[UB001]" in found

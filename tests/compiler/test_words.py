@@ -17,7 +17,8 @@ from meaning.unformatted import compile_definitions
 MEMBERS = ("Base", "BaseConfig", "BaseMLP", "BaseModel", "base_scale", "BASE_LIMIT", "base")
 PIECES = (*MEMBERS, "s", "d", "a", "de", "Sam", "ment", "_", "2", "x", "Model")
 words = st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join).filter(str.isidentifier)
-names = words.filter(lambda word: not keyword.iskeyword(word) and word not in (*MEMBERS, "x", "self", "config"))
+unmangled = words.filter(lambda word: not word.startswith("__") or word.endswith("__"))
+names = unmangled.filter(lambda word: not keyword.iskeyword(word) and word not in (*MEMBERS, "x", "self", "config"))
 prose = st.lists(words, min_size=1, max_size=6).map(" ".join)
 CHILD = """
 from .modular_base import BaseConfig, BaseModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -192,3 +193,31 @@ def test_killed_at_any_moment(workspace: Make) -> None:
     assert mixed, "no kill fell between two files: the test proves nothing"
     assert generate([], project.root) == 0
     assert {name: text for name, (text, _) in snapshot(project.root).items()} == states[1], f"{left} temporary files"
+
+
+def test_a_folder_in_the_way(workspace: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    project = workspace({"base": BASE})
+    (project.root / "generated/modeling_base.py").mkdir(parents=True)
+    for command in (check, generate):
+        assert command([], project.root) == 2
+        assert capsys.readouterr().err.startswith(
+            "generated: error[UB022]: cannot read `modeling_base.py`: Is a directory\n"
+            "  = help: make it a file that can be read, or move it away\n"
+        )
+
+
+def test_another_run_cleans_up_meanwhile(workspace: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being written looks like what a killed run has left."""
+    project = workspace({"base": BASE})
+    rename, renamed = os.replace, []
+
+    def late(source: str, target: Path) -> None:
+        if target not in renamed:
+            Path(source).unlink()
+        renamed.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr("os.replace", late)
+    assert generate([], project.root) == 0
+    assert len(renamed) == 2 * len(snapshot(project.root))
+    assert check([], project.root) == 0
