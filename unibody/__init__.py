@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
+    from unibody.configuration import PreTrainedConfig
     from unibody.dynamic_modules import (
         UntrustedCodeError,
         check_imports,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         TypicalLogitsWarper,
     )
     from unibody.hub import cached_file, cached_files, has_file
-    from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
+    from unibody.models import PreTrainedModel, adopt
     from unibody.pipelines import (
         PIPELINE_REGISTRY,
         ChunkPipeline,
@@ -180,6 +181,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForQuestionAnswering"),
         *("AutoModelForSequenceClassification", "AutoModelForTokenClassification"),
     ),
+    "configuration": ("PreTrainedConfig",),
     "dynamic_modules": (
         *("UntrustedCodeError", "check_imports", "create_dynamic_module", "custom_object_save"),
         *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
@@ -200,7 +202,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("TopKLogitsWarper", "TopPLogitsWarper", "TypicalLogitsWarper"),
     ),
     "hub": ("cached_file", "cached_files", "has_file"),
-    "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+    "models": ("PreTrainedModel", "adopt"),
     "pipelines": (
         *("PIPELINE_REGISTRY", "ChunkPipeline", "FeatureExtractionPipeline", "FillMaskPipeline", "KeyDataset"),
         *("KeyPairDataset", "Pipeline", "QuestionAnsweringPipeline", "SentenceSimilarityPipeline"),
@@ -296,9 +298,9 @@ def _import(name: str, module: str) -> Any:
     try:
         if not module.startswith("unibody.generated."):
             return getattr(import_module(module), name)
+        from unibody.configuration import PreTrainedConfig
         from unibody.editions import library_edition
         from unibody.model_types import model_base
-        from unibody.models import PreTrainedConfig
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
         found, is_config = getattr(import_module(module), name), name.endswith("Config")

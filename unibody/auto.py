@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 
+from unibody.configuration import PreTrainedConfig
 from unibody.core.attention import ATTENTION
 from unibody.core.choices import choose
 from unibody.core.hub import read_json
@@ -18,7 +19,7 @@ from unibody.deprecation import FORMER, rename_argument
 from unibody.editions import file_class_of
 from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.model_types import class_names, find_class, known_types, register_class, with_mixin
-from unibody.models import PreTrainedConfig, PreTrainedModel
+from unibody.models import PreTrainedModel
 
 if TYPE_CHECKING:
 
@@ -133,6 +134,12 @@ class AutoConfig(AutoClass):
         return found
 
     @classmethod
+    def for_model(cls, model_type: str, **fields: Any) -> AnyConfig:
+        """The configuration of a type, with these fields. ValueError: there is no such type."""
+        found: AnyConfig = cls._find(model_type, "for_model")(**fields)
+        return found
+
+    @classmethod
     def register(cls, model_type: str, config: type, exist_ok: bool = False) -> None:
         """From now on AutoConfig reads this type with a configuration class of one's own.
 
@@ -191,10 +198,17 @@ class AutoModelClass(AutoClass):
 
     @classmethod
     def from_config(
-        cls, config: Any, *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+        cls,
+        config: Any,
+        *,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool | None = None,
     ) -> AnyModel:
-        """A model with random weights, of a type (float32 if none is said)."""
+        """A model with random weights, of a type or its name (float32 if none is said); a configuration brings no code to trust."""
         found = cls._find(config.model_type, type(config).__name__)
+        if isinstance(dtype, str):
+            dtype = require_type(dtype)
         if attn_implementation is not None:
             config = copy.deepcopy(config)
             config.attn_implementation = attn_implementation
@@ -248,6 +262,14 @@ class AutoModelForTokenClassification(AutoModelClass):
 
 class AutoModelForQuestionAnswering(AutoModelClass):
     """The model that marks the answer in a text."""
+
+
+def require_type(name: str) -> torch.dtype:
+    """The type of weights that goes by a name of torch's. ValueError: none does."""
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype {name!r} is not a type for weights: write for example 'float32' or 'bfloat16'")
+    return found
 
 
 def similarity(one: str, other: str) -> float:

@@ -83,7 +83,10 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
     def _set_frame(self, bos: bool, eos: bool) -> None:
         """Puts tokens around each text, in the place of whatever stood there. ValueError: the tokenizer lacks one."""
         self._tokenizer.post_processor = frame(
-            *(self._require_role(name) if wanted else None for name, wanted in (("bos_token", bos), ("eos_token", eos)))
+            *(
+                self._require_role(name) if wanted else None
+                for name, wanted in (("bos_token", bos), ("eos_token", eos))
+            )
         )
         self._frame = bos, eos
 
