@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unibody.outputs import keyed
+
 HIDDEN, ATTENTIONS = "output_hidden_states", "output_attentions"
 
 
@@ -32,13 +34,14 @@ def observed(forward: Callable[..., Any]) -> Callable[..., Any]:
             for name, value in asked.items()
             if name != "return_dict" and (getattr(self.config, name, False) if value is None else value)
         ]
+        seen: dict[str, list[Tensor]] = {}
         if wanted:
             with ExitStack() as stack:
                 seen = {name: stack.enter_context(OBSERVERS[name](self)) for name in wanted}
                 outputs = forward(self, *arguments, **inputs)
-            outputs = with_observed(outputs, seen)
         else:
             outputs = forward(self, *arguments, **inputs)
+        outputs = with_observed(outputs, seen)
         return tuple(one for one in outputs if one is not None) if asked.get("return_dict") is False else outputs
 
     return call
@@ -92,16 +95,24 @@ def layers_of(model: Any) -> nn.ModuleList:
 
 
 def with_observed(outputs: Any, seen: dict[str, list[Tensor]]) -> Any:
-    """A named tuple of the same name, with what was seen as further fields."""
+    """A named tuple of the same name, with what was seen as further fields, that can be asked by name."""
+    if not hasattr(outputs, "_fields") or (not seen and torch.compiler.is_compiling()):
+        return outputs  # a class of one's own returns what it likes; a program the file's own class
     if HIDDEN in seen and hasattr(outputs, "last_hidden_state"):
         seen[HIDDEN].append(outputs.last_hidden_state)
-    names = {name.removeprefix("output_"): tuple(values) for name, values in seen.items()}
     kind: Any = type(outputs)
-    return extended(kind, (*names,))(*outputs, **names)
+    found = {name.removeprefix("output_"): tuple(values) for name, values in seen.items()}
+    found = {name: values for name, values in found.items() if name not in kind._fields}
+    return extended(kind, tuple(found))(*outputs, **found)
 
 
 @cache
 def extended(kind: Any, names: tuple[str, ...]) -> Any:
-    found = namedtuple(kind.__name__, (*kind._fields, *names))  # type: ignore[misc]
+    found = keyed(namedtuple(kind.__name__, (*kind._fields, *names)))  # type: ignore[misc]
     found.__module__ = kind.__module__
+    found.__reduce__ = lambda self: (remade, (kind, names, tuple(self)))
     return found
+
+
+def remade(kind: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    return extended(kind, names)(*values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,26 @@ def test_plain_tuples(checkpoint: Callable[..., Checkpoint]) -> None:
         assert len(found) == len(expected)
         assert_close(found[-2], expected[-2], 2e-4)
     assert model(**inputs(), return_dict=True).logits.shape == (2, 9, VOCABULARY)
+
+
+def test_asked_by_name(checkpoint: Callable[..., Checkpoint]) -> None:
+    """As the ecosystem's outputs, by the names of those that there are; and still a tuple, that can be pickled."""
+    ids = inputs()["input_ids"]
+    model, oracle = ours(checkpoint(first_case())), checkpoint(first_case()).reference()
+    for labels in (None, ids):
+        found, expected = model(ids, labels=labels), oracle(ids, labels=labels)
+        assert list(found.keys()) == list(expected.keys())
+        assert dict(found)["logits"] is found["logits"] is found.get("logits") is found.logits is found[1]
+        assert ("loss" in found) == ("loss" in expected)
+        assert found.get("attentions", 3) == 3
+        assert len(found.to_tuple()) == len(found.items()) == len(expected.to_tuple())
+    with pytest.raises(KeyError, match="'loss' is not among logits, past_key_values"):
+        model(ids)["loss"]
+    again = pickle.loads(pickle.dumps(model(ids, use_cache=False, output_hidden_states=True)))
+    assert again["hidden_states"][0].shape == (2, 9, 32)
+    texts = model.generate(ids[:1], max_new_tokens=2, return_dict_in_generate=True)
+    assert texts["sequences"] is texts.sequences
+    assert list(texts.keys()) == ["sequences", "past_key_values"]
 
 
 def test_own_forward(checkpoint: Callable[..., Checkpoint]) -> None:
