@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from unibody.training.choices import IntervalStrategy, SaveStrategy, SchedulerType
     from unibody.training.collators import (
         DataCollatorForLanguageModeling,
+        DataCollatorForSeq2Seq,
         DataCollatorForTokenClassification,
         DataCollatorWithPadding,
         default_data_collator,
@@ -138,7 +139,13 @@ if TYPE_CHECKING:
     from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
     from unibody.training.progress import PrinterCallback, ProgressCallback
     from unibody.training.randomness import set_seed
-    from unibody.training.schedulers import get_scheduler
+    from unibody.training.schedulers import (
+        get_constant_schedule,
+        get_constant_schedule_with_warmup,
+        get_cosine_schedule_with_warmup,
+        get_linear_schedule_with_warmup,
+        get_scheduler,
+    )
     from unibody.training.state import TrainerControl, TrainerState
     from unibody.training.trainer import Trainer
 
@@ -149,7 +156,7 @@ __all__ = [
     "AutoModelForMaskedLM", "AutoModelForQuestionAnswering", "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification", "AutoQuantizationConfig", "AutoTokenizer", "AwqBackendPackingMethod", "BaseStreamer", "BatchEncoding",
     "BertTokenizer", "BertTokenizerFast", "CharSpan", "ChatTemplateError", "ChunkPipeline",
-    "DataCollatorForLanguageModeling", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
+    "DataCollatorForLanguageModeling", "DataCollatorForSeq2Seq", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
     "DefaultFlowCallback", "DistributedConfig", "EarlyStoppingCallback", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper",
     "EvalPrediction", "ExponentialDecayLengthPenalty", "FeatureExtractionPipeline", "FillMaskPipeline",
     "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor", "FrequencyPenaltyLogitsProcessor",
@@ -171,7 +178,9 @@ __all__ = [
     "TrainerState", "TrainingArguments", "TypicalLogitsWarper", "UnibodyError", "UntrustedCodeError",
     "XLMRobertaTokenizerFast", "ZeroShotClassificationPipeline", "__version__", "adopt", "cached_file", "cached_files",
     "check_imports", "create_dynamic_module", "custom_object_save", "default_data_collator", "get_cached_module_file",
-    "get_class_from_dynamic_module", "get_last_checkpoint", "get_relative_imports", "get_scheduler", "has_file",
+    "get_class_from_dynamic_module", "get_constant_schedule", "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup", "get_last_checkpoint", "get_linear_schedule_with_warmup", "get_relative_imports",
+    "get_scheduler", "has_file",
     "merge_sharded_checkpoint", "pipeline", "register_pipeline", "register_quantization_config", "register_quantizer",
     "resolve_trust_remote_code", "set_seed",
 ]  # fmt: skip
@@ -239,6 +248,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "training.choices": ("IntervalStrategy", "SaveStrategy", "SchedulerType"),
     "training.collators": (
         "DataCollatorForLanguageModeling",
+        "DataCollatorForSeq2Seq",
         "DataCollatorForTokenClassification",
         "DataCollatorWithPadding",
         "default_data_collator",
@@ -249,7 +259,10 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "training.outputs": ("EvalPrediction", "PredictionOutput", "TrainOutput"),
     "training.progress": ("PrinterCallback", "ProgressCallback"),
     "training.randomness": ("set_seed",),
-    "training.schedulers": ("get_scheduler",),
+    "training.schedulers": (
+        *("get_constant_schedule", "get_constant_schedule_with_warmup", "get_cosine_schedule_with_warmup"),
+        *("get_linear_schedule_with_warmup", "get_scheduler"),
+    ),
     "training.state": ("TrainerControl", "TrainerState"),
     "training.trainer": ("Trainer",),
 }

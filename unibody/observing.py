@@ -108,7 +108,7 @@ def with_observed(outputs: Any, seen: dict[str, list[Tensor]]) -> Any:
 
 @cache
 def extended(kind: Any, names: tuple[str, ...]) -> Any:
-    found = keyed(namedtuple(kind.__name__, (*kind._fields, *names)))  # type: ignore[misc]
+    found = keyed(namedtuple(kind.__name__, (*kind._fields, *names)))
     found.__module__ = kind.__module__
     found.__reduce__ = lambda self: (remade, (kind, names, tuple(self)))
     return found

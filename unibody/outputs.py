@@ -27,7 +27,7 @@ class Keys:
 
     def __getitem__(self, place: Any) -> Any:
         if not isinstance(place, str):
-            return tuple.__getitem__(self, place)  # type: ignore[type-var]
+            return tuple.__getitem__(self, place)  # type: ignore[call-overload]
         if place not in self.keys():
             raise KeyError(f"{place!r} is not among {', '.join(self.keys())}")
         return getattr(self, place)
