@@ -54,6 +54,15 @@ class AutoClass:
         rename_argument(options, "use_auth_token", "token", **FORMER)
         hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = locate(folder_or_id, dict(hub), weights=False)
+        if (adapter := folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            base = read_json(adapter).get("base_model_name_or_path")
+            if not isinstance(base, str):
+                raise ValueError(f"{adapter} names no base model: load that, and the adapter with its load_adapter")
+            same = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
+            made = cls._load(base, trust_remote_code, code_revision, options | same)
+            if cls.__name__ != "AutoConfig":
+                (made[0] if isinstance(made, tuple) else made).load_adapter(folder)
+            return made
         values, commit = read_json(folder / "config.json"), commit_of(str(folder))
         if commit:  # what is fetched from now on is of the same one
             hub["revision"] = commit
@@ -190,6 +199,8 @@ class AutoModelClass(AutoClass):
         **options: Any,
     ) -> Any:
         """The model that the found class reads from the checkpoint; the options are those of its own `from_pretrained`.
+
+        The folder or repository of an adapter gives the model that it names as its base, with the adapter.
 
         A checkpoint may bring the code of its class. That runs with `trust_remote_code=True` only, at `code_revision` or else at
         the revision of the checkpoint; without it a class of the registry is taken, or UntrustedCodeError is raised.

@@ -218,13 +218,16 @@ class PreTrainedModel(
         max_shard_size: int | str = "5GB",
         *,
         ship_code: bool = False,
+        is_main_process: bool = True,
+        save_function: Any = None,
         **options: Any,
     ) -> None:
         """Writes the checkpoint, or of a model with adapters the active adapter alone.
 
         With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with; a class of one's own
         that is registered, or that came with a checkpoint, always takes its code along. Of a model that is split
-        over processes all of them call it, and the first writes the whole.
+        over processes all of them call it, and the first writes the whole; of one that each has whole, those write that are
+        `is_main_process`. `save_function` has no use: files are safetensors.
         """
         from unibody.integrations.deepspeed.partition import is_partitioned
 
@@ -237,6 +240,8 @@ class PreTrainedModel(
             raise ValueError(f"this process has only shards of {type(self).__name__}: save it with trainer.save_model")
         if self.parallelism is not None and options.get("state_dict") is None:
             save_whole(self, folder, max_shard_size=max_shard_size, ship_code=ship_code, **options)
+            return
+        if not is_main_process:
             return
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)
