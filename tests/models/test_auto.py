@@ -161,5 +161,5 @@ def test_only_the_main_process_writes(checkpoint, tmp_path):
 
 def test_an_adapter_without_a_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(ValueError, match="adapter_config.json names no base model: load that"):
+    with pytest.raises(ValueError, match=r"adapter_config\.json names no base model: load that"):
         unibody.AutoModelForCausalLM.from_pretrained(tmp_path)
