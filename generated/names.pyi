@@ -3,8 +3,9 @@
 # Change the source and run `unibody generate`.
 """Every class of the registry, for type checkers; at run time each is imported when it is first asked for."""
 
+from unibody.configuration import PreTrainedConfig
 from unibody.generation import GenerativePreTrainedModel
-from unibody.models import PreTrainedConfig, PreTrainedModel
+from unibody.models import PreTrainedModel
 from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
 from .models import (

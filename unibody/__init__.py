@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
     )
+    from unibody.configuration import PreTrainedConfig
     from unibody.dynamic_modules import (
         UntrustedCodeError,
         check_imports,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         TypicalLogitsWarper,
     )
     from unibody.hub import cached_file, cached_files, has_file
-    from unibody.models import PreTrainedConfig, PreTrainedModel, adopt
+    from unibody.models import PreTrainedModel, adopt
     from unibody.pipelines import (
         PIPELINE_REGISTRY,
         ChunkPipeline,
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
     from unibody.training.choices import IntervalStrategy, SaveStrategy, SchedulerType
     from unibody.training.collators import (
         DataCollatorForLanguageModeling,
+        DataCollatorForSeq2Seq,
         DataCollatorForTokenClassification,
         DataCollatorWithPadding,
         default_data_collator,
@@ -137,7 +139,13 @@ if TYPE_CHECKING:
     from unibody.training.outputs import EvalPrediction, PredictionOutput, TrainOutput
     from unibody.training.progress import PrinterCallback, ProgressCallback
     from unibody.training.randomness import set_seed
-    from unibody.training.schedulers import get_scheduler
+    from unibody.training.schedulers import (
+        get_constant_schedule,
+        get_constant_schedule_with_warmup,
+        get_cosine_schedule_with_warmup,
+        get_linear_schedule_with_warmup,
+        get_scheduler,
+    )
     from unibody.training.state import TrainerControl, TrainerState
     from unibody.training.trainer import Trainer
 
@@ -148,7 +156,7 @@ __all__ = [
     "AutoModelForMaskedLM", "AutoModelForQuestionAnswering", "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification", "AutoQuantizationConfig", "AutoTokenizer", "AwqBackendPackingMethod", "BaseStreamer", "BatchEncoding",
     "BertTokenizer", "BertTokenizerFast", "CharSpan", "ChatTemplateError", "ChunkPipeline",
-    "DataCollatorForLanguageModeling", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
+    "DataCollatorForLanguageModeling", "DataCollatorForSeq2Seq", "DataCollatorForTokenClassification", "DataCollatorWithPadding",
     "DefaultFlowCallback", "DistributedConfig", "EarlyStoppingCallback", "EosTokenCriteria", "EpsilonLogitsWarper", "EtaLogitsWarper",
     "EvalPrediction", "ExponentialDecayLengthPenalty", "FeatureExtractionPipeline", "FillMaskPipeline",
     "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor", "FrequencyPenaltyLogitsProcessor",
@@ -170,7 +178,9 @@ __all__ = [
     "TrainerState", "TrainingArguments", "TypicalLogitsWarper", "UnibodyError", "UntrustedCodeError",
     "XLMRobertaTokenizerFast", "ZeroShotClassificationPipeline", "__version__", "adopt", "cached_file", "cached_files",
     "check_imports", "create_dynamic_module", "custom_object_save", "default_data_collator", "get_cached_module_file",
-    "get_class_from_dynamic_module", "get_last_checkpoint", "get_relative_imports", "get_scheduler", "has_file",
+    "get_class_from_dynamic_module", "get_constant_schedule", "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup", "get_last_checkpoint", "get_linear_schedule_with_warmup", "get_relative_imports",
+    "get_scheduler", "has_file",
     "merge_sharded_checkpoint", "pipeline", "register_pipeline", "register_quantization_config", "register_quantizer",
     "resolve_trust_remote_code", "set_seed",
 ]  # fmt: skip
@@ -180,6 +190,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForQuestionAnswering"),
         *("AutoModelForSequenceClassification", "AutoModelForTokenClassification"),
     ),
+    "configuration": ("PreTrainedConfig",),
     "dynamic_modules": (
         *("UntrustedCodeError", "check_imports", "create_dynamic_module", "custom_object_save"),
         *("get_cached_module_file", "get_class_from_dynamic_module", "get_relative_imports"),
@@ -200,7 +211,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
         *("TopKLogitsWarper", "TopPLogitsWarper", "TypicalLogitsWarper"),
     ),
     "hub": ("cached_file", "cached_files", "has_file"),
-    "models": ("PreTrainedConfig", "PreTrainedModel", "adopt"),
+    "models": ("PreTrainedModel", "adopt"),
     "pipelines": (
         *("PIPELINE_REGISTRY", "ChunkPipeline", "FeatureExtractionPipeline", "FillMaskPipeline", "KeyDataset"),
         *("KeyPairDataset", "Pipeline", "QuestionAnsweringPipeline", "SentenceSimilarityPipeline"),
@@ -237,6 +248,7 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "training.choices": ("IntervalStrategy", "SaveStrategy", "SchedulerType"),
     "training.collators": (
         "DataCollatorForLanguageModeling",
+        "DataCollatorForSeq2Seq",
         "DataCollatorForTokenClassification",
         "DataCollatorWithPadding",
         "default_data_collator",
@@ -247,7 +259,10 @@ _PLACES = {  # the module below `unibody` of each name of the library
     "training.outputs": ("EvalPrediction", "PredictionOutput", "TrainOutput"),
     "training.progress": ("PrinterCallback", "ProgressCallback"),
     "training.randomness": ("set_seed",),
-    "training.schedulers": ("get_scheduler",),
+    "training.schedulers": (
+        *("get_constant_schedule", "get_constant_schedule_with_warmup", "get_cosine_schedule_with_warmup"),
+        *("get_linear_schedule_with_warmup", "get_scheduler"),
+    ),
     "training.state": ("TrainerControl", "TrainerState"),
     "training.trainer": ("Trainer",),
 }
@@ -296,9 +311,9 @@ def _import(name: str, module: str) -> Any:
     try:
         if not module.startswith("unibody.generated."):
             return getattr(import_module(module), name)
+        from unibody.configuration import PreTrainedConfig
         from unibody.editions import library_edition
         from unibody.model_types import model_base
-        from unibody.models import PreTrainedConfig
         from unibody.quantization import HfQuantizer, QuantizationConfigMixin
 
         found, is_config = getattr(import_module(module), name), name.endswith("Config")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 
+from unibody.configuration import PreTrainedConfig
 from unibody.core.attention import ATTENTION
 from unibody.core.choices import choose
 from unibody.core.hub import read_json
@@ -18,7 +19,7 @@ from unibody.deprecation import FORMER, rename_argument
 from unibody.editions import file_class_of
 from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.model_types import class_names, find_class, known_types, register_class, with_mixin
-from unibody.models import PreTrainedConfig, PreTrainedModel
+from unibody.models import PreTrainedModel
 
 if TYPE_CHECKING:
 
@@ -53,6 +54,15 @@ class AutoClass:
         rename_argument(options, "use_auth_token", "token", **FORMER)
         hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = locate(folder_or_id, dict(hub), weights=False)
+        if (adapter := folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            base = read_json(adapter).get("base_model_name_or_path")
+            if not isinstance(base, str):
+                raise ValueError(f"{adapter} names no base model: load that, and the adapter with its load_adapter")
+            same = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
+            made = cls._load(base, trust_remote_code, code_revision, options | same)
+            if cls.__name__ != "AutoConfig":
+                (made[0] if isinstance(made, tuple) else made).load_adapter(folder)
+            return made
         values, commit = read_json(folder / "config.json"), commit_of(str(folder))
         if commit:  # what is fetched from now on is of the same one
             hub["revision"] = commit
@@ -133,6 +143,12 @@ class AutoConfig(AutoClass):
         return found
 
     @classmethod
+    def for_model(cls, model_type: str, **fields: Any) -> AnyConfig:
+        """The configuration of a type, with these fields. ValueError: there is no such type."""
+        found: AnyConfig = cls._find(model_type, "for_model")(**fields)
+        return found
+
+    @classmethod
     def register(cls, model_type: str, config: type, exist_ok: bool = False) -> None:
         """From now on AutoConfig reads this type with a configuration class of one's own.
 
@@ -184,6 +200,8 @@ class AutoModelClass(AutoClass):
     ) -> Any:
         """The model that the found class reads from the checkpoint; the options are those of its own `from_pretrained`.
 
+        The folder or repository of an adapter gives the model that it names as its base, with the adapter.
+
         A checkpoint may bring the code of its class. That runs with `trust_remote_code=True` only, at `code_revision` or else at
         the revision of the checkpoint; without it a class of the registry is taken, or UntrustedCodeError is raised.
         """
@@ -191,10 +209,17 @@ class AutoModelClass(AutoClass):
 
     @classmethod
     def from_config(
-        cls, config: Any, *, dtype: torch.dtype | None = None, attn_implementation: str | None = None
+        cls,
+        config: Any,
+        *,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool | None = None,
     ) -> AnyModel:
-        """A model with random weights, of a type (float32 if none is said)."""
+        """A model with random weights, of a type or its name (float32 if none is said); a configuration brings no code to trust."""
         found = cls._find(config.model_type, type(config).__name__)
+        if isinstance(dtype, str):
+            dtype = require_type(dtype)
         if attn_implementation is not None:
             config = copy.deepcopy(config)
             config.attn_implementation = attn_implementation
@@ -248,6 +273,14 @@ class AutoModelForTokenClassification(AutoModelClass):
 
 class AutoModelForQuestionAnswering(AutoModelClass):
     """The model that marks the answer in a text."""
+
+
+def require_type(name: str) -> torch.dtype:
+    """The type of weights that goes by a name of torch's. ValueError: none does."""
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype {name!r} is not a type for weights: write for example 'float32' or 'bfloat16'")
+    return found
 
 
 def similarity(one: str, other: str) -> float:

@@ -10,23 +10,29 @@ from torch import nn
 
 import unibody
 from unibody import deferral
+from unibody.configuration import PreTrainedConfig
+from unibody.core.attention import ATTENTION
+from unibody.core.choices import choose
 from unibody.deprecation import FORMER, rename_argument, warn_deprecated
 from unibody.device_maps import main_device, require_device, single_device
 from unibody.dynamic_modules import custom_object_save, settle_references
 from unibody.editions import Recognised, file_class_of
+from unibody.embeddings import EmbeddingsMixin
 from unibody.hub import locate
 from unibody.integrations.availability import require
 from unibody.integrations.deepspeed.configuration import is_deepspeed_zero3_enabled
 from unibody.integrations.fsdp import is_fsdp_managed_module
 from unibody.integrations.peft import PeftAdapterMixin
 from unibody.model_card import adapter_card
-from unibody.model_types import class_names, find_class, named_class
+from unibody.model_types import class_names, find_class, named_class, with_mixin
+from unibody.observing import observed
 from unibody.placement import Placement, with_offloaded
 from unibody.publishing import PushToHubMixin
 from unibody.quantization import find_quantizer
 from unibody.reading import read_bounded_json
-from unibody.tailoring import LOADING, changed, tailored, take_settings
+from unibody.tailoring import LOADING, tailored, take_settings
 from unibody.tensor_parallel.settings import settle_distribution
+from unibody.training.recomputing import RecomputingMixin
 
 
 def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> Any:
@@ -36,6 +42,11 @@ def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> 
         instead = "leave it out, weights are always read without a second copy"
         warn_deprecated("low_cpu_mem_usage=", **FORMER, instead=instead)
         del options["low_cpu_mem_usage"]
+    if options.pop("use_safetensors", None) is False:
+        raise ValueError(
+            "use_safetensors=False asks for pickled weights, which run code when they are read: leave it out"
+        )
+    options.pop("weights_only", None)
     asked = [name for name in ("load_in_8bit", "load_in_4bit") if name in options]
     for name in asked:
         instead = f"write quantization_config=BitsAndBytesConfig({name}=True)"
@@ -46,39 +57,9 @@ def take_former_spellings(options: dict[str, Any], quantization_config: Any) -> 
     return {"quant_method": "bitsandbytes", **chosen} if chosen else quantization_config
 
 
-class PreTrainedConfig(PushToHubMixin, metaclass=Recognised):
-    """The base of all configurations of models; those of generated files are instances too."""
-
-    recognised_by = ("model_type", "from_dict", "to_dict", "save_pretrained", "num_labels")
-    _auto_class: ClassVar[str | None] = None
-
-    @classmethod
-    def from_pretrained(
-        cls, folder_or_id: str | os.PathLike[str], revision: str | None = None, **options: Any
-    ) -> Self:
-        """The configuration of a checkpoint; `revision`, `token`, `subfolder` and the like are for the Hub.
-
-        Further options are fields, which get other values than config.json says. TypeError: an option is neither.
-        """
-        options["revision"] = revision
-        folder = locate(folder_or_id, options, weights=False)
-        settings = take_settings(cls, cls, options)
-        found: Self = super().from_pretrained(folder)  # type: ignore[misc]
-        return changed(found, settings) if settings else found
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """From now on `save_pretrained` puts the class's module, and those that it imports beside it, next to what it writes."""
-        cls._auto_class = auto_class
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes config.json, and the code of a class that is registered for that."""
-        if vars(type(self)).get("_auto_class"):
-            custom_object_save(self, folder, self)
-        super().save_pretrained(folder)  # type: ignore[misc]
-
-
-class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Recognised):
+class PreTrainedModel(
+    PeftAdapterMixin, EmbeddingsMixin, RecomputingMixin, PushToHubMixin, nn.Module, metaclass=Recognised
+):
     """The base of all models; those of generated files are instances too."""
 
     recognised_by = ("config_class", "from_pretrained", "save_pretrained", "base_model", "post_init")
@@ -90,6 +71,13 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
     parallelism: Any = None  # how it is split over processes
     tp_size: int | None = None  # over how many
     _tied_weights_keys: ClassVar[dict[str, str]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets `forward` take the options of the ecosystem's models that those of the files lack."""
+        super().__init_subclass__(**options)
+        forward: Any = getattr(cls, "forward", nn.Module.forward)
+        if forward is not nn.Module.forward and not hasattr(forward, "__wrapped__"):
+            cls.forward = observed(forward)
 
     @overload
     @classmethod
@@ -172,6 +160,7 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         found = super(PreTrainedModel, made).from_pretrained(folder, **options)  # type: ignore[misc]
         model = found[0] if isinstance(found, tuple) else found
         model.__class__ = cls
+        model.config.__class__ = with_mixin(type(model.config), PreTrainedConfig)
         if placement is not None:
             placement.dispatch(model)
         elif device is not None:
@@ -179,15 +168,34 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         model.name_or_path = str(folder_or_id)
         return found
 
-    def get_input_embeddings(self) -> Any:
-        """The layer that makes vectors of token ids."""
-        base: Any = self.base_model
-        return next(module for module in base.modules() if isinstance(module, nn.Embedding))
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether it has `generate`."""
+        return hasattr(cls, "generate")
 
-    def get_output_embeddings(self) -> Any:
-        """The layer that makes scores of tokens; None: this model predicts none."""
-        heads = {name.removesuffix(".weight") for name in self._tied_weights_keys if name.endswith(".weight")}
-        return next((self.get_submodule(name) for name in heads), None)
+    def get_decoder(self) -> Any:
+        """The model without its head."""
+        return self.base_model
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """The number of weights, a tied one counted once, and of those of packed layers as if they were not packed."""
+        left_out = self.get_input_embeddings().weight if exclude_embeddings else None
+        plain = sum(
+            w.numel() for w in self.parameters() if w is not left_out and (w.requires_grad or not only_trainable)
+        )
+        layers: list[Any] = [part for part in self.modules() if "in_features" in vars(part) and not part._modules]
+        packed = sum(one.in_features * one.out_features for one in layers if "weight" not in one._parameters)
+        return plain + (0 if only_trainable else packed)
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """The bytes of all weights, as they are stored, and of buffers, among which are packed weights."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """From now on attention is computed so. ValueError: nothing is called that."""
+        choose(ATTENTION, attn_implementation, "attn_implementation")
+        self.config.attn_implementation = attn_implementation
 
     @property
     def device(self) -> torch.device:
@@ -210,13 +218,16 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
         max_shard_size: int | str = "5GB",
         *,
         ship_code: bool = False,
+        is_main_process: bool = True,
+        save_function: Any = None,
         **options: Any,
     ) -> None:
         """Writes the checkpoint, or of a model with adapters the active adapter alone.
 
         With `ship_code`, also the one file that the class needs, which anyone may load the checkpoint with; a class of one's own
         that is registered, or that came with a checkpoint, always takes its code along. Of a model that is split
-        over processes all of them call it, and the first writes the whole.
+        over processes all of them call it, and the first writes the whole; of one that each has whole, those write that are
+        `is_main_process`. `save_function` has no use: files are safetensors.
         """
         from unibody.integrations.deepspeed.partition import is_partitioned
 
@@ -229,6 +240,8 @@ class PreTrainedModel(PeftAdapterMixin, PushToHubMixin, nn.Module, metaclass=Rec
             raise ValueError(f"this process has only shards of {type(self).__name__}: save it with trainer.save_model")
         if self.parallelism is not None and options.get("state_dict") is None:
             save_whole(self, folder, max_shard_size=max_shard_size, ship_code=ship_code, **options)
+            return
+        if not is_main_process:
             return
         if self._hf_peft_config_loaded:
             self._save_adapter(folder)

@@ -11,7 +11,10 @@ from typing import Any
 from unibody.hub import HUB_OPTIONS
 
 SHORTHANDS = ("num_labels", "rope_theta", "rope_scaling")  # keys of config.json that stand for fields
-LOADING = ("dtype", "device", "attn_implementation", "quantizer", "output_loading_info")  # of the generated classes
+OUTPUTS = ("output_hidden_states", "output_attentions")  # keys of what a model gives, of which no field speaks
+LOADING = (  # options of the generated classes
+    *("dtype", "device", "attn_implementation", "quantizer", "output_loading_info", "ignore_mismatched_sizes"),
+)
 
 
 def take_settings(found: Any, config_class: Any, options: dict[str, Any], other: Sequence[str] = ()) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def take_settings(found: Any, config_class: Any, options: dict[str, Any], other:
 
     TypeError: an option is neither a field nor one of the class's `from_pretrained`.
     """
-    fields = {field.name for field in dataclasses.fields(config_class)}.union(SHORTHANDS).difference(other)
+    fields = {field.name for field in dataclasses.fields(config_class)}.union(SHORTHANDS, OUTPUTS).difference(other)
     settings = {name: options.pop(name) for name in fields & options.keys()}
     own = (vars(base)["from_pretrained"].__func__ for base in found.__mro__ if "from_pretrained" in vars(base))
     named = {name for function in own for name in inspect.signature(function).parameters} - {"cls", "options"}
@@ -35,7 +38,20 @@ def changed(config: Any, settings: dict[str, Any]) -> Any:
     """The configuration with other values; a number of labels takes the place of their names."""
     labels = ("id2label", "label2id") if "num_labels" in settings else ()
     values = {name: value for name, value in config.to_dict().items() if name not in labels}
+    if "rope_parameters" in values and not settings.keys().isdisjoint(("rope_theta", "rope_scaling")):
+        settings = {"rope_parameters": values["rope_parameters"], **settings}
+        settings["rope_parameters"] = changed_rope(settings)
     return type(config).from_dict({**values, "attn_implementation": config.attn_implementation, **settings})
+
+
+def changed_rope(settings: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of rotary positions, with another base or another scaling, which are taken out of the settings."""
+    rope = dict(settings["rope_parameters"])
+    if "rope_scaling" in settings:
+        scaling = dict(settings.pop("rope_scaling") or {})
+        kind = scaling.pop("type", "default")  # its former name
+        rope = {"rope_theta": rope.get("rope_theta"), "rope_type": kind, **scaling}
+    return {**rope, "rope_theta": settings.pop("rope_theta", rope["rope_theta"])}
 
 
 def tailored(model_class: Any, config: Any, settings: dict[str, Any]) -> Any:

@@ -387,6 +387,8 @@ class Qwen2Model(Qwen2PreTrainedModel):
         `attention_mask` [B, past + S] is 0 where a token, cached or new, is padding. Positions count from the first
         cached token unless `position_ids` [B, S] says otherwise.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the model reads either input_ids or inputs_embeds: give one of them")
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # [B, S, H]
         windows, cache = self.config.attention_windows, past_key_values
         if cache is None and (self.config.use_cache and not self.training if use_cache is None else use_cache):
@@ -857,11 +859,13 @@ def load_checkpoint(
     attn_implementation: str | None = None,
     quantizer: Any = None,
     output_loading_info: bool = False,
+    ignore_mismatched_sizes: bool = False,
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
     Without `dtype` (a torch.dtype or its name), weights get the type that config.json names. On the CPU, if that is
     the type in the file, they are not copied: they are the file, mapped. A `quantizer` may have any of the hooks.
+    With `ignore_mismatched_sizes`, weights whose shapes differ are as if they were not there.
     """
 
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
@@ -889,7 +893,7 @@ def load_checkpoint(
     ask("preprocess_model", None, model=model, dtype=dtype, device_map=device_map, loaded_keys=list(loaded))
     empty, prefix = model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
-    state, unexpected, mismatched = {}, [], []
+    state, unexpected, mismatched = {}, [], {}
     for key, value in loaded.items():
         name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in expected), key)
         if ask("check_quantized_param", False, model, value, name, loaded):
@@ -898,14 +902,15 @@ def load_checkpoint(
         elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         elif name in expected:
-            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}")
+            mismatched[name] = f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}"
         elif not key.endswith(COMPUTED_BUFFERS):
             unexpected.append(key)
     tied = share_tied_weights(model, state)
     missing = sorted(expected - state.keys() - tied)
     refuse_packed_weights(folder, prefix, loaded, unexpected, {*missing, *state})
-    if mismatched:
-        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
+    if mismatched and not ignore_mismatched_sizes:
+        differences = "; ".join(mismatched.values())
+        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {differences}")
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected, prefix)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
@@ -921,7 +926,8 @@ def load_checkpoint(
     ask("update_missing_keys_after_loading", None, model, missing, prefix)
     model.to(device).eval()
     ask("postprocess_model", None, model=model)
-    info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set[str]()}
+    mismatches = set(mismatched)
+    info = {"missing_keys": {*missing} - mismatches, "unexpected_keys": {*unexpected}, "mismatched_keys": mismatches}
     return (model, info) if output_loading_info else model
 
 

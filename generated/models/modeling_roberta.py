@@ -153,10 +153,13 @@ class RobertaSelfAttention(nn.Module):
         query = self.query(hidden).view(shape).transpose(1, 2)  # [B, S, H] -> [B, N, S, D]
         key = self.key(hidden).view(shape).transpose(1, 2)
         value = self.value(hidden).view(shape).transpose(1, 2)
+        output = self.attend(query, key, value, mask)  # [B, N, S, D]
+        return output.transpose(1, 2).flatten(2)  # [B, N, S, D] -> [B, S, H]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         attention = ATTENTION[self.config.attn_implementation]
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        output = attention(query, key, value, mask, self.head_size**-0.5, dropout, causal=False)  # [B, N, S, D]
-        return output.transpose(1, 2).flatten(2)  # [B, N, S, D] -> [B, S, H]
+        return attention(query, key, value, mask, self.head_size**-0.5, dropout, causal=False)
 
 
 class RobertaOutput(nn.Module):
@@ -334,6 +337,8 @@ class RobertaModel(RobertaPreTrainedModel):
         `attention_mask` [B, S] is 0 where a token is padding. `token_type_ids` [B, S] number the segments, by default
         all 0; `position_ids` [B, S] count the tokens, by default from the first.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the model reads either input_ids or inputs_embeds: give one of them")
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
         hidden = self.encoder(hidden, padding_mask(attention_mask))
         return BaseModelOutputWithPooling(hidden, None if self.pooler is None else self.pooler(hidden))
@@ -709,11 +714,13 @@ def load_checkpoint(
     attn_implementation: str | None = None,
     quantizer: Any = None,
     output_loading_info: bool = False,
+    ignore_mismatched_sizes: bool = False,
 ) -> Any:
     """A model with the weights of a checkpoint, in eval mode; with `output_loading_info` also the keys that differ.
 
     Without `dtype` (a torch.dtype or its name), weights get the type that config.json names. On the CPU, if that is
     the type in the file, they are not copied: they are the file, mapped. A `quantizer` may have any of the hooks.
+    With `ignore_mismatched_sizes`, weights whose shapes differ are as if they were not there.
     """
 
     def ask(hook: str, default: Any, *arguments: Any, **options: Any) -> Any:
@@ -741,7 +748,7 @@ def load_checkpoint(
     ask("preprocess_model", None, model=model, dtype=dtype, device_map=device_map, loaded_keys=list(loaded))
     empty, prefix = model.state_dict(), f"{model.base_model_prefix}."
     expected = set(ask("update_expected_keys", empty, model, list(empty), list(loaded)))
-    state, unexpected, mismatched = {}, [], []
+    state, unexpected, mismatched = {}, [], {}
     for key, value in loaded.items():
         name = next((name for name in (key, prefix + key, key.removeprefix(prefix)) if name in expected), key)
         if ask("check_quantized_param", False, model, value, name, loaded):
@@ -750,14 +757,15 @@ def load_checkpoint(
         elif name in expected and value.shape == empty[name].shape:
             state[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         elif name in expected:
-            mismatched.append(f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}")
+            mismatched[name] = f"{key}: found {list(value.shape)}, expected {list(empty[name].shape)}"
         elif not key.endswith(COMPUTED_BUFFERS):
             unexpected.append(key)
     tied = share_tied_weights(model, state)
     missing = sorted(expected - state.keys() - tied)
     refuse_packed_weights(folder, prefix, loaded, unexpected, {*missing, *state})
-    if mismatched:
-        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {'; '.join(mismatched)}")
+    if mismatched and not ignore_mismatched_sizes:
+        differences = "; ".join(mismatched.values())
+        raise ValueError(f"{folder}: shapes differ from those that config.json implies: {differences}")
     missing = ask("update_missing_keys", missing, model, missing, prefix)
     unexpected = ask("update_unexpected_keys", unexpected, model, unexpected, prefix)
     for names, fate in ((missing, "lacks weights, which are random now"), (unexpected, "has weights without a use")):
@@ -773,7 +781,8 @@ def load_checkpoint(
     ask("update_missing_keys_after_loading", None, model, missing, prefix)
     model.to(device).eval()
     ask("postprocess_model", None, model=model)
-    info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set[str]()}
+    mismatches = set(mismatched)
+    info = {"missing_keys": {*missing} - mismatches, "unexpected_keys": {*unexpected}, "mismatched_keys": mismatches}
     return (model, info) if output_loading_info else model
 
 

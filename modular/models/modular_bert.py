@@ -124,10 +124,13 @@ class BertSelfAttention(nn.Module):
         query = self.query(hidden).view(shape).transpose(1, 2)  # [B, S, H] -> [B, N, S, D]
         key = self.key(hidden).view(shape).transpose(1, 2)
         value = self.value(hidden).view(shape).transpose(1, 2)
+        output = self.attend(query, key, value, mask)  # [B, N, S, D]
+        return output.transpose(1, 2).flatten(2)  # [B, N, S, D] -> [B, S, H]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         attention = ATTENTION[self.config.attn_implementation]
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        output = attention(query, key, value, mask, self.head_size**-0.5, dropout, causal=False)  # [B, N, S, D]
-        return output.transpose(1, 2).flatten(2)  # [B, N, S, D] -> [B, S, H]
+        return attention(query, key, value, mask, self.head_size**-0.5, dropout, causal=False)
 
 
 class BertOutput(nn.Module):
@@ -249,6 +252,8 @@ class BertModel(BertPreTrainedModel):
         `attention_mask` [B, S] is 0 where a token is padding. `token_type_ids` [B, S] number the segments, by default
         all 0; `position_ids` [B, S] count the tokens, by default from the first.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the model reads either input_ids or inputs_embeds: give one of them")
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)  # [B, S, H]
         hidden = self.encoder(hidden, padding_mask(attention_mask))
         return BaseModelOutputWithPooling(hidden, None if self.pooler is None else self.pooler(hidden))

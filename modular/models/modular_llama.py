@@ -262,6 +262,8 @@ class LlamaModel(LlamaPreTrainedModel):
         `attention_mask` [B, past + S] is 0 where a token, cached or new, is padding. Positions count from the first
         cached token unless `position_ids` [B, S] says otherwise.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("the model reads either input_ids or inputs_embeds: give one of them")
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # [B, S, H]
         windows, cache = self.config.attention_windows, past_key_values
         if cache is None and (self.config.use_cache and not self.training if use_cache is None else use_cache):

@@ -23,6 +23,8 @@ again.load_adapter("alice/adapter", revision=first.oid)
 answers["ours"] = torch.equal(again(ids).logits, logits)
 theirs = PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained("alice/base"), "alice/adapter")
 answers["theirs"] = torch.allclose(theirs(ids).logits, logits, atol=1e-5)
+auto = unibody.AutoModelForCausalLM.from_pretrained("alice/adapter", revision=first.oid)
+answers["auto"] = torch.equal(auto(ids).logits, logits) and auto.active_adapters() == ["default"]
 again.delete_adapter("default")
 answers["missing"] = error(lambda: again.load_adapter("alice/nothing"))
 answers["no adapter"] = error(lambda: again.load_adapter("alice/base"))
@@ -30,7 +32,7 @@ answers["no adapter"] = error(lambda: again.load_adapter("alice/base"))
     repository = hub.repositories["alice/adapter"]
     files = set(repository.commits[repository.refs["main"]])
     assert files - {".gitattributes"} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
-    assert (found["ours"], found["theirs"]) == (True, True)
+    assert (found["ours"], found["theirs"], found["auto"]) == (True, True, True)
     assert found["missing"].startswith("HubError: alice/nothing is no repository that you can see")
     assert found["no adapter"] == "HubError: alice/base has no file adapter_config.json"
     assert "library_name: peft" in found["card"]

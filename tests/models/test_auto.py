@@ -148,3 +148,18 @@ def test_importing_the_library_imports_no_torch():
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+def test_only_the_main_process_writes(checkpoint, tmp_path):
+    """Scripts of accelerate's users save in every process."""
+    model = unibody.AutoModelForCausalLM.from_pretrained(checkpoint(first_case()).folder)
+    model.save_pretrained(tmp_path, is_main_process=False, save_function=torch.save)
+    assert list(tmp_path.iterdir()) == []
+    model.save_pretrained(tmp_path, is_main_process=True, save_function=torch.save)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
+
+
+def test_an_adapter_without_a_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"adapter_config\.json names no base model: load that"):
+        unibody.AutoModelForCausalLM.from_pretrained(tmp_path)

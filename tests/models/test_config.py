@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from oracle.inputs import token_ids
 from oracle.reference import assert_close, save
 from oracle.zoo import ZOO, cases, first_case
 
+import unibody
 from unibody.generated.registry import MODELS
 
 every_case = pytest.mark.parametrize("case", cases(), ids=str)
@@ -227,3 +229,54 @@ def test_one_attention_window_per_layer(model_type):
     kinds = getattr(oracle, "layer_types", None) or ["sliding_attention"] * 5
     expected = [window if kind == "sliding_attention" else None for kind in kinds]
     assert config_class(model_type).from_dict(values).attention_windows == expected
+
+
+def test_library_names(tmp_path):
+    """What users of the ecosystem call on a configuration, beside transformers'."""
+    for library in (unibody, transformers):
+        config: Any = library.AutoConfig.for_model("llama", hidden_size=64, num_labels=3, rope_theta=500.0)  # type: ignore[attr-defined]
+        assert type(config).__name__ == "LlamaConfig"
+        assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+        assert config.rope_parameters["rope_theta"] == 500.0
+        config.num_labels = 3
+        config.id2label[0] = "kept"
+        config.num_labels = 3
+        assert config.id2label[0] == "kept"
+        config.num_labels = 2
+        assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
+        config.update({"hidden_size": 96, "head_dim": 3})
+        assert config.get_text_config() is config
+        config.to_json_file(tmp_path / "any.json")
+        assert json.loads(config.to_json_string())["hidden_size"] == 96
+        for reader in (unibody, transformers):
+            again = reader.LlamaConfig.from_json_file(tmp_path / "any.json")
+            assert (again.hidden_size, again.rope_parameters["rope_theta"]) == (96, 500.0)
+    with pytest.raises(ValueError, match="for_model says model_type 'lama'"):
+        unibody.AutoConfig.for_model("lama")
+    with pytest.raises(TypeError, match="hiden_size"):
+        unibody.LlamaConfig(hiden_size=3)  # type: ignore[call-arg]
+
+
+def test_a_loaded_model_has_a_configuration_of_the_library(checkpoint):
+    model = unibody.AutoModelForCausalLM.from_pretrained(checkpoint(first_case()).folder)
+    assert type(model.config) is unibody.LlamaConfig
+    assert model.model.config is model.config
+
+
+@pytest.mark.parametrize(
+    ("shorthand", "parameters"),
+    [
+        ({"rope_theta": 500.0}, {"rope_type": "default", "rope_theta": 500.0}),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+        ({"rope_scaling": None, "rope_theta": 500.0}, {"rope_type": "default", "rope_theta": 500.0}),
+    ],
+)  # fmt: skip
+def test_other_rotary_positions_than_the_file_says(checkpoint, shorthand, parameters):
+    """The former keys go before rope_parameters of config.json, as those themselves do; all that they do not name stays."""
+    folder, ids = checkpoint(first_case()).folder, token_ids(1, 9)
+    model = unibody.AutoModelForCausalLM.from_pretrained(folder, **shorthand)
+    assert model.config.rope_parameters == parameters
+    assert unibody.AutoConfig.from_pretrained(folder, **shorthand).rope_parameters == parameters
+    expected = transformers.AutoModelForCausalLM.from_pretrained(folder, rope_parameters=parameters)
+    assert_close(model(ids).logits, expected(ids).logits, 2e-4)

@@ -158,3 +158,42 @@ def test_trained_anew(name: str, pair: Callable[[str], Pair]) -> None:
     else:  # which of equally good pieces is learned differs from run to run
         assert [row[-1] for row in numbers] == [row[-1] for row in expected(lines)["input_ids"]]
         assert sum(map(len, numbers)) == pytest.approx(sum(map(len, expected(lines)["input_ids"])), rel=0.02)
+
+
+@pytest.mark.parametrize("side", ["padding_side", "truncation_side"])
+def test_a_side_that_was_changed_is_written(side: str, pair: Callable[[str], Pair], tmp_path: Path) -> None:
+    """The files of minilm say nothing of it; changed, it is read again, here and by transformers."""
+    tokenizer = deepcopy(pair("minilm").ours)
+    setattr(tokenizer, side, "left")
+    tokenizer.save_pretrained(tmp_path)
+    assert getattr(unibody.AutoTokenizer.from_pretrained(tmp_path), side) == "left"
+    assert getattr(transformers.AutoTokenizer.from_pretrained(tmp_path), side) == "left"
+
+
+@pytest.mark.parametrize("name", ["smollm2", "llama", "llama3", "minilm"])
+@pytest.mark.parametrize("bos", [True, False, None])
+@pytest.mark.parametrize("eos", [True, False, None])
+def test_asked_to_begin_and_end(
+    name: str, bos: bool | None, eos: bool | None, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """`add_bos_token` and `add_eos_token` of a call, and what is saved of them."""
+    options = {"add_bos_token": bos, "add_eos_token": eos}
+    given = {key: value for key, value in options.items() if value is not None}
+    ours = unibody.AutoTokenizer.from_pretrained(folder(name), **given)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder(name), **given)
+    ours.save_pretrained(tmp_path)
+    for tokenizer in (ours, unibody.AutoTokenizer.from_pretrained(tmp_path)):
+        assert dict(tokenizer(LINES, return_token_type_ids=True)) == dict(theirs(LINES, return_token_type_ids=True))
+        assert tokenizer("who", "came")["input_ids"] == theirs("who", "came")["input_ids"]
+
+
+def test_told_to_begin_and_end(folder: Callable[[str], Path]) -> None:
+    ours, theirs = (lib.AutoTokenizer.from_pretrained(folder("llama3")) for lib in (unibody, transformers))
+    for name, value in (("add_eos_token", True), ("add_bos_token", True), ("add_eos_token", False)):
+        for tokenizer in (ours, theirs):
+            setattr(tokenizer, name, value)
+        assert ours(LINES)["input_ids"] == theirs(LINES)["input_ids"]
+        assert (ours.add_bos_token, ours.add_eos_token) == (theirs.add_bos_token, theirs.add_eos_token)
+    ours.eos_token = None
+    with pytest.raises(ValueError, match="add_eos_token=True: this tokenizer has no eos_token"):
+        ours.add_eos_token = True

@@ -79,6 +79,23 @@ def test_token_classification(tokenizer: Any, oracle: Any, monkeypatch: pytest.M
     assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(
+    "options", [{}, {"pad_to_multiple_of": 8}, {"padding": "max_length", "max_length": 32}, {"label_pad_token_id": 0}]
+)
+def test_labels_of_their_own_lengths(
+    tokenizer: Any, oracle: Any, monkeypatch: pytest.MonkeyPatch, side: str, options: dict[str, Any]
+) -> None:
+    for made in (tokenizer, oracle):
+        monkeypatch.setattr(made, "padding_side", side)
+    rows = features(tokenizer, labels=[[1, 2, 3], [4], [5] * 19])
+    ours, theirs = (
+        library.DataCollatorForSeq2Seq(made, **options)([dict(row) for row in rows])
+        for library, made in ((unibody, tokenizer), (transformers, oracle))
+    )
+    assert_same(ours, theirs)
+
+
 def test_causal_language_modelling(tokenizer: Any, oracle: Any) -> None:
     rows = features(tokenizer)
     ours, theirs = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,26 @@ def test_every_setting_of_the_oracle_is_there_or_accounted_for() -> None:
     )
     assert len(names) == len(set(names))
     assert set(names) == theirs - ours
+
+
+def test_reports(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts print the metrics and keep them, in transformers' files."""
+    for library in (unibody, transformers):
+        folder = tmp_path / library.__name__
+        args = library.TrainingArguments(str(folder), use_cpu=True, report_to="none")
+        made = library.Trainer(llama.reference(), args)
+        made.log_metrics("train", {"train_loss": 1.25, "epoch": 2.0})
+        printed = capsys.readouterr().out
+        assert "***** train metrics *****" in printed
+        assert "train_loss = " in printed
+        made.save_metrics("train", {"train_loss": 1.25, "epoch": 2.0})
+        made.save_metrics("eval", {"eval_loss": 1.5, "epoch": 2.0})
+        made.save_metrics("test", {"test_loss": 2.0}, combined=False)
+        made.create_optimizer_and_scheduler(10)
+        assert made.optimizer.param_groups[0]["lr"] == made.lr_scheduler.get_last_lr()[0] == 5e-5
+    written = [
+        {file.name: json.loads(file.read_text()) for file in (tmp_path / name).glob("*.json")}
+        for name in ("unibody", "transformers")
+    ]
+    assert written[0] == written[1]
+    assert written[0].keys() == {"train_results.json", "eval_results.json", "test_results.json", "all_results.json"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+import unibody
 from unibody import SchedulerType, get_scheduler
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -92,3 +93,26 @@ def test_a_step_that_is_not_taken(trainer) -> None:
     made.train()
     assert [log["learning_rate"] for log in made.state.log_history if "loss" in log] == [0.1] * 3
     assert all(torch.equal(old, new) for old, new in zip(before, made.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("get_constant_schedule", ()),
+        ("get_constant_schedule_with_warmup", (3,)),
+        ("get_linear_schedule_with_warmup", (3, 9)),
+        ("get_cosine_schedule_with_warmup", (3, 9)),
+        ("get_cosine_schedule_with_warmup", (3, 9, 1.5)),
+    ],
+)
+def test_schedules_by_name(name: str, numbers: tuple[Any, ...]) -> None:
+    found = []
+    for library in (unibody, transformers):
+        made = optimizer()
+        schedule = getattr(library, name)(made, *numbers)
+        found.append([])
+        for _ in range(12):
+            found[-1].append(made.param_groups[0]["lr"])
+            made.step()
+            schedule.step()
+    assert found[0] == pytest.approx(found[1], rel=1e-12, abs=1e-15)

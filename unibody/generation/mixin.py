@@ -237,5 +237,5 @@ class GenerativePreTrainedModel(GenerationMixin, PreTrainedModel):
         """As PreTrainedModel's, and generation_config.json, unless an adapter alone is written."""
         self.generation_config.validate()
         super().save_pretrained(folder, max_shard_size, **options)
-        if not self._hf_peft_config_loaded:
+        if not self._hf_peft_config_loaded and options.get("is_main_process", True):
             self.generation_config.save_pretrained(folder)

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from unibody.outputs import keyed
 
+
+@keyed
 class GenerateDecoderOnlyOutput(NamedTuple):
     sequences: Tensor  # [B, S + new]
     scores: tuple[Tensor, ...] | None = None  # of each step [B, V], as the processors left them
@@ -17,6 +20,7 @@ class GenerateDecoderOnlyOutput(NamedTuple):
     past_key_values: Any = None
 
 
+@keyed
 class GenerateBeamDecoderOnlyOutput(NamedTuple):
     sequences: Tensor  # [B, S + new], the best of a prompt first
     sequences_scores: Tensor | None = (

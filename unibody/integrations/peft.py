@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unibody.integrations.availability import require
@@ -35,15 +34,6 @@ class PeftAdapterMixin:
 
     peft_config: dict[str, Any]
     _hf_peft_config_loaded: bool = False
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Lets `forward` take what peft's wrapper of a task passes to every model, as long as it asks for nothing."""
-        super().__init_subclass__(**options)
-        from torch import nn
-
-        forward = getattr(cls, "forward", nn.Module.forward)
-        if forward is not nn.Module.forward and not hasattr(forward, "__wrapped__"):
-            cls.forward = without_unset(forward)  # type: ignore[attr-defined]
 
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         """Adds a new adapter and makes it the active one, to be trained.
@@ -240,22 +230,6 @@ class PeftAdapterMixin:
         if len(active) != 1:
             raise ValueError(f"{len(active)} adapters are active ({', '.join(active)}): choose one with set_adapter")
         return active[0]
-
-
-UNSET = ("output_attentions", "output_hidden_states", "return_dict")  # options of the field's models that these lack
-
-
-def without_unset(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which those options may reach if they are None."""
-
-    @wraps(forward)
-    def call(self: Any, *arguments: Any, **inputs: Any) -> Any:
-        for name in UNSET:
-            if name in inputs and inputs[name] is None:
-                del inputs[name]
-        return forward(self, *arguments, **inputs)
-
-    return call
 
 
 def tuner_layers(model: Any) -> Iterator[Any]:

@@ -60,7 +60,7 @@ class TextGenerationPipeline(Pipeline):
         if max_length is not None:
             generation["max_length"] = max_length
         if stop_sequence is not None:
-            generation |= self._stop(stop_sequence)
+            generation["stop_strings"] = [self._require_text(stop_sequence, "stop_sequence")]
         before = {
             "prefix": prefix, "handle_long_generation": handle_long_generation, "tokenizing": tokenizing or None,
             "continue_final_message": continue_final_message, "tools": tools, "documents": documents,
@@ -72,10 +72,6 @@ class TextGenerationPipeline(Pipeline):
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
         }  # fmt: skip
         return given(before), generation, given(after)
-
-    def _stop(self, sequence: str) -> dict[str, Any]:
-        ids = self.tokenizer.encode(self._require_text(sequence, "stop_sequence"), add_special_tokens=False)
-        return {"eos_token_id": ids[0]} if len(ids) == 1 else {"stop_strings": [sequence]}
 
     def _is_one(self, inputs: Any) -> bool:
         return is_chat(inputs) or super()._is_one(inputs)

@@ -44,6 +44,18 @@ def set_prefix_space(tokenizer: Tokenizer, prefix: bool) -> None:
         tokenizer.pre_tokenizer = pre_tokenizer_of(state["pre_tokenizer"])
 
 
+def frame(first: tuple[str, int] | None, last: tuple[str, int] | None) -> Any:
+    """The post-processor that puts tokens (text and number) around each text, those of a pair's second of type 1; None: none."""
+    around = [token for token in (first, last) if token is not None]
+    if not around:
+        return None
+    before, behind = ([] if token is None else [token[0]] for token in (first, last))
+    single, second = (
+        " ".join(f"{piece}:{kind}" for piece in (*before, text, *behind)) for kind, text in enumerate(("$A", "$B"))
+    )
+    return processors.TemplateProcessing(single=single, pair=f"{single} {second}", special_tokens=around)
+
+
 def pre_tokenizer_of(state: dict[str, Any]) -> Any:
     """A pre-tokenizer from its JSON."""
     shell: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
@@ -12,7 +13,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from tokenizers.models import BPE
 
 from unibody.core.saving import write_atomically
-from unibody.tokenization.backend import set_prefix_space, trained_anew
+from unibody.tokenization.backend import frame, set_prefix_space, trained_anew
 from unibody.tokenization.base import PreTrainedTokenizerBase, target_length
 from unibody.tokenization.options import Options
 
@@ -22,6 +23,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"tokenizer_file": "tokenizer.json"}
     is_fast = True
+    _frame = (False, False)  # whether the tokens that begin and end a text were asked for
 
     def __init__(
         self, *, tokenizer_object: Tokenizer | None = None, tokenizer_file: str | None = None, **settings: Any
@@ -40,6 +42,59 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             set_prefix_space(self._tokenizer, bool(prefix))
         self._tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
         super().__init__(**settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *inputs: Any,
+        add_bos_token: bool | None = None,
+        add_eos_token: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """As any tokenizer's; `add_bos_token` and `add_eos_token` say what stands around each text.
+
+        None leaves that to tokenizer.json, whatever tokenizer_config.json says; so does a class whose texts stand between a `cls_token`
+        and a `sep_token`.
+        """
+        tokenizer = super().from_pretrained(pretrained_model_name_or_path, *inputs, **options)
+        if (add_bos_token, add_eos_token) != (None, None) and "cls_token" not in cls.defaults:
+            tokenizer._set_frame(bool(add_bos_token), bool(add_eos_token))
+        return tokenizer
+
+    @property
+    def add_bos_token(self) -> bool:
+        """Whether `bos_token` stands before each text because that was asked for; when set, tokenizer.json's frame is gone."""
+        return self._frame[0]
+
+    @add_bos_token.setter
+    def add_bos_token(self, wanted: bool) -> None:
+        self._set_frame(wanted, self.add_eos_token)
+
+    @property
+    def add_eos_token(self) -> bool:
+        """The same of `eos_token` behind each text."""
+        return self._frame[1]
+
+    @add_eos_token.setter
+    def add_eos_token(self, wanted: bool) -> None:
+        self._set_frame(self.add_bos_token, wanted)
+
+    def _set_frame(self, bos: bool, eos: bool) -> None:
+        """Puts tokens around each text, in the place of whatever stood there. ValueError: the tokenizer lacks one."""
+        self._tokenizer.post_processor = frame(
+            *(
+                self._require_role(name) if wanted else None
+                for name, wanted in (("bos_token", bos), ("eos_token", eos))
+            )
+        )
+        self._frame = bos, eos
+
+    def _require_role(self, name: str) -> tuple[str, int]:
+        token = getattr(self, name)
+        if token is None:
+            raise ValueError(f"add_{name}=True: this tokenizer has no {name}; give it one, {name}=…")
+        return token, getattr(self, f"{name}_id")
 
     @classmethod
     def build(cls, settings: dict[str, Any]) -> Tokenizer:

@@ -122,7 +122,13 @@ class FilesMixin(PushToHubMixin, Vocabulary):
             "truncation_side",
             "model_input_names",
         )
-        kept |= {name: getattr(self, name) for name in now if name in kept or name[:5] in ("model", "clean")}
+        always = ("model_max_length", "clean_up_tokenization_spaces")
+        values = {name: getattr(self, name) for name in now}
+        kept |= {
+            name: value
+            for name, value in values.items()
+            if name in kept or name in always or value != getattr(type(self), name)
+        }
         kept.pop("extra_special_tokens", None)
         named = {name: str(token) for name, token in self._special_tokens.items() if name not in ROLES}
         kept |= {name: text for name, text in self.special_tokens_map.items() if name not in named}

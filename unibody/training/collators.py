@@ -79,11 +79,40 @@ class DataCollatorForTokenClassification:
         inputs = [{name: value for name, value in row.items() if name != column} for row in features]
         batch = pad(self.tokenizer, inputs, self.padding, self.max_length, self.pad_to_multiple_of)
         if column in features[0]:
-            length, left = batch["input_ids"].shape[1], self.tokenizer.padding_side == "left"
             rows = [torch.as_tensor(row[column]).tolist() for row in features]
-            gaps = [[self.label_pad_token_id] * (length - len(row)) for row in rows]
-            pairs = zip(rows, gaps, strict=True)
-            batch[column] = torch.tensor([gap + row if left else row + gap for row, gap in pairs])
+            length = batch["input_ids"].shape[1]
+            batch[column] = pad_labels(self.tokenizer, rows, length, self.label_pad_token_id)
+        return batch
+
+
+@dataclass
+class DataCollatorForSeq2Seq:
+    """As DataCollatorWithPadding, and labels padded to the longest among them: for labels that somebody has made already.
+
+    `model` is not needed by models that read and write one text. With `padding="max_length"` labels have that length too.
+    """
+
+    tokenizer: Any
+    model: Any = None
+    padding: bool | str = True
+    max_length: int | None = None
+    pad_to_multiple_of: int | None = None
+    label_pad_token_id: int = IGNORED
+    return_tensors: str = "pt"
+
+    def __call__(self, features: list[Mapping[str, Any]]) -> dict[str, Any]:
+        require_torch(self.return_tensors)
+        column = "label" if "label" in features[0] else "labels"
+        inputs = [{name: value for name, value in row.items() if name != column} for row in features]
+        batch = pad(self.tokenizer, inputs, self.padding, self.max_length, self.pad_to_multiple_of)
+        if features[0].get(column) is not None:
+            rows = [torch.as_tensor(row[column]).tolist() for row in features]
+            length = max(map(len, rows))
+            if self.padding == "max_length" and self.max_length is not None:
+                length = max(length, self.max_length)
+            multiple = self.pad_to_multiple_of or 1
+            length = -(-length // multiple) * multiple
+            batch["labels"] = pad_labels(self.tokenizer, rows, length, self.label_pad_token_id)
         return batch
 
 
@@ -167,6 +196,13 @@ def pad(
         plain, padding=padding, max_length=max_length, pad_to_multiple_of=multiple, return_tensors="pt"
     )
     return dict(found)
+
+
+def pad_labels(tokenizer: Any, rows: list[list[int]], length: int, value: int) -> Tensor:
+    """Labels [B, length], with `value` on the side on which the tokenizer pads."""
+    left = tokenizer.padding_side == "left"
+    gaps = ([value] * (length - len(row)) for row in rows)
+    return torch.tensor([gap + row if left else row + gap for row, gap in zip(rows, gaps, strict=True)])
 
 
 def require_torch(return_tensors: str) -> None:

@@ -11,14 +11,47 @@ from torch.utils.checkpoint import checkpoint
 
 
 def enable_gradient_checkpointing(model: nn.Module, options: dict[str, Any]) -> None:
-    """By the model's own method; of a generated model, for each of its layers. ValueError: it has neither.
-
-    `options` are those of torch.utils.checkpoint; with `every_n_layers` the layers between keep what they computed.
-    """
+    """By the model's own method, or for each of its layers. ValueError: it has neither."""
     own: Any = getattr(model, "gradient_checkpointing_enable", None)
     if own is not None:
         own(options or None)
-        return
+    else:
+        recompute_layers(model, options)
+
+
+class RecomputingMixin:
+    """The ecosystem's names for it."""
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return any("recomputing_options" in vars(module) for module in self.modules())  # type: ignore[attr-defined]
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """From now on, while training, layers keep only their inputs; the options are those of recompute_layers."""
+        recompute_layers(self, gradient_checkpointing_kwargs or {})  # type: ignore[arg-type]
+
+    def gradient_checkpointing_disable(self) -> None:
+        """From now on layers keep what they compute."""
+        for module in self.modules():  # type: ignore[attr-defined]
+            if vars(module).pop("recomputing_options", None) is not None:
+                del module.forward
+
+    def enable_input_require_grads(self) -> None:
+        """Lets gradients reach what comes before a frozen embedding's output, which reentrant checkpointing needs."""
+        embeddings = self.get_input_embeddings()  # type: ignore[attr-defined]
+        self._input_gradients = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_(True))
+
+    def disable_input_require_grads(self) -> None:
+        """Takes that back."""
+        self._input_gradients.remove()
+
+
+def recompute_layers(model: nn.Module, options: dict[str, Any]) -> None:
+    """For each layer that the model names. ValueError: it names none.
+
+    `options` are those of torch.utils.checkpoint; with `every_n_layers` the layers between keep what they computed.
+    """
     options = dict(options)
     every = options.pop("every_n_layers", 1)
     names = declared_layers(model)

@@ -127,3 +127,26 @@ def schedule(optimizer: Optimizer, kind: str, function: Callable[..., float], **
         return LambdaLR(optimizer, partial(function, **options))
     except TypeError as error:
         raise ValueError(f"the schedule {kind} does not take these lr_scheduler_kwargs: {error}") from error
+
+
+def get_constant_schedule(optimizer: Optimizer) -> Any:
+    """The rate as it is."""
+    return get_scheduler(SchedulerType.CONSTANT, optimizer)
+
+
+def get_constant_schedule_with_warmup(optimizer: Optimizer, num_warmup_steps: int) -> Any:
+    """Up over the warmup, then level."""
+    return get_scheduler(SchedulerType.CONSTANT_WITH_WARMUP, optimizer, num_warmup_steps)
+
+
+def get_linear_schedule_with_warmup(optimizer: Optimizer, num_warmup_steps: int, num_training_steps: int) -> Any:
+    """Up over the warmup, then down to 0 at the last step."""
+    return get_scheduler(SchedulerType.LINEAR, optimizer, num_warmup_steps, num_training_steps)
+
+
+def get_cosine_schedule_with_warmup(
+    optimizer: Optimizer, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5
+) -> Any:
+    """Up over the warmup, then half a cosine, or so many waves."""
+    options = {"num_cycles": num_cycles}
+    return get_scheduler(SchedulerType.COSINE, optimizer, num_warmup_steps, num_training_steps, options)

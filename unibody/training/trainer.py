@@ -29,11 +29,12 @@ from unibody.training.outputs import PredictionOutput, TrainOutput
 from unibody.training.progress import PrinterCallback, ProgressCallback
 from unibody.training.randomness import set_seed
 from unibody.training.recomputing import enable_gradient_checkpointing
+from unibody.training.reports import ReportsMixin
 from unibody.training.schedulers import get_scheduler
 from unibody.training.state import TrainerControl, TrainerState
 
 
-class Trainer:
+class Trainer(ReportsMixin):
     """Trains any module that returns a loss, evaluates it, and predicts with it; on one process or, under torchrun, on several.
 
     `compute_loss_func(outputs, labels, num_items_in_batch=…)` stands in for the model's own loss; `compute_metrics` gets an
@@ -271,6 +272,11 @@ class Trainer:
                 self.args.get_warmup_steps(num_training_steps), num_training_steps, self.args.lr_scheduler_kwargs,
             )  # fmt: skip
         return self.lr_scheduler
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Makes both, where they were not given."""
+        self.create_optimizer()
+        self.create_scheduler(num_training_steps)
 
     def get_learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
