@@ -67,6 +67,7 @@ def inspect_checkpoint(checkpoint: str, dtype: str | None = None, device: str | 
     plain = [name for name, module in model.named_modules() if is_plain(module)]
     bytes_packed = sum(t.nbytes for layer in packed for t in layer.stored_tensors().values() if t is not None)
     held = {id(tensor) for layer in packed for tensor in (*layer.buffers(), *layer.parameters())}
+    held -= {id(layer.bias) for layer in packed}  # which are plain
     rest = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers()) if id(t) not in held}
     method = str(plain_value(config.quant_method))
     module = QUANTIZERS[method]["module"] if method in QUANTIZERS else type(config).__module__

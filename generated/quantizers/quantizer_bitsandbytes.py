@@ -539,7 +539,8 @@ class BnbHfQuantizer:
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses to quantize to nothing, and a device_map that leaves layers on the CPU or the disk unless it is allowed."""
-        for device in {str(device) for device in (device_map or {}).values()}:
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for device in map(str, devices):
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
         self.quantization_config.__post_init__()  # what has been set since

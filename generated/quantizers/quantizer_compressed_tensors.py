@@ -57,9 +57,9 @@ FORMATS = (
 class CompressedTensorsConfig:
     """Groups of layers, each with `targets`, `weights`, `input_activations`; or names of schemes, with the targets of each."""
 
-    written_if_set: ClassVar[tuple[str, ...]] = ()  # fields that the JSON has only where they differ from the default
+    written_if_set: ClassVar[tuple[str, ...]] = ("transform_config",)
     loading_attributes: ClassVar[tuple[str, ...]] = ("run_compressed", "dequantize")
-    ignored_keys: ClassVar[tuple[str, ...]] = ("version", "transform_config", "moe_sparsity_config")
+    ignored_keys: ClassVar[tuple[str, ...]] = ("version", "moe_sparsity_config")
 
     kernel: str | None = field(default=None, kw_only=True)  # which one runs the layers; None: the best that can
 
@@ -75,6 +75,7 @@ class CompressedTensorsConfig:
     _: KW_ONLY
     dequantize: bool = False
     use_optimized_inference: bool = False
+    transform_config: dict[str, Any] | None = None  # rotations: those of weights are in the checkpoint's
 
     def __post_init__(self) -> None:
         vars(self).update({name: value.value for name, value in vars(self).items() if isinstance(value, Enum)})
@@ -102,6 +103,12 @@ class CompressedTensorsConfig:
             require_type(self, name, bool)
         if self.use_optimized_inference:
             warnings.warn("use_optimized_inference changes nothing: the best kernel is chosen always", stacklevel=4)
+        for name, scheme in ((self.transform_config or {}).get("config_groups") or {}).items():
+            if online := {entry["location"] for entry in scheme["apply"]} - {"weight_input", "weight_output"}:
+                where = f"transform_config's {name} has {', '.join(sorted(online))}"
+                raise ValueError(
+                    f"CompressedTensorsConfig: {where}, expected weights alone: a model is not rotated while it runs"
+                )
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
@@ -134,25 +141,25 @@ class CompressedTensorsConfig:
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
-    def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """The group that a layer belongs to; None: it stays plain.
+    def scheme_of(self, module: nn.Module, *names: str) -> Any:
+        """The group that a layer of these names belongs to; None: it stays plain.
 
         A target that is its name goes before patterns, these before its class, and this before the class's bases.
         """
-        if any(names_layer(entry, name, module) for entry in self.ignore or ()):
+        if any(names_layer(entry, module, *names) for entry in self.ignore or ()):
             return None
         targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
-        found = [target for target in targets if names_layer(target, name, module)]
+        found = [target for target in targets if names_layer(target, module, *names)]
         patterns = (target for target in found if target.startswith("re:"))
-        order = (name, *patterns, type(module).__name__, *found)
+        order = (*names, *patterns, type(module).__name__, *found)
         group = next((targets[target] for target in order if target in found), None)
         return None if group is None or group["weights"] is None else group
 
 
-def names_layer(entry: str, name: str, module: nn.Module) -> bool:
+def names_layer(entry: str, module: nn.Module, *names: str) -> bool:
     """Whether a target, or an entry of `ignore`, means a layer: by a class that it is of, its name or a pattern, as the library has it."""
     classes = (found.__name__ for found in type(module).__mro__)
-    return entry in (name, *classes) or (entry.startswith("re:") and names_module(entry, name))
+    return entry in (*names, *classes) or (entry.startswith("re:") and names_module(entry, *names))
 
 
 class PackedLinear(nn.Module):
@@ -770,7 +777,8 @@ class CompressedTensorsHfQuantizer:
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses what the method cannot do here, and devices that this machine does not have."""
-        for device in {str(device) for device in (device_map or {}).values()}:
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for device in map(str, devices):
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
@@ -826,11 +834,11 @@ class CompressedTensorsHfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return self.quantization_config.scheme_of(name, linear) is not None
+        return self.quantization_config.scheme_of(linear, name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+        if (scheme := self.quantization_config.scheme_of(linear, name, self.prefix + name)) is None:
             return None
         weights = QuantizationArgs(**scheme["weights"])
         block = block_shape(weights, linear.out_features, linear.in_features)
@@ -909,9 +917,9 @@ class CompressedTensorsHfQuantizer:
         config = self.quantization_config
         if not self.pre_quantized:
             groups, names, linear = config.config_groups, packed_layers(model), nn.Linear(1, 1, device="meta")
-            chosen = [config.scheme_of(name, linear) for name in names]
+            chosen = [config.scheme_of(linear, name, self.prefix + name) for name in names]
             config.config_groups = dict(sorted(groups.items()))  # as JSON has them
-            if chosen != [config.scheme_of(name, linear) for name in names]:
+            if chosen != [config.scheme_of(linear, name, self.prefix + name) for name in names]:
                 config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)

@@ -395,7 +395,8 @@ class FineGrainedFP8HfQuantizer:
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses what the method cannot do here, and devices that this machine does not have."""
-        for device in {str(device) for device in (device_map or {}).values()}:
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for device in map(str, devices):
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
@@ -443,7 +444,7 @@ class FineGrainedFP8HfQuantizer:
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
         only = self.quantization_config.modules_to_convert
-        return only is None or any(names_module(entry, name) for entry in only)
+        return only is None or any(names_module(entry, name, self.prefix + name) for entry in only)
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""

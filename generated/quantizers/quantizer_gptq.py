@@ -107,7 +107,11 @@ class GPTQConfig:
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
-        for options in (self.dynamic or {}).values():
+        for pattern, options in (self.dynamic or {}).items():
+            try:
+                re.compile(pattern.removeprefix("+:").removeprefix("-:"))
+            except re.error as error:
+                raise ValueError(f"GPTQConfig: dynamic has {pattern!r}, no regular expression ({error})") from None
             GPTQConfig(**{"bits": self.bits, **{name: options[name] for name in OWN if name in options}})
         require_dataset(self)
         require_exllama_version(self)
@@ -558,7 +562,8 @@ class GptqHfQuantizer:
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses what the method cannot do here, and devices that this machine does not have."""
-        for device in {str(device) for device in (device_map or {}).values()}:
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for device in map(str, devices):
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 

@@ -134,15 +134,19 @@ class QuarkConfig:
     def __eq__(self, other: object) -> bool:
         return hasattr(other, "to_dict") and bool(self.to_dict() == other.to_dict())
 
-    def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """How weight, inputs and outputs of a layer are rounded; None: not at all."""
+    def scheme_of(self, module: nn.Module, *names: str) -> Any:
+        """How weight, inputs and outputs of a layer of these names are rounded; None: not at all."""
+
+        def means(entry: str) -> bool:
+            return any(fnmatch(name, entry) for name in names)
+
         cached, named = (
-            next((group for entry, group in groups.items() if fnmatch(name, entry)), None)
+            next((group for entry, group in groups.items() if means(entry)), None)
             for groups in (self.kv_cache_quant_config, self.layer_quant_config)
         )
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(group for group in (cached, named, by_type) if group is not None)
-        if any(fnmatch(name, entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
+        if any(means(entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
             group = {**GROUP, "output_tensors": cached["output_tensors"]} if cached else {}
         if not group or not any(group[part] for part in ROUNDED):
             return None
@@ -830,7 +834,8 @@ class QuarkHfQuantizer:
 
     def validate_environment(self, dtype: Any = None, device_map: Any = None, weights_only: bool = True) -> None:
         """Refuses what the method cannot do here, and devices that this machine does not have."""
-        for device in {str(device) for device in (device_map or {}).values()}:
+        devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for device in map(str, devices):
             if (device.startswith("cuda") or device.isdigit()) and not torch.cuda.is_available():
                 raise ValueError(f"device_map asks for {device}, and torch finds no CUDA device: use device='cpu'")
 
@@ -864,7 +869,7 @@ class QuarkHfQuantizer:
         """Also the layers of whose plain weights a checkpoint has no scales."""
         if only is not None:
             all_of_them = linears_to_convert(model, ()).items()
-            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
+            schemes = {name: self.scheme_of(name, linear) for name, linear in all_of_them}
             only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         linears = linears_to_convert(model, skipped)
@@ -888,11 +893,11 @@ class QuarkHfQuantizer:
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         """Whether the configuration means a layer that is not among those to be left."""
-        return self.quantization_config.scheme_of(name, linear) is not None
+        return self.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
         """The packed layer for a linear one, still without tensors; None: it stays plain."""
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+        if (scheme := self.scheme_of(name, linear)) is None:
             return None
         if scheme["weights"] is None:
             return QuarkPlainLinear(linear, self.quantization_config, scheme)
@@ -991,6 +996,9 @@ class QuarkHfQuantizer:
             weight = model.get_submodule(name).weight
             weight.data = rotate(weight.data, others[name]["input_rotation"].T)
         return model
+
+    def scheme_of(self, name: str, linear: nn.Linear) -> Any:
+        return self.quantization_config.scheme_of(linear, name, self.prefix + name)
 
 
 def plain_value(value: Any) -> Any:

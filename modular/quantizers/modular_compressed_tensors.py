@@ -66,7 +66,8 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     """Groups of layers, each with `targets`, `weights`, `input_activations`; or names of schemes, with the targets of each."""
 
     loading_attributes: ClassVar[tuple[str, ...]] = ("run_compressed", "dequantize")
-    ignored_keys: ClassVar[tuple[str, ...]] = ("version", "transform_config", "moe_sparsity_config")
+    ignored_keys: ClassVar[tuple[str, ...]] = ("version", "moe_sparsity_config")
+    written_if_set: ClassVar[tuple[str, ...]] = ("transform_config",)
 
     config_groups: dict[str, Any] | None = None
     format: str = "dense"
@@ -80,6 +81,7 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
     _: KW_ONLY
     dequantize: bool = False
     use_optimized_inference: bool = False
+    transform_config: dict[str, Any] | None = None  # rotations: those of weights are in the checkpoint's
 
     def post_init(self) -> None:
         sparse = (self.sparsity_config or {}).get("format", "dense")
@@ -99,6 +101,12 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
             require_type(self, name, bool)
         if self.use_optimized_inference:
             warnings.warn("use_optimized_inference changes nothing: the best kernel is chosen always", stacklevel=4)
+        for name, scheme in ((self.transform_config or {}).get("config_groups") or {}).items():
+            if online := {entry["location"] for entry in scheme["apply"]} - {"weight_input", "weight_output"}:
+                where = f"transform_config's {name} has {', '.join(sorted(online))}"
+                raise ValueError(
+                    f"CompressedTensorsConfig: {where}, expected weights alone: a model is not rotated while it runs"
+                )
         if self.config_groups is not None:
             self.config_groups = {name: whole_group(name, group) for name, group in self.config_groups.items()}
         if self.kv_cache_scheme is not None:
@@ -118,25 +126,25 @@ class CompressedTensorsConfig(QuantizationConfigMixin):
             values.pop(name)
         return values
 
-    def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """The group that a layer belongs to; None: it stays plain.
+    def scheme_of(self, module: nn.Module, *names: str) -> Any:
+        """The group that a layer of these names belongs to; None: it stays plain.
 
         A target that is its name goes before patterns, these before its class, and this before the class's bases.
         """
-        if any(names_layer(entry, name, module) for entry in self.ignore or ()):
+        if any(names_layer(entry, module, *names) for entry in self.ignore or ()):
             return None
         targets = {target: group for group in (self.config_groups or {}).values() for target in group["targets"]}
-        found = [target for target in targets if names_layer(target, name, module)]
+        found = [target for target in targets if names_layer(target, module, *names)]
         patterns = (target for target in found if target.startswith("re:"))
-        order = (name, *patterns, type(module).__name__, *found)
+        order = (*names, *patterns, type(module).__name__, *found)
         group = next((targets[target] for target in order if target in found), None)
         return None if group is None or group["weights"] is None else group
 
 
-def names_layer(entry: str, name: str, module: nn.Module) -> bool:
+def names_layer(entry: str, module: nn.Module, *names: str) -> bool:
     """Whether a target, or an entry of `ignore`, means a layer: by a class that it is of, its name or a pattern, as the library has it."""
     classes = (found.__name__ for found in type(module).__mro__)
-    return entry in (name, *classes) or (entry.startswith("re:") and names_module(entry, name))
+    return entry in (*names, *classes) or (entry.startswith("re:") and names_module(entry, *names))
 
 
 class CompressedInt8Linear(Int8SchemeLinear):
@@ -240,10 +248,10 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         return usual_format(weights, inputs) if told in ("dense", "mixed-precision") else told
 
     def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.scheme_of(name, linear) is not None
+        return self.quantization_config.scheme_of(linear, name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+        if (scheme := self.quantization_config.scheme_of(linear, name, self.prefix + name)) is None:
             return None
         weights = QuantizationArgs(**scheme["weights"])
         block = block_shape(weights, linear.out_features, linear.in_features)
@@ -317,9 +325,9 @@ class CompressedTensorsHfQuantizer(HfQuantizer):
         config = self.quantization_config
         if not self.pre_quantized:
             groups, names, linear = config.config_groups, packed_layers(model), nn.Linear(1, 1, device="meta")
-            chosen = [config.scheme_of(name, linear) for name in names]
+            chosen = [config.scheme_of(linear, name, self.prefix + name) for name in names]
             config.config_groups = dict(sorted(groups.items()))  # as JSON has them
-            if chosen != [config.scheme_of(name, linear) for name in names]:
+            if chosen != [config.scheme_of(linear, name, self.prefix + name) for name in names]:
                 config.config_groups = {f"group_{i:02}": group for i, group in enumerate(groups.values())}
             for group in config.config_groups.values():
                 group["format"] = self.layer_format(group)

@@ -185,7 +185,7 @@ class FineGrainedFP8HfQuantizer(HfQuantizer):
 
     def means(self, name: str, linear: nn.Linear) -> bool:
         only = self.quantization_config.modules_to_convert
-        return only is None or any(names_module(entry, name) for entry in only)
+        return only is None or any(names_module(entry, name, self.prefix + name) for entry in only)
 
     def saved_config(self, model: Any) -> dict[str, Any]:
         """Also the layers that are no whole blocks."""

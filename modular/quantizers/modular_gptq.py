@@ -97,7 +97,11 @@ class GPTQConfig(QuantizationConfigMixin):
             raise ValueError(f"GPTQConfig: damp_percent is {self.damp_percent}, expected a value between 0 and 1")
         if self.batch_size < 1:
             raise ValueError(f"GPTQConfig: batch_size is {self.batch_size}, expected 1 or more")
-        for options in (self.dynamic or {}).values():
+        for pattern, options in (self.dynamic or {}).items():
+            try:
+                re.compile(pattern.removeprefix("+:").removeprefix("-:"))
+            except re.error as error:
+                raise ValueError(f"GPTQConfig: dynamic has {pattern!r}, no regular expression ({error})") from None
             GPTQConfig(**{"bits": self.bits, **{name: options[name] for name in OWN if name in options}})
         require_dataset(self)
         require_exllama_version(self)

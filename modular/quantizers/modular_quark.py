@@ -115,15 +115,19 @@ class QuarkConfig(QuantizationConfigMixin):
             groups = getattr(self, name).items()
             setattr(self, name, {entry: whole_layer_config(group, entry) for entry, group in groups})
 
-    def scheme_of(self, name: str, module: nn.Module) -> Any:
-        """How weight, inputs and outputs of a layer are rounded; None: not at all."""
+    def scheme_of(self, module: nn.Module, *names: str) -> Any:
+        """How weight, inputs and outputs of a layer of these names are rounded; None: not at all."""
+
+        def means(entry: str) -> bool:
+            return any(fnmatch(name, entry) for name in names)
+
         cached, named = (
-            next((group for entry, group in groups.items() if fnmatch(name, entry)), None)
+            next((group for entry, group in groups.items() if means(entry)), None)
             for groups in (self.kv_cache_quant_config, self.layer_quant_config)
         )
         by_type = self.layer_type_quant_config.get(type(module).__name__, self.global_quant_config)
         group = next(group for group in (cached, named, by_type) if group is not None)
-        if any(fnmatch(name, entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
+        if any(means(entry) for entry in self.exclude or ()):  # the cache gets what it is to get all the same
             group = {**GROUP, "output_tensors": cached["output_tensors"]} if cached else {}
         if not group or not any(group[part] for part in ROUNDED):
             return None
@@ -311,7 +315,7 @@ class QuarkHfQuantizer(HfQuantizer):
         """Also the layers of whose plain weights a checkpoint has no scales."""
         if only is not None:
             all_of_them = linears_to_convert(model, ()).items()
-            schemes = {name: self.quantization_config.scheme_of(name, linear) for name, linear in all_of_them}
+            schemes = {name: self.scheme_of(name, linear) for name, linear in all_of_them}
             only |= {name for name, scheme in schemes.items() if scheme and scheme["weights"] is None}
         super().convert(model, only)
 
@@ -329,11 +333,14 @@ class QuarkHfQuantizer(HfQuantizer):
             weight.data = rotate(weight.data, others[name]["input_rotation"].T)
         return model
 
+    def scheme_of(self, name: str, linear: nn.Linear) -> Any:
+        return self.quantization_config.scheme_of(linear, name, self.prefix + name)
+
     def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.scheme_of(name, linear) is not None
+        return self.scheme_of(name, linear) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (scheme := self.quantization_config.scheme_of(name, linear)) is None:
+        if (scheme := self.scheme_of(name, linear)) is None:
             return None
         if scheme["weights"] is None:
             return QuarkPlainLinear(linear, self.quantization_config, scheme)

@@ -100,14 +100,15 @@ class TorchAoConfig(QuantizationConfigMixin):
         """The type as an object of torchao's, which must be installed for that."""
         return import_module("torchao.core.config").config_from_dict(self.quant_type)
 
-    def type_of(self, name: str, is_named: bool = False) -> Any:
-        """The type of the layer of this name, or that by which a map names it; None: it stays plain.
+    def type_of(self, *modules: str, is_named: bool = False) -> Any:
+        """The type of the layer of these names, or that by which a map names it; None: it stays plain.
 
         That is the entry of its weight's name, or its own, or the first pattern for either; or else `_default`.
         """
         if self.quant_type["_type"] not in MAPS:
             return None if is_named else self.quant_type
-        entries, names = types_by_name(self.quant_type), (f"{name}.weight", name)
+        entries = types_by_name(self.quant_type)
+        names = [*(f"{module}.weight" for module in modules), *modules]
         patterns = (key for key in entries if key[:3] == "re:" and any(re.fullmatch(key[3:], n) for n in names))
         found = entries.get([*(n for n in names if n in entries), *patterns, "" if is_named else "_default"][0])
         return None if found is None else whole_type(found, {})
@@ -324,10 +325,10 @@ class TorchAoHfQuantizer(HfQuantizer):
     packed_tensor: ClassVar[str] = "_weight_qdata"
 
     def means(self, name: str, linear: nn.Linear) -> bool:
-        return self.quantization_config.type_of(name) is not None
+        return self.quantization_config.type_of(name, self.prefix + name) is not None
 
     def make_linear(self, name: str, linear: nn.Linear) -> Any:
-        if (quant_type := self.quantization_config.type_of(name)) is None:
+        if (quant_type := self.quantization_config.type_of(name, self.prefix + name)) is None:
             return None
         layer_class = TorchAoInt4Linear if quant_type["_type"] == "Int4WeightOnlyConfig" else TorchAoLinear
         layer = layer_class(linear, self.quantization_config, quant_type)
@@ -352,7 +353,7 @@ class TorchAoHfQuantizer(HfQuantizer):
             model.config.tie_word_embeddings = False
         embedding = model.get_input_embeddings()
         name = next(name for name, module in model.named_modules() if module is embedding)
-        quant_type = config.type_of(name, is_named=only is None and not is_included)
+        quant_type = config.type_of(name, self.prefix + name, is_named=only is None and not is_included)
         skipped = self.get_modules_to_not_convert(model) if only is None else ()
         stays = any(names_module(entry, name) for entry in skipped) or bool(tied_weights(model))
         if quant_type is not None and (not stays if only is None else name in only):

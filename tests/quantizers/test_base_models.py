@@ -26,8 +26,24 @@ OPTIONS: dict[str, Any] = {
         group_size=32, iters=0, layer_config={"model.layers.0.mlp.up_proj": {"bits": 8}}, modules_to_not_convert=NAMED[1:]
     ),
     "bitsandbytes": unibody.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NAMED),
+    "compressed-tensors": unibody.CompressedTensorsConfig(
+        {"FP8_DYNAMIC": [r"re:model\.layers\.0\..*"], "W8A16": ["model.layers.1.mlp.up_proj"]},
+        ignore=[r"re:model\.layers\.0\.self_attn.*", "lm_head"],
+    ),
+    "fp8": unibody.FineGrainedFP8Config(weight_block_size=(32, 32), modules_to_convert=["model.layers.0.mlp"]),
     "hqq": unibody.HqqConfig(dynamic_config={"model.layers.0.mlp.up_proj": {"nbits": 2}, "q_proj": {"nbits": 8}}),
     "quanto": unibody.QuantoConfig(modules_to_not_convert=NAMED),
+    "quark": unibody.QuarkConfig(
+        global_quant_config={"weight": {"dtype": "int4", "qscheme": "per_group", "group_size": 32, "symmetric": True}},
+        layer_quant_config={"model.layers.0.mlp.*": {"weight": {"dtype": "int8", "qscheme": "per_channel", "ch_axis": 0}}},
+        exclude=["lm_head", "model.layers.1.self_attn.*"],
+    ),
+    "torchao": unibody.TorchAoConfig(
+        {"_type": "FqnToConfig", "_version": 1, "_data": {"fqn_to_config": {
+            "model.layers.0.mlp.up_proj": {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}},
+            r"re:model\.layers\.1\.self_attn.*": {"_type": "Float8WeightOnlyConfig", "_version": 2, "_data": {}},
+        }}}
+    ),
 }  # fmt: skip
 
 

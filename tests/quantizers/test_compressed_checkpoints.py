@@ -273,7 +273,7 @@ def test_which_group_a_layer_is_in(first: str, second: str) -> None:
     }
     apply_quantization_config(model, QuantizationConfig(config_groups=groups))
     theirs = getattr(model.get_submodule("mlp.up_proj"), "quantization_scheme", None)
-    ours = ct.CompressedTensorsConfig(groups).scheme_of("mlp.up_proj", nn.Linear(8, 8))
+    ours = ct.CompressedTensorsConfig(groups).scheme_of(nn.Linear(8, 8), "mlp.up_proj")
     bits = None if theirs is None else theirs.weights.num_bits
     assert (None if ours is None else ours["weights"]["num_bits"]) == bits
 

@@ -19,6 +19,13 @@ from compressed_tensors.quantization import (
     preset_name_to_scheme,
 )
 from compressed_tensors.quantization.utils import calculate_qparams
+from compressed_tensors.transform import (
+    TransformArgs,
+    TransformConfig,
+    TransformLocation,
+    TransformScheme,
+    apply_transform_config,
+)
 from oracle.quantization import inputs
 from quantizers.compressed import FORMATS, KV, ct, make_layer, their_args, their_tensors
 from quantizers.files import as_bytes
@@ -266,7 +273,7 @@ def test_what_is_ignored(entry: str) -> None:
     group = {"targets": ["Linear"], "weights": {"num_bits": 8, "strategy": "channel"}}
     apply_quantization_config(model, QuantizationConfig(config_groups={"group": group}, ignore=[entry]))
     theirs = getattr(model.get_submodule("mlp.up_proj"), "quantization_scheme", None)
-    ours = ct.CompressedTensorsConfig({"group": group}, ignore=[entry]).scheme_of("mlp.up_proj", nn.Linear(8, 8))
+    ours = ct.CompressedTensorsConfig({"group": group}, ignore=[entry]).scheme_of(nn.Linear(8, 8), "mlp.up_proj")
     assert (ours is None) == (theirs is None)
 
 
@@ -303,3 +310,28 @@ def test_what_is_ignored(entry: str) -> None:
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ct.CompressedTensorsConfig(**options)
+
+
+@torch.no_grad()
+def test_rotations() -> None:
+    """Those of weights are in the weights that the library stores; a configuration with others is refused, as nothing here rotates inputs."""
+
+    def scheme(**location: Any) -> dict[str, Any]:
+        apply = [TransformArgs(targets=["Linear"], **location)]
+        config = TransformConfig(config_groups={"R1": TransformScheme(type="hadamard", apply=apply)})
+        return json.loads(config.model_dump_json())  # type: ignore[no-any-return]
+
+    for location in TransformLocation:
+        given = scheme(location=location)
+        if location.is_online():
+            with pytest.raises(
+                ValueError, match=f"transform_config's R1 has {location.value}, expected weights alone"
+            ):
+                unibody.CompressedTensorsConfig(transform_config=given)
+            continue
+        assert unibody.CompressedTensorsConfig(transform_config=given).to_dict()["transform_config"] == given
+        model, x = nn.Sequential(nn.Linear(64, 32)), inputs.activations(3, 64)
+        before = model[0].weight.clone()
+        apply_transform_config(model, TransformConfig(**given))
+        assert not torch.equal(model[0].weight, before)
+        torch.testing.assert_close(model(x), nn.functional.linear(x, model.state_dict()["0.weight"], model[0].bias))

@@ -171,6 +171,8 @@ def test_layers_of_their_own(tmp_path: Path) -> None:
         assert torch.equal(again(ids).logits, model(ids).logits)
     with pytest.raises(ValueError, match="bits is 5, expected one of 2, 3, 4, 8"):
         gptq.GPTQConfig(bits=4, dynamic={".*": {"bits": 5}})
+    with pytest.raises(ValueError, match=r"dynamic has '\+:\(', no regular expression \(missing \)"):
+        gptq.GPTQConfig(bits=4, dynamic={"+:(": {}})
 
 
 @pytest.mark.parametrize("options", [{"group_size": 64}, {"modules_in_block_to_quantize": [["mlp.down_proj"]]}])

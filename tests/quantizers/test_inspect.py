@@ -60,7 +60,7 @@ def inspect(*arguments: object) -> tuple[int, str]:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose blocks are in two formats, and whose head is plain."""
     folder = tmp_path_factory.mktemp("models")
-    inputs.llama(hidden_size=256, intermediate_size=384).save_pretrained(folder / "plain")
+    inputs.llama(hidden_size=256, intermediate_size=384, attention_bias=True).save_pretrained(folder / "plain")
     config = unibody.CompressedTensorsConfig(config_groups=GROUPS, ignore=["lm_head"])
     model = unibody.AutoModelForCausalLM.from_pretrained(
         folder / "plain", quantization_config=config, dtype=torch.bfloat16
@@ -94,7 +94,7 @@ def test_json(packed: Path) -> None:
     status, output = inspect(packed, "--device", "cpu", "--format", "json", "--dtype", "float32")
     assert status == 0, output
     found, tensors = json.loads(output), load_file(packed / "model.safetensors")
-    quantized = {name: t for name, t in tensors.items() if "proj" in name}
+    quantized = {name: t for name, t in tensors.items() if "proj" in name and not name.endswith(".bias")}
     assert found["quantized_bytes"] == sum(tensor.nbytes for tensor in quantized.values())
     weights = 2 * (256 * (256 + 128 + 128 + 256) + 3 * 256 * 384)
     assert found["bits_per_weight"] == pytest.approx(8 * found["quantized_bytes"] / weights)

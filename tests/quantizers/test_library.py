@@ -107,7 +107,7 @@ def test_what_every_quantizer_is() -> None:
             calibrated |= {method} if quantizer.requires_calibration else set()
             with pytest.raises(TypeError, match=f"{quantizer_class} does not know surprise"):
                 getattr(unibody, quantizer_class)(config, surprise=1)
-    assert calibrated == {"gptq", "awq", "auto-round"}
+    assert calibrated == {"aqlm", "gptq", "awq", "auto-round"}
 
 
 def test_a_quantized_checkpoint_loads_by_itself() -> None:
