@@ -890,16 +890,29 @@ def owner(model: Any, tensor_name: str) -> tuple[Any, str]:
 def with_plain_layers(
     quantizer: Any, model: Any, field: str, skipped: list[str], parts: bool = True
 ) -> dict[str, Any]:
-    """The configuration, whose `field` also names the linear layers that the method means, and that are plain all the same.
+    """The configuration, whose `field` names all linear layers that the method means and that are plain.
 
-    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names.
+    `skipped` is what the field says, or stands for where it is left open; `parts`: its entries may be parts of names, or patterns.
+    Of these are left those that transformers takes for the same layers: there an entry is a name's end, or a pattern of the name, or of a module that the layer is in.
     """
     values: dict[str, Any] = quantizer.quantization_config.to_dict()
-    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-    linears = {name: linear for name, linear in linears.items() if quantizer.means(name, linear)}
-    prefix = quantizer.prefix
-    plain = [n for n in linears if not (parts and any(names_module(entry, n, prefix + n) for entry in skipped))]
-    return {**values, field: [*skipped, *plain]} if plain else values
+    layers = {
+        n: module for n, module in model.named_modules() if isinstance(module, (nn.Linear, quantizer.linear_class))
+    }
+
+    def taken(entry: str, name: str) -> bool:
+        return name.endswith(entry) or re.match(rf"({entry})(\.|$)", name) is not None
+
+    def is_shared(entry: str) -> bool:
+        try:
+            return all(taken(entry, n) == names_module(entry, n, quantizer.prefix + n) for n in layers)
+        except re.error:
+            return False
+
+    told = [entry for entry in skipped if is_shared(entry)] if parts else skipped
+    plain = [n for n, module in layers.items() if type(module) is nn.Linear and quantizer.means(n, module)]
+    plain = [n for n in plain if not (parts and any(taken(entry, n) for entry in told))]
+    return {**values, field: [*told, *plain]} if plain or told != skipped else values
 
 
 __all__ = [

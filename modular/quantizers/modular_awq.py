@@ -359,7 +359,11 @@ class AwqHfQuantizer(HfQuantizer):
         def visit(block: nn.Module, run: Any) -> Any:
             inside = {module: names[module] for module in block.modules() if module in names}
             packed = {linear: layer for linear, name in inside.items() if (layer := self.make_linear(name, linear))}
-            scalings, inputs, outputs = find_scalings(block, list(packed), run)
+            readers = [
+                module for module in block.modules() if isinstance(module, nn.Linear)
+            ]  # those that stay plain, too
+            scalings, inputs, outputs = find_scalings(block, readers, run)
+            scalings = [one for one in scalings if not packed.keys().isdisjoint(one.layers)]
             require_scalable(scalings, outputs, run)
             searched = [search_scales(one, inputs[one.layers[0]], *how) for one in scalings]
             for scaling, scales in zip(scalings, searched, strict=True):

@@ -21,6 +21,7 @@ from unibody.core.quantization.config import QuantizationConfigMixin
 from unibody.core.quantization.float8 import round_to_float8
 from unibody.core.quantization.float8_linear import Float8Linear
 from unibody.core.quantization.kernels import Kernel
+from unibody.core.quantization.plain_layers import with_plain_layers
 from unibody.core.quantization.plans import split_rows_only
 from unibody.core.quantization.quantizer import HfQuantizer
 
@@ -111,3 +112,6 @@ class FbgemmFp8HfQuantizer(HfQuantizer):
     def update_tp_plan(self, config: Any) -> Any:
         """Tokens are rounded whole: no process rounds a part of one."""
         return split_rows_only(config)
+
+    def saved_config(self, model: Any) -> dict[str, Any]:
+        return with_plain_layers(self, model, self.skipped_by, self.get_modules_to_not_convert(model))

@@ -137,6 +137,29 @@ def test_quantizing_a_model(tmp_path: Path) -> None:
             assert torch.equal(state[f"{name}.{key}"], stored[f"{name}.{key}"]), (name, key)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("plain", ["q_proj", "k_proj", "gate_proj"])
+def test_layers_that_stay_plain_are_scaled_too(plain: str, tmp_path: Path) -> None:
+    """What they share with those that are packed is divided: transformers' layer computes what it did, and codes are autoawq's."""
+    full = inputs.llama(num_key_value_heads=4)
+    full.save_pretrained(tmp_path)
+    model, stored = (
+        quantize(tmp_path, modules_to_not_convert=["lm_head", plain]),
+        load_file(CHECKPOINT / "model.safetensors"),
+    )
+    norm, group = ("post_attention_layernorm", "mlp") if plain == "gate_proj" else ("input_layernorm", "self_attn")
+    (before, theirs), (after, ours) = (
+        (getattr(block, norm), getattr(getattr(block, group), plain))
+        for block in (full.model.layers[0], model.model.layers[0])
+    )
+    assert type(ours) is nn.Linear
+    x = torch.randn(5, 64)
+    torch.testing.assert_close(ours(after(x)), theirs(before(x)), rtol=1e-4, atol=1e-5)
+    for name, layer in awq.packed_layers(model).items():
+        for key in layer.empty_tensors():
+            assert torch.equal(layer.stored_tensors()[key], stored[f"{name}.{key}"]), (name, key)
+
+
 def test_three_bits_gain_most() -> None:
     """With 3 bits, scales and clips together bring a layer's outputs nearer than round-to-nearest does."""
     weight, x = CLIPPED["weight"], CLIPPED["inputs"] * torch.linspace(0.1, 3, 96)

@@ -14,6 +14,7 @@ import transformers
 import transformers.integrations.bitnet
 from oracle.quantization import inputs
 from quantizers.files import generated
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 import unibody
 
@@ -109,3 +110,35 @@ def test_heads_that_share_the_embedding(tmp_path: Path) -> None:
     assert generated("compressed_tensors").CompressedTensorsConfig.from_dict(
         model.config.quantization_config
     ).ignore == ["lm_head"]
+
+
+NAMED = ["self_attn", "layers.0.mlp", "proj", ".*down_proj", "model.layers.1", "re:.*q_proj", "(", "k_proj"]
+LISTS: dict[str, Any] = {
+    "awq": lambda names: unibody.AwqConfig(
+        group_size=64, dataset=[inputs.token_ids(2, 32).flatten()], modules_to_not_convert=names
+    ),
+    "bitnet": lambda names: unibody.BitNetQuantConfig(modules_to_not_convert=names),
+    "bitsandbytes": lambda names: unibody.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=names),
+    "eetq": lambda names: unibody.EetqConfig(modules_to_not_convert=names),
+    "fbgemm": lambda names: unibody.FbgemmFp8Config(modules_to_not_convert=names),
+    "fp8": lambda names: unibody.FineGrainedFP8Config(weight_block_size=(64, 64), modules_to_not_convert=names),
+    "hqq": lambda names: unibody.HqqConfig(skip_modules=names),
+}
+
+
+@pytest.mark.parametrize("method", LISTS)
+@pytest.mark.parametrize("entry", NAMED)
+def test_lists_are_saved_as_transformers_reads_them(method: str, entry: str, tmp_path: Path) -> None:
+    """What is written leaves the layers plain that are, by transformers' rule, which knows no parts in the middle of names and no `re:`."""
+    inputs.llama(hidden_size=128).save_pretrained(tmp_path / "plain")
+    load = {"quantization_config": LISTS[method](["lm_head", entry]), "dtype": torch.float32}
+    model = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "plain", **load)
+    model.save_pretrained(tmp_path / "packed")
+    written = json.loads((tmp_path / "packed/config.json").read_text())["quantization_config"]
+    (field,) = {"modules_to_not_convert", "llm_int8_skip_modules", "skip_modules"} & written.keys()
+    for name, module in model.named_modules():
+        if hasattr(module, "stored_tensors") or type(module) is torch.nn.Linear:
+            assert should_convert_module(name, written[field]) == hasattr(module, "stored_tensors"), name
+    again = unibody.AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
+    with torch.no_grad():
+        assert torch.equal(again(inputs.token_ids(2, 9)).logits, model(inputs.token_ids(2, 9)).logits)
