@@ -780,7 +780,10 @@ class QuarkPlainLinear(SchemeLinear):
     def __init__(self, linear: nn.Linear, config: Any, scheme: dict[str, Any]) -> None:
         super().__init__(linear, config, {**scheme, "weights": {}})
 
-    def quantize(self, weight: Tensor) -> dict[str, Tensor]:
+    def choose_scales(self, weight: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def round_weight(self, weight: Tensor, told: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"weight": weight, **self.usual_tensors()}
 
     def unpack(self, stored: dict[str, Tensor], dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,7 @@ from unibody.deprecation import deprecated
 
 PRINTING = {  # modules whose prints are what was asked for
     "bench.command", "bench.run", "bench.upload", "chatting", "generation.streamers", "inspection", "integrations.gguf", "publishing",
-    "quantize", "running", "training.merging", "training.progress",
+    "quantize", "running", "training.merging", "training.progress", "training.reports",
 }  # fmt: skip
 ROOT = Path(str(unibody.__file__)).parent
 ELSEWHERE = ("cli", "core", "generated", "generator", "modular", "templates")  # of the compiler, or inlined by it
