@@ -72,6 +72,7 @@ OTHERS: dict[str, dict[str, Other]] = {
         "quantization_status": ({}, "nowhere"), "kv_cache_scheme": ({}, STATIC), "global_compression_ratio": ({}, 1.5),
         "ignore": ({}, PLAIN), "sparsity_config": ({}, {"format": "sparse-bitmask"}), "run_compressed": ({}, False),
         "dequantize": ({}, True), "use_optimized_inference": ({}, True), "quant_method": ({}, "fp8"),
+        "transform_config": ({}, {"config_groups": {"R": {"apply": [{"location": "input"}]}}}),
     },
     "eetq": {"weights": ({}, "int4"), "modules_to_not_convert": ({}, PLAIN)},
     "fbgemm_fp8": {"activation_scale_ub": ({}, 0.5), "modules_to_not_convert": ({}, PLAIN)},
