@@ -62,6 +62,12 @@ class DataCollatorWithPadding:
         return batch
 
 
+def without_labels(features: list[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The column that the labels are in, if there are any, and the rows without it."""
+    column = "label" if "label" in features[0] else "labels"
+    return column, [{name: value for name, value in row.items() if name != column} for row in features]
+
+
 @dataclass
 class DataCollatorForTokenClassification:
     """As DataCollatorWithPadding, and the labels of padding are `label_pad_token_id`."""
@@ -75,8 +81,7 @@ class DataCollatorForTokenClassification:
 
     def __call__(self, features: list[Mapping[str, Any]]) -> dict[str, Any]:
         require_torch(self.return_tensors)
-        column = "label" if "label" in features[0] else "labels"
-        inputs = [{name: value for name, value in row.items() if name != column} for row in features]
+        column, inputs = without_labels(features)
         batch = pad(self.tokenizer, inputs, self.padding, self.max_length, self.pad_to_multiple_of)
         if column in features[0]:
             rows = [torch.as_tensor(row[column]).tolist() for row in features]
@@ -102,8 +107,7 @@ class DataCollatorForSeq2Seq:
 
     def __call__(self, features: list[Mapping[str, Any]]) -> dict[str, Any]:
         require_torch(self.return_tensors)
-        column = "label" if "label" in features[0] else "labels"
-        inputs = [{name: value for name, value in row.items() if name != column} for row in features]
+        column, inputs = without_labels(features)
         batch = pad(self.tokenizer, inputs, self.padding, self.max_length, self.pad_to_multiple_of)
         if features[0].get(column) is not None:
             rows = [torch.as_tensor(row[column]).tolist() for row in features]
